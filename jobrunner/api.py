@@ -1,0 +1,245 @@
+"""jobrunner from Python: load a job file, run it, get a typed result. The command line is a thin layer over this.
+
+        read ─▶ prepare (parameters, pools: everything that can be refused) ─▶ run (plan, executors, engine) ─▶ RunResult
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobrunner import cpus, params, rundir, signals
+from jobrunner.bind import Binder, Run, data_references
+from jobrunner.engine import Engine, Lane, Tally
+from jobrunner.errors import UsageError
+from jobrunner.events import RunFinished, RunStarted, Sink, Stream, timestamp
+from jobrunner.executors.commands import Commands
+from jobrunner.executors.hosts import HostPool, PoolSettings, start_method
+from jobrunner.hints import did_you_mean
+from jobrunner.host import MODES
+from jobrunner.jobfile import JobFile, load, read
+from jobrunner.loop import Loop
+from jobrunner.plan import Plan
+from jobrunner.spec import Job, Mode, Pool
+from jobrunner.work import Outcome, StopRule
+
+__all__ = ["Options", "Prepared", "RunResult", "TaskResult", "load", "prepare", "run", "run_prepared"]
+
+_TIMED_OUT = 124  # as timeout(1) answers
+_SIGNALLED = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a caller decides about one run. `workers` and `mode` stand in place of those of the job, not of named pools."""
+
+    params: Mapping[str, object] = field(default_factory=dict)
+    workers: int | None = None
+    mode: Mode | None = None
+    only: Sequence[str] = ()
+    fail_fast: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPlan:
+    """One pool with its worker count decided for this machine."""
+
+    spec: Pool
+    mode: str
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job that nothing can be said against any more: its parameters have values, its pools sizes."""
+
+    file: JobFile
+    job: Job
+    params: dict[str, Any]
+    pools: dict[str, PoolPlan]
+    only: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """How a task ended. `value` is what its target returned; for a fan-out the list of values in the order of the items.
+
+    A value is None where there is none: the attempt did not succeed, returned nothing, or is a command.
+    """
+
+    outcome: Outcome
+    value: Any
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. `exit_code` is that of the command line; `duration` (wall) and `task_time` (sum) are seconds."""
+
+    run_id: str
+    run_dir: Path
+    outcome: str
+    exit_code: int
+    duration: float
+    task_time: float
+    tasks: dict[str, TaskResult]
+
+    @property
+    def ok(self) -> bool:
+        """Every task succeeded, or its failure was allowed."""
+        return self.exit_code == 0
+
+
+def run(path: str | os.PathLike[str], *, params: Mapping[str, object] | None = None, **options: Any) -> RunResult:
+    """Run a job file and wait for its end. `options` are the fields of Options: workers, mode, only, fail_fast.
+
+    Nothing is printed: pass nothing, read the result. Raises JobFileError or UsageError where the job cannot run at all,
+    StateError where the state directory cannot be used; what tasks do is in the result, never an exception.
+    """
+    return run_prepared(prepare(path, Options(params=params or {}, **options)), keep_results=True)
+
+
+def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
+    """Everything that can be refused, before anything is made or started."""
+    file = read(path)
+    changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
+    job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    values = params.resolve(job, options.params, folder=file.path.parent, cwd=Path.cwd())
+    _check_only(job, options.only)
+    return Prepared(file=file, job=job, params=values, pools=_sized(job), only=tuple(options.only))
+
+
+def run_prepared(
+    prepared: Prepared, *, sinks: Sequence[Sink] = (), run_sinks: Sequence[Any] = (), keep_results: bool = False
+) -> RunResult:
+    """Run what was prepared. `sinks` get every event; `run_sinks` are functions that make a sink from the RunDir."""
+    now = time.time()
+    job, folder = prepared.job, str(prepared.file.path.parent)
+    directory = rundir.create(
+        rundir.state_dir(os.environ), job=job.name, run_id=rundir.new_run_id(now), job_file=prepared.file.source
+    )
+    facts = Run(id=directory.id, dir=str(directory.path), started_at=timestamp(now), folder=folder)
+    binder = Binder(job, params=prepared.params, environ=os.environ, run=facts)
+    used = data_references(job)
+    plan = Plan(
+        job,
+        pools={name: pool.workers for name, pool in prepared.pools.items()},
+        expand=binder.items,
+        only=prepared.only,
+        keeps=lambda name: keep_results or name in used,
+        seed=hash(directory.id),
+    )
+    loop = Loop()
+    stream = Stream(
+        run_id=directory.id, job=job.name, sinks=[*sinks, *(make(directory) for make in run_sinks)], now=time.time
+    )
+    engine = Engine(
+        plan,
+        {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
+        bind=lambda plan, attempt: binder.work(plan, attempt, needed=bool(used.get(attempt.task, frozenset()) & _DATA)),
+        rule_of=lambda name: _stop_rule(job, name),
+        is_forgiven=lambda name: job.tasks[name].continue_on_error,
+        emit=stream.emit,
+        loop=loop,
+    )
+    stream.emit(
+        RunStarted(
+            file=str(prepared.file.path),
+            run_dir=str(directory.path),
+            pid=os.getpid(),
+            tasks=len(plan.states),
+            params=prepared.params,
+        )
+    )
+    with signals.watched(loop, engine.interrupt):
+        tally = engine.run()
+    loop.close()
+    outcome, exit_code = _verdict(plan, tally)
+    outcomes = Counter(str(state) for state in plan.states.values())
+    stream.emit(
+        RunFinished(
+            outcome=outcome, exit_code=exit_code, duration=tally.duration, task_time=tally.task_time, outcomes=dict(outcomes)
+        )
+    )
+    return RunResult(
+        run_id=directory.id,
+        run_dir=directory.path,
+        outcome=outcome,
+        exit_code=exit_code,
+        duration=tally.duration,
+        task_time=tally.task_time,
+        tasks=_results(plan, job) if keep_results else {},
+    )
+
+
+_DATA = frozenset({"result", "results", "stdout"})
+
+
+def _verdict(plan: Plan, tally: Tally) -> tuple[str, int]:
+    if tally.signal is not None:
+        return "interrupted", _SIGNALLED + tally.signal
+    if plan.has_timed_out:
+        return "timed_out", _TIMED_OUT
+    return ("failed", 1) if plan.failed else ("succeeded", 0)
+
+
+def _results(plan: Plan, job: Job) -> dict[str, TaskResult]:
+    found = {}
+    for name in plan.states:
+        results, outcome = plan.results(name), plan.outcome(name)
+        values = [None if result is None else result.json() for result in results]
+        errors = tuple(result.error.message for result in results if result is not None and result.error)
+        value = values if job.tasks[name].foreach is not None else values[0] if values else None
+        found[name] = TaskResult(outcome=outcome or Outcome.UNKNOWN, value=value, errors=errors)
+    return found
+
+
+def _check_only(job: Job, only: Collection[str]) -> None:
+    """`only` leaves out what a task needs, so what it reads from there would be missing."""
+    for name in only:
+        if name not in job.tasks:
+            raise UsageError(f"--only {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
+    if not only:
+        return
+    selected = job.model_copy(update={"tasks": {name: job.tasks[name] for name in only}})
+    for name in data_references(selected):
+        if name not in only:
+            raise UsageError(f"--only leaves out {name}, whose data is used. Add --only {name}")
+
+
+def _sized(job: Job) -> dict[str, PoolPlan]:
+    usable = cpus.usable_cpus()
+    found = {}
+    for name, pool in job.used_pools().items():
+        mode = "executor" if pool.executor else str(pool.mode)
+        workers = 1 if mode == "serial" else cpus.worker_count(pool.workers, threads=MODES[mode].threads, cpus=usable)
+        found[name] = PoolPlan(spec=pool, mode=mode, workers=workers)
+    return found
+
+
+def _lane(name: str, pool: PoolPlan, folder: str, env: dict[str, str]) -> Lane:
+    settings = PoolSettings(
+        name=name,
+        mode=pool.mode,
+        workers=pool.workers,
+        executor=pool.spec.executor or "",
+        max_tasks_per_worker=pool.spec.max_tasks_per_worker,
+        start_method=start_method(pool.spec.start_method),
+        path=[folder],
+        env=env,
+        folder=folder,
+    )
+    calls, commands = HostPool(settings), Commands(pool=name, slots=pool.workers)
+    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)
+
+
+def _stop_rule(job: Job, name: str) -> StopRule:
+    import signal
+
+    stop = job.tasks[name].stop
+    return StopRule(signal=signal.Signals[f"SIG{stop.signal}"], grace=stop.grace)

@@ -1,0 +1,336 @@
+"""Binds a task to its values: expressions become the items of a fan-out, a Call or a Command.
+
+Every text of a task is parsed once, when the task is first bound; after that an attempt costs only its look-ups.
+"""
+
+from __future__ import annotations
+
+import glob
+import os.path
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from jobrunner import expressions
+from jobrunner.errors import ExpressionError
+from jobrunner.items import Items
+from jobrunner.plan import Attempt, Plan
+from jobrunner.spec import Glob, Job, Lines, Range, Task
+from jobrunner.work import Call, Command, Outcome, Result
+
+Scope = Mapping[str, object]
+
+_SHELL_SYNTAX = re.compile(r"""[#;"'*?\[\]&|<>(){}$`^~!\\\n\r]""")
+_SHELL_WORDS = frozenset(
+    ". : alias bg break case cd command continue eval exec exit export fg for getopts hash if jobs local read readonly return set "
+    "shift source times trap type ulimit umask unalias unset until wait while".split()
+)
+_MOST_LINES_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What expressions call `run`, and where the job file is. `folder` and `dir` are absolute."""
+
+    id: str
+    dir: str
+    started_at: str
+    folder: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """The texts of one task as functions of a scope."""
+
+    foreach: Callable[[Scope], Items] | None
+    args: Callable[[Scope], Any]
+    kwargs: Callable[[Scope], Any]
+    argv: Callable[[Scope], tuple[str, ...]] | None
+    env: Callable[[Scope], dict[str, str]]
+    cwd: Callable[[Scope], str]
+
+
+class Binder:
+    """Gives what an attempt runs. Raises ExpressionError where a value that it needs cannot be had."""
+
+    def __init__(self, job: Job, *, params: Mapping[str, object], environ: Mapping[str, str], run: Run) -> None:
+        self._job, self._run, self._environ = job, run, environ
+        facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
+        self._scope: dict[str, object] = {"params": params, "env": environ, "run": facts}
+        self.job_env: dict[str, str] = _texts(job.env)(self._scope)
+        """The job's `env` with its expressions evaluated."""
+        self._scope["env"] = {**environ, **self.job_env}
+        self._bound: dict[str, _Bound] = {}
+        self._values: dict[str, _Values] = {}
+
+    def items(self, plan: Plan, name: str) -> Items:
+        """The items of a fan-out, once its needs have ended."""
+        foreach = self._of(name).foreach
+        assert foreach is not None
+        return foreach(self._scope_of(plan))
+
+    def work(self, plan: Plan, attempt: Attempt, needed: bool) -> Call | Command:
+        """What `attempt` runs; `needed` says that an expression somewhere waits for its result."""
+        task, bound = self._job.tasks[attempt.task], self._of(attempt.task)
+        scope = self._scope_of(plan, attempt)
+        if task.target is None:
+            return self._command(attempt, task, bound, scope, needed)
+        return Call(
+            id=attempt.id,
+            target=task.target,
+            args=bound.args(scope),
+            kwargs=bound.kwargs(scope),
+            env={**bound.env(scope), **self._facts(attempt)},
+            cwd=bound.cwd(scope) if task.cwd else "",
+            needed=needed,
+        )
+
+    def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
+        assert bound.argv is not None
+        output_file = f"{self._run.dir}/outputs/{attempt.id}"
+        facts = {**self._facts(attempt), "JOBRUNNER_OUTPUT": output_file}
+        return Command(
+            id=attempt.id,
+            argv=bound.argv(scope),
+            env={**self._environ, **self.job_env, **bound.env(scope), **facts},
+            cwd=bound.cwd(scope),
+            output_file=output_file,
+            stdout_needed=needed,
+            leftover_allowed=task.stop.leftover == "allow",
+        )
+
+    def _facts(self, attempt: Attempt) -> dict[str, str]:
+        """What every attempt can read about itself. The key is the same for all tries: an idempotency key."""
+        item = attempt.key or ""
+        return {
+            "JOBRUNNER_RUN_ID": self._run.id,
+            "JOBRUNNER_TASK": attempt.task,
+            "JOBRUNNER_ITEM": item,
+            "JOBRUNNER_ATTEMPT": str(attempt.number),
+            "JOBRUNNER_TASK_KEY": f"{self._run.id}/{attempt.task}/{item}" if item else f"{self._run.id}/{attempt.task}",
+        }
+
+    def _scope_of(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
+        scope: dict[str, object] = {**self._scope, "tasks": _Tasks(plan, self._values)}
+        if attempt is not None and attempt.index is not None:
+            scope["item"], scope["index"] = attempt.item, attempt.index
+        return scope
+
+    def _of(self, name: str) -> _Bound:
+        bound = self._bound.get(name)
+        if bound is None:
+            bound = self._bound[name] = self._compile(self._job.tasks[name])
+        return bound
+
+    def _compile(self, task: Task) -> _Bound:
+        return _Bound(
+            foreach=None if task.foreach is None else _unfolding(task.foreach, self._run.folder),
+            args=expressions.compiled(list(task.args)),
+            kwargs=expressions.compiled(dict(task.kwargs)),
+            argv=_command_line(task),
+            env=_texts(task.env),
+            cwd=_folder(task.cwd, self._run.folder),
+        )
+
+
+def data_references(job: Job) -> dict[str, frozenset[str]]:
+    """For each task whose data an expression uses: which of its values (`result`, `stdout`, …)."""
+    found: dict[str, set[str]] = {}
+    for task in job.tasks.values():
+        for text in _all_texts([task.args, task.kwargs, task.run, task.argv, task.env, task.cwd, _foreach_text(task)]):
+            template = expressions.parse(text)
+            for reference in template.references if template else ():
+                if reference.root == "tasks" and reference.path:
+                    found.setdefault(str(reference.path[0]), set()).update(str(key) for key in reference.path[1:2])
+    return {name: frozenset(values) for name, values in found.items()}
+
+
+def _foreach_text(task: Task) -> object:
+    match task.foreach:
+        case Glob(glob=text) | Lines(lines=text):
+            return text
+        case Range() | None:
+            return None
+        case other:
+            return other
+
+
+def _all_texts(value: object) -> Iterator[str]:
+    """Every text in `value` that holds an expression, however deep."""
+    if isinstance(value, str):
+        if "${{" in value:
+            yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _all_texts(each)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _all_texts(each)
+
+
+def _template_value(text: str) -> Callable[[Scope], object]:
+    template = expressions.parse(text)
+    return (lambda scope: text) if template is None else template.value
+
+
+def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
+    """Environment values: always text, whatever an expression gives."""
+    fixed = {name: text for name, text in env.items() if "${{" not in text}
+    computed = {name: expressions.parse(text) for name, text in env.items() if "${{" in text}
+    if not computed:
+        return lambda scope: fixed
+    return lambda scope: {**fixed, **{name: expressions.text_of(t.value(scope)) for name, t in computed.items() if t}}
+
+
+def _folder(cwd: str | None, folder: str) -> Callable[[Scope], str]:
+    if cwd is None:
+        return lambda scope: folder
+    value = _template_value(cwd)
+    return lambda scope: posixpath.normpath(posixpath.join(folder, os.path.expanduser(expressions.text_of(value(scope)))))
+
+
+def _command_line(task: Task) -> Callable[[Scope], tuple[str, ...]] | None:
+    if task.argv is not None:
+        words = [_template_value(str(word)) for word in task.argv]
+        return lambda scope: tuple(expressions.text_of(word(scope)) for word in words)
+    return None if task.run is None else _shell_line(task.run.strip())
+
+
+def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
+    """Without shell syntax the words are the command, as in GNU make; with it, `sh -e` runs the text."""
+    template = expressions.parse(line)
+    if template is None:
+        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(line.split())
+        return lambda scope: argv
+    if needs_shell([part for part in template.parts if isinstance(part, str)]) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
+        return lambda scope: ("/bin/sh", "-ec", template.shell(scope))
+    return lambda scope: tuple(shlex.split(template.shell(scope)))
+
+
+def needs_shell(parts: Sequence[str]) -> bool:
+    """Whether the literal parts of a command line hold syntax or a builtin that only a shell understands."""
+    first = parts[0].split(maxsplit=1)[0] if parts and parts[0].strip() else ""
+    return first in _SHELL_WORDS or "=" in first or any(_SHELL_SYNTAX.search(part) for part in parts)
+
+
+def _unfolding(foreach: object, folder: str) -> Callable[[Scope], Items]:
+    match foreach:
+        case Range(range=bounds):
+            items = Items(range(bounds) if isinstance(bounds, int) else range(*bounds))
+            return lambda scope: items
+        case Glob(glob=pattern):
+            text = _template_value(pattern)
+            return lambda scope: Items(_files(expressions.text_of(text(scope)), folder))
+        case Lines(lines=path):
+            text = _template_value(path)
+            return lambda scope: Items(_lines(posixpath.join(folder, expressions.text_of(text(scope)))))
+        case str(expression):
+            value = _template_value(expression)
+            return lambda scope: _listed(value(scope))
+        case _:
+            values = expressions.compiled(foreach)  # type: ignore[arg-type]  # what is left of the union is a list
+            return lambda scope: _listed(values(scope))
+
+
+def _listed(value: object) -> Items:
+    if isinstance(value, list):
+        return Items(value)
+    raise ExpressionError(f"it gives {_kind(value)}, not a list")
+
+
+def _kind(value: object) -> str:
+    kinds = {str: "text", dict: "a map", bool: "true or false", int: "a number", float: "a number", type(None): "nothing (null)"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _files(pattern: str, folder: str) -> list[str]:
+    """Files that match, sorted; as text that can be passed on, so names that are not UTF-8 are left out."""
+    found = glob.glob(os.path.expanduser(pattern), root_dir=folder, recursive=True, include_hidden=False)
+    return sorted(name for name in found if name.isprintable() or not _has_surrogates(name))
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        if os.path.getsize(path) > _MOST_LINES_BYTES:
+            raise ExpressionError(f"{path} is larger than {_MOST_LINES_BYTES >> 20} MiB")
+        with open(path, encoding="utf-8") as file:
+            return [line for line in (raw.rstrip("\n").removesuffix("\r") for raw in file) if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpressionError(f"cannot read the lines of {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks(Mapping[str, Mapping[str, object]]):
+    """`tasks` in expressions: the values of the tasks that have ended."""
+
+    _plan: Plan
+    _values: dict[str, _Values]
+
+    def __getitem__(self, name: str) -> _Values:
+        found = self._values.get(name)
+        if found is None:
+            outcome = self._plan.outcome(name)
+            if outcome is None:
+                raise KeyError(name)
+            found = self._values[name] = _Values(outcome, self._plan.results(name))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plan.states)
+
+    def __len__(self) -> int:
+        return len(self._plan.states)
+
+
+@dataclass(frozen=True, slots=True)
+class _Values(Mapping[str, object]):
+    """`tasks.NAME` in expressions; a result is decoded when it is first asked for."""
+
+    _outcome: Outcome
+    _results: list[Result | None]
+    _decoded: dict[str, object] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self._decoded:
+            self._decoded[key] = self._value(key)
+        return self._decoded[key]
+
+    def _value(self, key: str) -> object:
+        first = self._results[0] if self._results else None
+        match key:
+            case "outcome":
+                return str(self._outcome)
+            case "results":
+                return [_value_of(result) for result in self._results]
+            case "result":
+                return _value_of(first)
+            case "stdout":
+                return first.stdout.decode("utf-8", "replace").rstrip("\n") if first else ""
+            case "outputs":
+                return first.outputs if first else {}
+            case "exit_code":
+                return first.exit_code if first else None
+            case _:
+                raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("outcome", "results", "result", "stdout", "outputs", "exit_code"))
+
+    def __len__(self) -> int:
+        return 6
+
+
+def _value_of(result: Result | None) -> Any:
+    return None if result is None or result.value is None else orjson.loads(result.value)
+
+

@@ -1,0 +1,253 @@
+"""What the models cannot see: tasks that need what is not there, circles, pools that do not fit, numbers that are not JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+from jobrunner import spec
+from jobrunner.hints import did_you_mean
+from jobrunner.reader import Finding, Path
+
+Line: TypeAlias = Callable[[Path], int]
+Tasks: TypeAlias = Mapping[str, spec.Task]
+
+MOST_CYCLES = 10
+MOST_EDGES = 12
+"""Edges of one cycle that are printed."""
+
+MOST_ITEMS = 10_000_000
+"""Items that one `range` may give."""
+
+_SHARED: Final = frozenset({"thread", "thread_pool"})
+_OWN: Final = ("mode", "workers")
+
+
+def find(job: spec.Job, line: Line) -> Iterator[Finding]:
+    """Everything that is wrong across the tasks of a job whose defaults are merged. `line` gives the line of a path's value."""
+    yield from _needs(job.tasks)
+    yield from _cycles(job.tasks, line)
+    yield from _look_alikes("tasks", job.tasks)
+    yield from _look_alikes("pools", job.pools)
+    yield from _pools(job)
+    for name, task in job.tasks.items():
+        if task.pool is not None or task.mode is not None or task.workers is not None:
+            yield from _own_pool(name, task, job)
+        if task.env or task.cwd is not None:
+            yield from _shared_process(name, task, job)
+        if task.foreach is not None:
+            yield from _foreach(name, task)
+
+
+# --- needs -------------------------------------------------------------------------------------------------------------------
+
+
+def _needs(tasks: Tasks) -> Iterator[Finding]:
+    for name, task in tasks.items():
+        if len(task.needs) == 1 and task.needs[0] != name and task.needs[0] in tasks:
+            continue  # as most are
+        seen: set[str] = set()
+        for position, need in enumerate(task.needs):
+            if (finding := _need(name, need, ("tasks", name, "needs", position), tasks, seen)) is not None:
+                yield finding
+            seen.add(need)
+
+
+def _need(name: str, need: str, path: Path, tasks: Tasks, seen: set[str]) -> Finding | None:
+    if need not in tasks:
+        return Finding(path=path, message=f"no task is called {need!r}", hint=did_you_mean(need, tasks.keys()))
+    if need == name:
+        return Finding(path=path, message="a task cannot need itself")
+    if need in seen:
+        return Finding(path=path, message=f"{need!r} is listed twice", hint="Leave one out.")
+    return None
+
+
+def _cycles(tasks: Tasks, line: Line) -> Iterator[Finding]:
+    """Circles of needs, one finding for each that a depth-first walk meets, at the first of its tasks in the file."""
+    if _is_declared_in_order(tasks):
+        return
+    order = {name: position for position, name in enumerate(tasks)}
+    for number, cycle in enumerate(_circles(tasks)):
+        if number == MOST_CYCLES:
+            return
+        first = min(range(len(cycle)), key=lambda at: order[cycle[at]])
+        yield _cycle(cycle[first:] + cycle[:first], tasks, line)
+
+
+def _is_declared_in_order(tasks: Tasks) -> bool:
+    """Whether every task stands below all that it needs, as most files are written: then there is no circle."""
+    above: set[str] = set()
+    for name, task in tasks.items():
+        if not above.issuperset(task.needs):
+            return False
+        above.add(name)
+    return True
+
+
+def _circles(tasks: Tasks) -> Iterator[list[str]]:
+    """Depth first, without recursion: each edge is walked once. A task that needs itself has its own finding."""
+    done: set[str] = set()
+    for root in tasks:
+        path = [] if root in done else [root]
+        depth = dict.fromkeys(path, 0)
+        needs = [iter(tasks[name].needs) for name in path]
+        while path:
+            need = next((need for need in needs[-1] if need in tasks and need not in done and need != path[-1]), None)
+            if need is None:
+                done.add(path[-1])
+                needs.pop()
+                del depth[path.pop()]
+            elif need in depth:
+                yield path[depth[need] :]
+            else:
+                depth[need] = len(path)
+                path.append(need)
+                needs.append(iter(tasks[need].needs))
+
+
+def _cycle(cycle: list[str], tasks: Tasks, line: Line) -> Finding:
+    edges = []
+    for name, need in list(zip(cycle, cycle[1:] + cycle[:1], strict=True))[:MOST_EDGES]:
+        path = ("tasks", name, "needs", tasks[name].needs.index(need))
+        edges.append(f"{name} needs {need} (line {line(path)})")
+    if len(cycle) > MOST_EDGES:
+        edges.append(f"and {len(cycle) - MOST_EDGES} more, back to {cycle[0]}")
+    place = ("tasks", cycle[0], "needs", tasks[cycle[0]].needs.index(cycle[1]))
+    return Finding(path=place, message=f"tasks need each other in a circle: {', '.join(edges)}")
+
+
+def _look_alikes(table: str, names: Mapping[str, object]) -> Iterator[Finding]:
+    """Names that differ only in case: on some file systems their output would be one file."""
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = name.casefold()
+        if folded in seen:
+            yield Finding(path=(table, name), at_key=True, message=f"{name!r} differs from {seen[folded]!r} only in case")
+        seen.setdefault(folded, name)
+
+
+# --- pools -------------------------------------------------------------------------------------------------------------------
+
+
+def _pools(job: spec.Job) -> Iterator[Finding]:
+    if job.mode == "serial" and job.workers not in (1, "auto"):
+        yield _serial(("workers",))
+    if job.defaults.pool is not None and (given := _given(job.defaults)):
+        yield Finding(
+            path=("defaults", "pool"), at_key=True, message=_ONE_OF_BOTH.format(given=given), hint="Leave one of them out."
+        )
+    for name, pool in job.pools.items():
+        yield from _pool(("pools", name), pool, job.mode if pool.mode is None else pool.mode)
+
+
+_ONE_OF_BOTH: Final = "pool says it all; {given} makes a pool of its own"
+
+
+def _pool(path: tuple[str, str], pool: spec.Pool, mode: spec.Mode) -> Iterator[Finding]:
+    if path[1] == "default":
+        yield Finding(
+            path=path,
+            at_key=True,
+            message="the pool 'default' is the one that mode and workers of the job make",
+            hint="Rename it.",
+        )
+    if pool.executor is not None and pool.mode is not None:
+        yield Finding(
+            path=(*path, "executor"), at_key=True, message="executor stands in place of mode", hint="Leave one of them out."
+        )
+    if pool.max_tasks_per_worker is not None and (pool.executor is not None or mode != "process_pool"):
+        said = "with an executor" if pool.executor is not None else f"in mode {mode}"
+        message = f"no worker is replaced {said}; max_tasks_per_worker is for mode process_pool"
+        yield Finding(path=(*path, "max_tasks_per_worker"), at_key=True, message=message)
+    if pool.executor is None and mode == "serial" and pool.workers not in (1, "auto"):
+        yield _serial((*path, "workers"))
+
+
+def _serial(path: Path) -> Finding:
+    return Finding(
+        path=path, message="mode serial runs one at a time: workers is 1", hint="Leave workers out, or take another mode."
+    )
+
+
+def _given(task: spec.Defaults) -> str:
+    return " and ".join(key for key in _OWN if getattr(task, key) is not None)
+
+
+def _own_pool(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    """A task's choice of where it runs: a pool that exists, or one of its own, not both."""
+    given = _given(task)
+    path = ("tasks", name)
+    if task.pool is not None:
+        if given:
+            yield Finding(
+                path=(*path, "pool"), at_key=True, message=_ONE_OF_BOTH.format(given=given), hint="Leave one of them out."
+            )
+        if task.pool not in job.pools:
+            yield Finding(path=(*path, "pool"), message=f"no pool is called {task.pool!r}", hint=_pool_hint(task.pool, job))
+    elif given:
+        if name in job.pools or name == "default":
+            message = f"the task's own pool would be called {name!r}, as another pool is"
+            yield Finding(path=path, at_key=True, message=message, hint=f"Rename one of them, or write pool: {name}.")
+        if (task.mode or job.mode) == "serial" and task.workers not in (None, 1, "auto"):
+            yield _serial((*path, "workers"))
+
+
+def _pool_hint(name: str, job: spec.Job) -> str:
+    if name == "default":
+        return "Leave pool out: that is the default."
+    return did_you_mean(name, job.pools.keys()) or ("" if job.pools else "The job has no pools.")
+
+
+def _shared_process(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    """`env` and `cwd` belong to a process; targets on threads and executors share one with their neighbours."""
+    where = _shared_lane(task, job)
+    if task.target is None or where is None:
+        return
+    if task.env:
+        hint = "Write mode: process_pool or process, hand the values over in kwargs, or set env for the whole job."
+        yield Finding(
+            path=("tasks", name, "env"), at_key=True, message=f"{where} share os.environ; a target there has no env", hint=hint
+        )
+    if task.cwd is not None:
+        hint = "Write mode: process_pool or process, or hand the folder over in kwargs."
+        message = f"{where} share the working directory; a target there has no cwd"
+        yield Finding(path=("tasks", name, "cwd"), at_key=True, message=message, hint=hint)
+
+
+def _shared_lane(task: spec.Task, job: spec.Job) -> str | None:
+    """What shares a process, in words; None where each target has a process for as long as it runs."""
+    mode = task.mode or job.mode
+    if task.pool is not None:
+        pool = job.pools.get(task.pool)
+        if pool is None:
+            return None
+        if pool.executor is not None:
+            return "the tasks of an executor"
+        mode = pool.mode or job.mode
+    return f"the threads of mode {mode}" if mode in _SHARED else None
+
+
+# --- foreach -----------------------------------------------------------------------------------------------------------------
+
+
+def _foreach(name: str, task: spec.Task) -> Iterator[Finding]:
+    if isinstance(task.foreach, spec.Range) and isinstance(task.foreach.range, list):
+        bounds = task.foreach.range
+        if len(bounds) == 3 and bounds[2] == 0:
+            yield Finding(path=("tasks", name, "foreach", "range", 2), message="the step of a range is not 0")
+        elif _length(bounds) > MOST_ITEMS:
+            yield _too_many(name)
+    elif isinstance(task.foreach, spec.Range) and isinstance(task.foreach.range, int) and task.foreach.range > MOST_ITEMS:
+        yield _too_many(name)
+
+
+def _length(bounds: list[int]) -> int:
+    """How many numbers `range(*bounds)` has; len() would overflow."""
+    start, stop = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
+    step = bounds[2] if len(bounds) == 3 else 1
+    return max(0, -((start - stop) // step))
+
+
+def _too_many(name: str) -> Finding:
+    return Finding(path=("tasks", name, "foreach", "range"), message=f"more than {MOST_ITEMS:,} items")

@@ -1,0 +1,1 @@
+"""The command line: load → prepare → run → summary → exit code."""

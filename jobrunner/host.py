@@ -1,0 +1,393 @@
+"""The far side: a process that runs the callables of one pool, and nothing of the engine. Standard library only.
+
+        engine ──Call──▶ socket ──▶ lane ──▶ work.run ──Began, Said, Result, Joined──▶ socket ──▶ engine
+
+Every frame is one line of JSON; the value of a result follows its frame as a line of its own, so that the engine can
+pass it on unread. A lane is what a mode does with a Call. To add a mode: one small class below, and one row in MODES.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from jobrunner import speech
+from jobrunner.work import Call, Error, Outcome, Result, describe, resolve, run
+
+_ENGINE_IS_GONE = 70
+_FIRST_FREE = 3
+_MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+
+
+class Hosts(StrEnum):
+    """How many host processes a mode has."""
+
+    ONE = "one for the pool"
+    WORKER = "one for each worker, reused"
+    ATTEMPT = "a fresh one for each attempt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a host is told when it starts."""
+
+    pool: str
+    worker: str
+    lane: str
+    workers: int
+    executor: str
+    path: list[str]
+    env: dict[str, str]
+
+
+class Port:
+    """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams."""
+
+    def __init__(self, connection: socket.socket, streams: Streams) -> None:
+        self._connection, self.streams = connection, streams
+        self._lock = threading.Lock()
+
+    def calls(self) -> Iterator[Call]:
+        """Every Call until the engine closes its side."""
+        try:
+            for line in self._connection.makefile("rb", buffering=1 << 16):
+                yield Call(**json.loads(line))
+        except OSError:
+            os._exit(_ENGINE_IS_GONE)
+
+    def began(self, call: Call, worker: str, thread: int | None = None) -> None:
+        self._send(["began", call.id, worker, os.getpid(), thread])
+
+    def said(self, call_id: int, text: str) -> None:
+        self._send(["said", call_id, text.encode("utf-8", "backslashreplace").decode()])
+
+    def joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
+        self._send(["joined", worker, thread, tasks, lived])
+
+    def ended(self, result: Result, max_rss: int | None = None) -> None:
+        error = result.error and [result.error.type, result.error.message, result.error.traceback]
+        has_value = result.value is not None
+        frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
+        self._send([*frame, has_value], result.value or b"")
+
+    def _send(self, frame: list[Any], value: bytes = b"") -> None:
+        line = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._lock:
+                self._connection.sendall(line + value + b"\n" if frame[-1] is True else line)
+        except OSError:
+            os._exit(_ENGINE_IS_GONE)
+
+
+class Lane(Protocol):
+    """What a mode does with a Call. `serve` runs in the main thread and returns when there are no more calls."""
+
+    def __init__(self, port: Port, settings: Settings) -> None: ...
+    def serve(self) -> None: ...
+
+
+class InOrder:
+    """`serial`, `process` and `process_pool`: in the main thread of this process, one at a time."""
+
+    def __init__(self, port: Port, settings: Settings) -> None:
+        self._port, self._worker = port, settings.worker
+        self._folder, self._base_env = os.getcwd(), dict(os.environ)
+        self._env: dict[str, str] = {}
+
+    def serve(self) -> None:
+        for call in self._port.calls():
+            self._port.began(call, self._worker)
+            try:
+                self._prepare(call)
+            except OSError as error:
+                result = Result(id=call.id, outcome=Outcome.FAILED, error=_bad_folder(error))
+            else:
+                result = run(call)
+            self._port.streams.restore()
+            self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAX_RSS_UNIT)
+
+    def _prepare(self, call: Call) -> None:
+        """The working directory and environment of this attempt; those of the one before it are taken back."""
+        os.chdir(call.cwd or self._folder)
+        for name in self._env.keys() - call.env.keys():
+            os.environ.pop(name, None)
+            if name in self._base_env:
+                os.environ[name] = self._base_env[name]
+        for name, value in call.env.items():
+            if self._env.get(name) != value or os.environ.get(name) != value:
+                os.environ[name] = value
+        self._env = call.env
+
+
+class ThreadPerCall:
+    """`thread`: a new thread for every call, joined by the main thread when it has ended."""
+
+    def __init__(self, port: Port, settings: Settings) -> None:
+        self._port, self._pool = port, settings.pool
+        self._inbox: queue.SimpleQueue[Call | _Ended | None] = queue.SimpleQueue()
+
+    def serve(self) -> None:
+        speech.install()
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        started = alive = 0
+        listening = True
+        while listening or alive:
+            match self._inbox.get():
+                case Call() as call:
+                    started, alive = started + 1, alive + 1
+                    threading.Thread(target=self._run, args=(call,), name=f"{self._pool}-{started}").start()
+                case _Ended() as ended:
+                    alive -= 1
+                    ended.thread.join()
+                    self._port.joined(ended.thread.name, ended.native_id, 1, time.monotonic() - ended.started)
+                case None:
+                    listening = False
+
+    def _listen(self) -> None:
+        for call in self._port.calls():
+            self._inbox.put(call)
+        self._inbox.put(None)
+
+    def _run(self, call: Call) -> None:
+        started = time.monotonic()
+        _run_in_thread(self._port, call)
+        self._inbox.put(_Ended(threading.current_thread(), threading.get_native_id(), started))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    thread: threading.Thread
+    native_id: int
+    started: float
+
+
+class ThreadPool:
+    """`thread_pool`: up to `workers` threads, started when there is work for one more, reused, joined at the end."""
+
+    def __init__(self, port: Port, settings: Settings) -> None:
+        self._port, self._pool, self._workers = port, settings.pool, settings.workers
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def serve(self) -> None:
+        speech.install()
+        for call in self._port.calls():
+            if len(self._threads) < self._workers and not self._take_idle():
+                self._start_thread()
+            self._queue.put(call)
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _take_idle(self) -> bool:
+        try:
+            self._idle.get_nowait()
+        except queue.Empty:
+            return False
+        return True
+
+    def _go_idle(self) -> None:
+        if len(self._threads) < self._workers:
+            self._idle.put(None)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._pool}-{len(self._threads) + 1}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        started, tasks = time.monotonic(), 0
+        while (call := self._queue.get()) is not None:
+            tasks += 1
+            _run_in_thread(self._port, call, self._go_idle)
+        self._port.joined(threading.current_thread().name, threading.get_native_id(), tasks, time.monotonic() - started)
+
+
+class Foreign:
+    """`executor: module:factory`: any PEP 3148 executor. Its workers are its own; here is one, the executor itself."""
+
+    def __init__(self, port: Port, settings: Settings) -> None:
+        self._port, self._settings = port, settings
+        self._worker = settings.worker
+        self._executor: Executor | None = None
+
+    def serve(self) -> None:
+        speech.install()
+        started, tasks = time.monotonic(), 0
+        for call in self._port.calls():
+            tasks += 1
+            self._port.began(call, self._worker)
+            self._submit(call)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._port.joined(self._worker, None, tasks, time.monotonic() - started)
+
+    def _submit(self, call: Call) -> None:
+        try:
+            if self._executor is None:
+                self._executor = resolve(self._settings.executor)(max_workers=self._settings.workers)
+            executor = self._executor
+            future = executor.submit(run_speaking, call)
+        except BrokenExecutor:
+            self._executor = None
+            self._submit(call)
+        except BaseException as error:  # a factory may raise anything; the attempt tells
+            self._port.ended(Result(id=call.id, outcome=Outcome.FAILED, error=describe(error)))
+        else:
+            future.add_done_callback(lambda done: self._collect(call, done, executor))
+
+    def _collect(self, call: Call, future: Future[tuple[Result, str]], executor: Executor) -> None:
+        try:
+            result, text = future.result()
+        except BrokenExecutor as error:
+            if self._executor is executor:  # it will never run anything again: the next call gets a new one
+                self._executor = None
+            self._port.ended(Result(id=call.id, outcome=Outcome.CRASHED, error=describe(error)))
+        except BaseException as error:  # whatever an executor answers is this attempt's ending
+            self._port.ended(Result(id=call.id, outcome=Outcome.FAILED, error=describe(error)))
+        else:
+            if text:
+                self._port.said(call.id, text)
+            self._port.ended(result)
+
+
+def run_speaking(call: Call) -> tuple[Result, str]:
+    """`work.run` for an executor's worker, wherever it is: the Result, and what the target printed."""
+    speech.install()
+    said: list[str] = []
+    with speech.Voice(said.append):
+        result = run(call, time.thread_time)
+    return result, "".join(said)
+
+
+def _run_in_thread(port: Port, call: Call, before_end: Callable[[], None] = lambda: None) -> None:
+    port.began(call, threading.current_thread().name, threading.get_native_id())
+    with speech.Voice(lambda text: port.said(call.id, text)):
+        result = run(call, time.thread_time)
+    before_end()
+    port.ended(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One row of MODES."""
+
+    lane: type[Lane]
+    hosts: Hosts
+    threads: bool = False
+    """Attempts share one process: its environment, its working directory, and its death."""
+
+
+MODES: dict[str, Mode] = {
+    "serial": Mode(InOrder, Hosts.ONE),
+    "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True),
+    "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True),
+    "process": Mode(InOrder, Hosts.ATTEMPT),
+    "process_pool": Mode(InOrder, Hosts.WORKER),
+    "executor": Mode(Foreign, Hosts.ONE, threads=True),
+}
+
+
+def main(connection: socket.socket, settings: Settings) -> None:
+    """Serve until the engine closes its side. Standard input, output and error are already those of this host."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path[:0] = settings.path
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.argv = [settings.worker]
+    os.environ.update(settings.env)
+    try:
+        MODES[settings.lane].lane(Port(connection, Streams()), settings).serve()
+    except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
+        os._exit(128 + signal.SIGINT)
+
+
+def forked(connection: socket.socket, output: int, settings: Settings) -> None:
+    """Where a forked host begins: drop everything that was inherited, then serve."""
+    os.setsid()
+    connection_fd, output_fd = os.dup(connection.fileno()), os.dup(output)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, number in ((null, 0), (output_fd, 1), (output_fd, 2)):
+        os.dup2(source, number)
+    _keep_only(connection_fd)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    main(socket.socket(fileno=_FIRST_FREE), settings)
+
+
+def spawned(connection_fd: int) -> None:
+    """Where a spawned host begins: its settings are the first line on its socket."""
+    connection = socket.socket(fileno=connection_fd)
+    connection.set_inheritable(False)
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if not (piece := connection.recv(1)):
+            os._exit(_ENGINE_IS_GONE)
+        line += piece
+    main(connection, Settings(**json.loads(line)))
+
+
+def _keep_only(connection_fd: int) -> None:
+    """Close all descriptors but the standard ones and the socket: a sibling's copy of a socket would hide its death."""
+    if connection_fd != _FIRST_FREE:
+        os.dup2(connection_fd, _FIRST_FREE, inheritable=False)
+    os.closerange(_FIRST_FREE + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+class Streams:
+    """Standard output and error of this host, as they were at its start.
+
+    They are not the engine's, which may be closed or hold text that is the engine's to write. A line is written as soon
+    as it is whole, so that a crash loses no line that was printed.
+    """
+
+    def __init__(self) -> None:
+        self._spare = os.dup(1)
+        self._pipe = os.fstat(1).st_ino
+        self._open()
+
+    def _open(self) -> None:
+        # They live as long as the process: no `with`.
+        self._out, self._err = (
+            open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            for number in (1, 2)
+        )
+        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
+
+    def restore(self) -> None:
+        """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # whatever a task left in their place may raise anything
+                stream.flush()
+        if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
+            os.dup2(self._spare, 1)
+            os.dup2(self._spare, 2)
+            self._open()
+        sys.stdout, sys.stderr = self._out, self._err
+
+    def _is_pipe(self, number: int) -> bool:
+        try:
+            return os.fstat(number).st_ino == self._pipe
+        except OSError:
+            return False
+
+
+def _bad_folder(error: OSError) -> Error:
+    return Error(type=type(error).__name__, message=f"could not start: {error.strerror}: {error.filename}")

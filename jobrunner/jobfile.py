@@ -1,0 +1,276 @@
+"""A job file, read and checked: bytes → values → models → defaults merged → checks. Every mistake at once, in file order.
+
+path ─bytes→ reader.read ─Document→ spec.Job ─merged→ checks, references, params ─→ JobFile, or JobFileError
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobrunner import checks, mistakes, params, reader, references, spec
+from jobrunner.errors import JobFileError, Problem
+from jobrunner.reader import Document, Finding
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of the largest job file that is read."""
+
+_OWN_POOL = frozenset({"mode", "workers"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A valid job with the file it came from, as it was: `path` is absolute, `source` the bytes that were read."""
+
+    path: Path
+    source: bytes
+    job: spec.Job
+
+
+def load(path: str | os.PathLike[str]) -> spec.Job:
+    """The job in a file. Raises JobFileError with every problem, in file order."""
+    return read(path).job
+
+
+def read(path: str | os.PathLike[str]) -> JobFile:
+    """The job in a file, with the file's bytes. Raises JobFileError with every problem, in file order.
+
+    Never blocks on a FIFO or a device, never runs anything of the user's, and raises nothing else, whatever the bytes are.
+    """
+    file = os.fsdecode(path)
+    source = _bytes_of(file)
+    return JobFile(path=Path(os.path.abspath(file)), source=source, job=parse(source, file))
+
+
+def parse(source: bytes, file: str) -> spec.Job:
+    """The job in the bytes of a file. `file` is named in problems; its stem names the job where the job does not say."""
+    with _garbage_left_alone():
+        document = reader.read(source, file)
+        job, findings = _checked(document)
+        problems = _placed(findings, document)
+    if problems:
+        raise JobFileError(problems)
+    assert job is not None, "a job without a problem is valid"
+    return job if job.name else job.model_copy(update={"name": name_of(file)})
+
+
+def name_of(file: str) -> str:
+    """The file's stem as a job's name: what a name cannot hold becomes '_'."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(file).stem)[:100].lstrip(".-")
+    return name or "job"
+
+
+@contextmanager
+def _garbage_left_alone() -> Iterator[None]:
+    """Reading makes a million objects and no circles: the collector would walk them again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+# --- bytes -------------------------------------------------------------------------------------------------------------------
+
+
+def _bytes_of(file: str) -> bytes:
+    try:
+        if (wrong := _why_not(os.stat(file))) is not None:
+            raise _unreadable(file, wrong)
+        with open(file, "rb") as stream:
+            source = stream.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise _unreadable(file, "there is no such file") from None
+    except OSError as error:
+        raise _unreadable(file, f"the file cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise _unreadable(file, "a file name holds no NUL character") from None
+    if len(source) > LARGEST:
+        raise _unreadable(file, _TOO_LARGE)
+    return source
+
+
+_TOO_LARGE = f"the file is larger than {LARGEST // 2**20} MiB; a job file is never that large"
+
+
+def _why_not(status: os.stat_result) -> str | None:
+    if stat.S_ISDIR(status.st_mode):
+        return "this is a directory, not a job file"
+    if not stat.S_ISREG(status.st_mode):
+        return "this is not a regular file"  # a FIFO would block, a device never end
+    return _TOO_LARGE if status.st_size > LARGEST else None
+
+
+def _unreadable(file: str, message: str) -> JobFileError:
+    return JobFileError((Problem(file=file, line=1, column=1, message=message),))
+
+
+# --- values → job ------------------------------------------------------------------------------------------------------------
+
+
+def _checked(document: Document) -> tuple[spec.Job | None, Iterable[Finding]]:
+    """The job and what is wrong with it. Where the models refuse parts, the rest is checked without them."""
+    if not isinstance(document.value, dict):
+        return None, [_not_a_job(document.value)]
+    value = _env_as_written(document, document.value)
+    try:
+        job = spec.Job.model_validate(value)
+    except ValidationError as error:
+        rest, hurt = _salvaged(value, error)
+        others = _cross_checked(rest, document) if rest else ()
+        return None, chain(mistakes.find(error, document), (one for one in others if not hurt.intersection(one.path[1:2])))
+    return _merged(job), _cross_checked(job, document)
+
+
+def _not_a_job(value: object) -> Finding:
+    hint = "Write tasks: and under it name: {run: …}."
+    if value is None:
+        return Finding(path=(), message="the file is empty; a job file has tasks", hint=hint)
+    said = "a list" if isinstance(value, list) else "a single value"
+    return Finding(path=(), message=f"a job file is a map that has tasks; this is {said}", hint=hint)
+
+
+def _cross_checked(job: spec.Job, document: Document) -> Iterator[Finding]:
+    return chain(params.find(job), checks.find(job, document.line), references.find(job))
+
+
+def _placed(findings: Iterable[Finding], document: Document) -> tuple[Problem, ...]:
+    """Findings and the reader's problems in file order, each once."""
+    limited = list(islice(findings, reader.MOST_PROBLEMS + 1))
+    placed = (document.problem(_at_home(finding, document)) for finding in limited[: reader.MOST_PROBLEMS])
+    unique = {(problem.line, problem.column, problem.message): problem for problem in (*document.problems, *placed)}
+    ordered = sorted(unique.values(), key=lambda problem: (problem.line, problem.column))
+    if len(limited) > reader.MOST_PROBLEMS:
+        ordered.append(
+            Problem(file=document.file, line=ordered[-1].line, column=1, message="there are more problems; mend these first")
+        )
+    return tuple(ordered)
+
+
+def _at_home(finding: Finding, document: Document) -> Finding:
+    """A finding about a task's key that `defaults` gave is one about `defaults`."""
+    path = finding.path
+    if len(path) < 3 or path[0] != "tasks" or document.has(path):
+        return finding
+    home = ("defaults", *path[2:])
+    if not document.has(home):
+        return finding
+    return replace(finding, path=home)
+
+
+# --- defaults ----------------------------------------------------------------------------------------------------------------
+
+
+def _merged(job: spec.Job) -> spec.Job:
+    """The job with its defaults in every task. A task's own key wins; `env` is merged key by key."""
+    defaults = {key: getattr(job.defaults, key) for key in sorted(job.defaults.model_fields_set)}
+    if not defaults:
+        return job
+    for task in job.tasks.values():
+        _fill(task, defaults)
+    return job
+
+
+def _fill(task: spec.Task, defaults: dict[str, Any]) -> None:
+    """Put the defaults that a task leaves open into it.
+
+    In place, though models are frozen: nobody else has seen this one, and copies would double the time of a large file.
+    """
+    own = task.model_fields_set
+    for key, value in defaults.items():
+        if key == "env":
+            task.__dict__["env"] = {**value, **task.env}
+        elif key not in own and not _is_overruled(key, own):
+            task.__dict__[key] = value
+
+
+def _is_overruled(key: str, own: set[str]) -> bool:
+    """A task that names a pool drops the default mode and workers, and the reverse."""
+    return (key in _OWN_POOL and "pool" in own) or (key == "pool" and not _OWN_POOL.isdisjoint(own))
+
+
+# --- env ---------------------------------------------------------------------------------------------------------------------
+
+
+def _env_as_written(document: Document, job: dict[str, Any]) -> dict[str, Any]:
+    """The job with the plain scalars of every `env` as the file writes them. What holds none is not copied."""
+    changed = {
+        key: value for key, value in (("env", job.get("env")), ("defaults", job.get("defaults"))) if isinstance(value, dict)
+    }
+    written: dict[str, Any] = {}
+    if "env" in changed:
+        written["env"] = document.as_written(changed["env"])
+    if "defaults" in changed:
+        written["defaults"] = _with_env(changed["defaults"], document)
+    if isinstance(tasks := job.get("tasks"), dict):
+        written["tasks"] = {name: _with_env(task, document) for name, task in tasks.items()}
+    return {**job, **written}
+
+
+def _with_env(task: Any, document: Document) -> Any:
+    if isinstance(task, dict) and isinstance(env := task.get("env"), dict):
+        return {**task, "env": document.as_written(env)}
+    return task
+
+
+# --- what is left of a bad job -----------------------------------------------------------------------------------------------
+
+
+def _salvaged(value: dict[str, Any], error: ValidationError) -> tuple[spec.Job | None, set[str]]:
+    """The job without what the models refuse, and the names of the tasks that lost something; None if too little is left.
+
+    Twice, as a task whose only action was refused is refused for having none.
+    """
+    rest = {key: _copied(part) if key in _TABLES else part for key, part in value.items()}
+    hurt: set[str] = set()
+    for _ in range(2):
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            place = tuple(step for step in detail["loc"] if not str(step).startswith("<"))
+            if place[0] not in spec.Job.model_fields or place == ("tasks",):
+                return None, hurt
+            if place[0] == "tasks":
+                hurt.add(str(place[1]))
+            _cut(rest, place)
+        try:
+            return _merged(spec.Job.model_validate(rest)), hurt
+        except ValidationError as another:
+            error = another
+    return None, hurt
+
+
+_TABLES = frozenset({"tasks", "pools", "params"})
+_STANDS_FOR = {"tasks": {"run": "true"}, "pools": {}, "params": None}
+
+
+def _copied(table: Any) -> Any:
+    """A table and its rows, so that they can be cut without a change to what was read."""
+    if not isinstance(table, dict):
+        return table
+    return {name: dict(row) if isinstance(row, dict) else row for name, row in table.items()}
+
+
+def _cut(rest: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    """Take the key that `place` is in out of the job; where it is a whole row of a table, something valid stands for it."""
+    table, *steps = place
+    if table not in _TABLES or not steps or not isinstance(rest.get(str(table)), dict):
+        rest.pop(str(table), None)
+        return
+    rows, name = rest[str(table)], steps[0]
+    if steps[1:] == ["[key]"]:
+        rows.pop(name, None)
+    elif len(steps) > 1 and isinstance(rows.get(name), dict):
+        rows[name].pop(steps[1], None)
+    elif name in rows:
+        rows[name] = _STANDS_FOR[str(table)]

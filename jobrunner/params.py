@@ -1,0 +1,231 @@
+"""Parameters: what a declaration allows, and the values of one run, from defaults and from what is given."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+from pydantic import JsonValue
+
+from jobrunner import spec
+from jobrunner.errors import UsageError
+from jobrunner.hints import did_you_mean
+from jobrunner.reader import Finding, shortened
+
+Parse: TypeAlias = Callable[[object], JsonValue]
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+LONGEST_NUMBER = 4_000
+
+
+def declared(param: spec.Param | JsonValue) -> spec.Param:
+    """The declaration of a parameter, also where the job file gives only a value."""
+    return param if isinstance(param, spec.Param) else spec.Param(default=param)
+
+
+def type_of(param: spec.Param | JsonValue) -> spec.ParamType:
+    """The type that a parameter has: as declared, else that of its default or of its first choice, else str."""
+    declaration = declared(param)
+    if declaration.type is not None:
+        return declaration.type
+    sample = declaration.default
+    if sample is None and declaration.choices:
+        sample = declaration.choices[0]
+    match sample:
+        case bool():
+            return "bool"
+        case int():
+            return "int"
+        case float():
+            return "float"
+        case list():
+            return "list"
+    return "str"
+
+
+def resolve(job: spec.Job, given: Mapping[str, object], *, folder: Path, cwd: Path) -> dict[str, JsonValue]:
+    """The values of all parameters of one run, each a JSON value of its declared type; None where there is none.
+
+    Given text is parsed by type; values from Python may have their type already. A path becomes absolute: one that is given
+    counts from `cwd`, a default from `folder`. Raises UsageError naming everything that is wrong.
+    """
+    wrong = [_unknown(name, job) for name in given if name not in job.params]
+    values: dict[str, JsonValue] = {}
+    for name, param in job.params.items():
+        try:
+            values[name] = _value(declared(param), type_of(param), name, given, folder, cwd)
+        except ValueError as error:
+            wrong.append(f"parameter {name}: {error}")
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    return values
+
+
+def find(job: spec.Job) -> Iterator[Finding]:
+    """Declarations that contradict themselves."""
+    for name, param in job.params.items():
+        if isinstance(param, spec.Param):
+            yield from _contradictions(param, ("params", name))
+
+
+def _unknown(name: str, job: spec.Job) -> str:
+    hint = did_you_mean(name, list(job.params))
+    known = f"The job has {', '.join(list(job.params)[:20])}." if job.params else "The job has none."
+    return f"parameter {shortened(name)}: the job has no such parameter. {hint or known}"
+
+
+def _value(param: spec.Param, kind: spec.ParamType, name: str, given: Mapping[str, object], folder: Path, cwd: Path) -> JsonValue:
+    if name in given:
+        return _chosen(_parsed(given[name], kind, cwd, param.choices), param.choices)
+    if param.required:
+        raise ValueError(f"required, but not given. Set it with --set {name}=…")
+    if param.default is None:
+        return None
+    return _parsed(param.default, kind, folder, param.choices)
+
+
+def _chosen(value: JsonValue, choices: list[JsonValue] | None) -> JsonValue:
+    if choices is not None and value not in choices:
+        raise ValueError(f"{_said(value)} is not one of {', '.join(_said(choice) for choice in choices)}")
+    return value
+
+
+def _parsed(value: object, kind: spec.ParamType, base: Path, choices: list[JsonValue] | None) -> JsonValue:
+    """The value as its type. Raises ValueError with words for people."""
+    match kind:
+        case "path":
+            return _as_path(value, base)
+        case "choice":
+            return next((choice for choice in choices or [] if value == choice or value == _said(choice)), _as_scalar(value))
+    return _PARSERS[kind](value)
+
+
+def _contradictions(param: spec.Param, path: tuple[str, str]) -> Iterator[Finding]:
+    kind = type_of(param)
+    if param.required and param.default is not None:
+        yield Finding(path=(*path, "required"), message="a required parameter has no default", hint="Leave one of them out.")
+    if kind == "choice" and not param.choices:
+        yield Finding(path=(*path, "type"), message="a choice needs its choices", hint="Write choices: [a, b].")
+    for position, choice in enumerate(param.choices or []):
+        if (fault := _misfit(choice, kind)) is not None:
+            yield Finding(path=(*path, "choices", position), message=fault)
+    if param.default is None:
+        return
+    if (fault := _misfit(param.default, kind)) is not None:
+        yield Finding(path=(*path, "default"), message=fault)
+    elif param.choices and param.default not in param.choices:
+        yield Finding(path=(*path, "default"), message=f"{_said(param.default)} is not among the choices")
+
+
+def _misfit(value: JsonValue, kind: spec.ParamType) -> str | None:
+    """Why a value of the job file is not of the type. Stricter than what is given by hand: "3" is not an int there."""
+    try:
+        if kind in {"int", "float", "bool"} and isinstance(value, str):
+            raise ValueError(f"{_said(value)} is text, not {_NAMED[kind]}")
+        if kind == "list" and not isinstance(value, list):
+            raise ValueError(f"{_said(value)} is not a list")
+        if isinstance(value, dict):
+            raise ValueError("a parameter is text, a number, true or false, or a list")
+        _parsed(value, kind, Path("/"), [value])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return shortened(str(value)) if isinstance(value, (str, int, float)) else shortened(repr(value))
+
+
+def _as_int(value: object) -> JsonValue:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,18}", value.strip(), re.ASCII):
+        return int(value)
+    raise ValueError(f"{_said(value)} is not a whole number")
+
+
+def _as_float(value: object) -> JsonValue:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool) and "_" not in str(value)[:LONGEST_NUMBER]:
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise ValueError(f"{_said(value)} is not a number")
+
+
+def _as_bool(value: object) -> JsonValue:
+    text = str(value).strip().lower() if isinstance(value, (bool, str)) or value in (0, 1) else ""
+    if text in _TRUE | _FALSE:
+        return text in _TRUE
+    raise ValueError(f"{_said(value)} is neither true nor false; write true, false, yes, no, 1 or 0")
+
+
+def _as_str(value: object) -> JsonValue:
+    if isinstance(value, (str, os.PathLike)):
+        return os.fsdecode(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{_said(value)} is not text")
+
+
+def _as_date(value: object) -> JsonValue:
+    if isinstance(value, datetime.date):
+        return value.isoformat()[:10]
+    try:
+        return datetime.date.fromisoformat(cast(str, _as_str(value)).strip()).isoformat()
+    except ValueError:
+        raise ValueError(f"{_said(value)} is not a date; write it like 2026-01-31") from None
+
+
+def _as_list(value: object) -> JsonValue:
+    if isinstance(value, (list, tuple)):
+        return _as_json(list(value))
+    if not isinstance(value, str):
+        raise ValueError(f"{_said(value)} is not a list")
+    if value.lstrip().startswith("["):
+        try:
+            return _as_json(json.loads(value))
+        except (ValueError, RecursionError):
+            raise ValueError(f"{_said(value)} begins like a JSON list, but is none") from None
+    return [part.strip() for part in value.split(",")] if value.strip() else []
+
+
+def _as_json(value: object) -> JsonValue:
+    try:
+        return cast(JsonValue, json.loads(json.dumps(value, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("a list holds text, numbers, true, false, null, lists and maps; this one holds something else") from None
+
+
+def _as_path(value: object, base: Path) -> JsonValue:
+    if not isinstance(value, (str, os.PathLike)) or not (text := os.fsdecode(value)) or "\0" in text:
+        raise ValueError(f"{_said(value)} is not a path")
+    return os.path.normpath(base / os.path.expanduser(text))
+
+
+def _as_scalar(value: object) -> JsonValue:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise ValueError(f"{_said(value)} is not text or a number")
+
+
+_PARSERS: Final[Mapping[spec.ParamType, Parse]] = {
+    "str": _as_str,
+    "int": _as_int,
+    "float": _as_float,
+    "bool": _as_bool,
+    "date": _as_date,
+    "list": _as_list,
+}
+_NAMED: Final[Mapping[spec.ParamType, str]] = {"int": "a whole number", "float": "a number", "bool": "true or false"}

@@ -1,0 +1,445 @@
+"""What runs next: every task's state, and nothing else. Pure: no clock, no thread, no file, no log; `now` is an argument.
+
+        WAITING ──needs are met──▶ READY ──an instance is taken──▶ RUNNING ──all instances have ended──▶ an Outcome
+           └────a need failed, or the run is being stopped───▶ SKIPPED
+
+A task is one node, whatever its fan-out: a million items are counters here, and only instances in flight or waiting for
+their retry are objects. A node stays RUNNING while an instance waits for its retry; such an instance holds no slot.
+Ready work is taken in declared order, item by item.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jobrunner.errors import ExpressionError
+from jobrunner.items import Items
+from jobrunner.spec import Job, Task
+from jobrunner.work import Error, Outcome, Result
+
+class Phase(StrEnum):
+    """Where a task stands before its outcome."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+
+
+State = Phase | Outcome
+
+_MOVES: Mapping[State, Collection[State]] = {
+    Phase.WAITING: (Phase.READY, Outcome.SKIPPED),
+    Phase.READY: (Phase.RUNNING, Outcome.SUCCEEDED, Outcome.SKIPPED),  # SUCCEEDED: a fan-out over no items
+    Phase.RUNNING: (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.CANCELLED),
+}
+
+
+class Skip(StrEnum):
+    """Why a task did not run."""
+
+    NEEDS = "needs"
+    EMPTY = "empty"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A task that never runs; `cause` names the task whose outcome is the reason, where there is one."""
+
+    task: str
+    reason: Skip
+    cause: str = ""
+    cause_outcome: str = ""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """One try of one instance, from `take` until `apply`."""
+
+    id: int
+    task: str
+    number: int
+    pool: str
+    index: int | None = None
+    item: object = None
+    key: str | None = None
+    """Names the item; None for a task without items."""
+    refused: Error | None = None
+    """Why it cannot run at all: the engine answers it with a failure."""
+    stopping: Outcome | None = None
+    """It was asked to stop; whatever it answers, this is its outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is."""
+
+    attempt: Attempt
+    outcome: Outcome
+    retry_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Pool:
+    free: int
+    ready: list[tuple[int, _Node]]
+
+
+class _Node:
+    """One task: its state, and its instances as counters."""
+
+    __slots__ = (
+        "again", "blockers", "delayed", "dependents", "dropped", "in_flight", "is_queued", "items",
+        "name", "next", "order", "outcomes", "pool", "results", "state", "task",
+    )  # fmt: skip
+
+    def __init__(self, name: str, order: int, task: Task, pool: str) -> None:
+        self.name, self.order, self.task, self.pool = name, order, task, pool
+        self.state: State = Phase.WAITING
+        self.blockers = len(set(task.needs))
+        self.dependents: list[_Node] = []
+        self.items: Items | None = None
+        self.next = self.in_flight = self.delayed = self.dropped = 0
+        self.again: deque[tuple[int, int]] = deque()
+        self.outcomes: dict[Outcome, int] = {}
+        self.results: dict[int, Result] = {}
+        self.is_queued = False
+
+    def __lt__(self, other: _Node) -> bool:
+        return self.order < other.order
+
+    def move(self, state: State) -> None:
+        assert state in _MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"
+        self.state = state
+
+    @property
+    def size(self) -> int:
+        return 1 if self.items is None else len(self.items)
+
+    @property
+    def can_start(self) -> bool:
+        cap = self.task.max_parallel
+        return (bool(self.again) or self.next < self.size) and (cap is None or self.in_flight < cap)
+
+    @property
+    def is_over(self) -> bool:
+        return not (self.in_flight or self.delayed or self.again) and self.next >= self.size
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the whole task: that of its instances where they agree, else failed."""
+        bad = [outcome for outcome in self.outcomes if outcome is not Outcome.SUCCEEDED]
+        if not bad:
+            return Outcome.CANCELLED if self.dropped else Outcome.SUCCEEDED
+        return bad[0] if len(bad) == 1 else Outcome.FAILED
+
+
+class Plan:
+    """The states of all tasks of a valid Job, moved by the engine's reports alone.
+
+    `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended; it
+    may raise ExpressionError. `only` leaves out all other tasks and what they are needed for. `keeps` says whose results
+    `results` will be asked for.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        pools: Mapping[str, int],
+        expand: Callable[[Plan, str], Items],
+        only: Collection[str] = (),
+        keeps: Callable[[str], bool] = lambda name: True,
+        seed: int = 0,
+    ) -> None:
+        self._job, self._expand, self._keeps = job, expand, keeps
+        self._random = random.Random(seed)
+        self._pools = {name: _Pool(count, []) for name, count in pools.items()}
+        self._nodes = {name: _Node(name, order, task, job.pool_of(name)) for order, (name, task) in enumerate(job.tasks.items())}
+        if only:
+            self._nodes = {name: node for name, node in self._nodes.items() if name in only}
+        self._flight: dict[int, Attempt] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._delayed: list[tuple[float, int, _Node, int, int]] = []
+        self._overdue_at: float | None = None
+        self._last_id = 0
+        self._open = len(self._nodes)
+        self._skipped: list[Skipped] = []
+        self._stops: list[Attempt] = []
+        self.is_cancelled = self.has_timed_out = False
+        self._link()
+
+    def _link(self) -> None:
+        for node in self._nodes.values():
+            present = [self._nodes[need] for need in dict.fromkeys(node.task.needs) if need in self._nodes]
+            node.blockers = len(present)
+            for need in present:
+                need.dependents.append(node)
+        for node in self._nodes.values():
+            if not node.blockers:
+                self._make_ready(node)
+
+    # What the engine asks.
+
+    @property
+    def done(self) -> bool:
+        """Every task has its outcome."""
+        return self._open == 0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flight)
+
+    @property
+    def states(self) -> dict[str, State]:
+        return {name: node.state for name, node in self._nodes.items()}
+
+    @property
+    def failed(self) -> bool:
+        """Some task did not end well, and its failure counts."""
+        good = (Outcome.SUCCEEDED,)
+        return any(not (node.state in good or self._is_forgiven(node)) for node in self._nodes.values())
+
+    def begin(self, now: float) -> None:
+        """The run starts: the job's own timeout counts from `now`."""
+        if self._job.timeout is not None:
+            self._overdue_at = now + self._job.timeout
+
+    def next_wake(self) -> float | None:
+        """When time alone changes something: a deadline or a retry that is due."""
+        while self._deadlines and self._deadlines[0][1] not in self._flight:
+            heapq.heappop(self._deadlines)
+        heads = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
+        if self._overdue_at is not None and not self.is_cancelled:
+            heads.append(self._overdue_at)
+        return min(heads, default=None)
+
+    def take(self, now: float) -> Iterator[Attempt]:
+        """Attempts to start now: as many as there are free workers, in declared order."""
+        self._wake(now)
+        for pool in self._pools.values():
+            while pool.free and (node := self._first(pool)) is not None:
+                yield self._issue(node, pool)
+
+    def take_skipped(self) -> list[Skipped]:
+        """Tasks that were found never to run, since the last call."""
+        skipped, self._skipped = self._skipped, []
+        return skipped
+
+    def take_stops(self, now: float) -> list[Attempt]:
+        """Attempts to stop now, each once: those over their time, and all in flight when the run is being stopped."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            attempt = self._flight.get(heapq.heappop(self._deadlines)[1])
+            if attempt is not None:
+                self._stop(attempt, Outcome.TIMED_OUT)
+        if self._overdue_at is not None and self._overdue_at <= now and not self.is_cancelled:
+            self.has_timed_out = True
+            self.cancel()
+        stops, self._stops = self._stops, []
+        return stops
+
+    # What the engine tells.
+
+    def began(self, attempt: Attempt, now: float) -> None:
+        """Its worker has taken it up: its timeout counts from `now`."""
+        timeout = self._nodes[attempt.task].task.timeout
+        if timeout is not None:
+            heapq.heappush(self._deadlines, (now + timeout, attempt.id))
+
+    def give_back(self, attempt: Attempt) -> None:
+        """It was handed over, but never began: it is ready again and does not count."""
+        node = self._land(attempt)
+        if self.is_cancelled:
+            node.dropped += 1
+            self._settle(node)
+        else:
+            node.again.appendleft((attempt.index or 0, attempt.number))
+            self._queue(node)
+
+    def apply(self, attempt: Attempt, result: Result, now: float) -> Ended:
+        """An attempt has ended. Gives what it comes to, and moves every task that this decides."""
+        node = self._land(attempt)
+        outcome = attempt.stopping or result.outcome
+        retry = node.task.retries
+        if outcome is not Outcome.SUCCEEDED and attempt.number <= retry.max and not attempt.refused and not self.is_cancelled:
+            retry_at = now + self._delay(attempt, node)
+            node.delayed += 1
+            heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.number + 1))
+            self._queue(node)
+            return Ended(attempt=attempt, outcome=outcome, retry_at=retry_at)
+        self._record(node, attempt, result, outcome)
+        self._settle(node)
+        if outcome is not Outcome.SUCCEEDED and self._job.fail_fast and not node.task.continue_on_error:
+            self.cancel()
+        return Ended(attempt=attempt, outcome=outcome)
+
+    def cancel(self) -> None:
+        """Nothing new starts, what runs is to be stopped, what waits is skipped."""
+        if self.is_cancelled:
+            return
+        self.is_cancelled = True
+        for attempt in tuple(self._flight.values()):
+            self._stop(attempt, Outcome.CANCELLED)
+        delayed, self._delayed = self._delayed, []
+        for _, _, node, _, _ in delayed:
+            node.delayed -= 1
+            node.outcomes[Outcome.FAILED] = node.outcomes.get(Outcome.FAILED, 0) + 1
+        for node in tuple(self._nodes.values()):
+            self._drop_rest(node)
+
+    # Results, for expressions and for the caller.
+
+    def outcome(self, name: str) -> Outcome | None:
+        """The outcome of a task, None while it has none."""
+        state = self._nodes[name].state
+        return state if isinstance(state, Outcome) else None
+
+    def results(self, name: str) -> list[Result | None]:
+        """The results of a task in the order of its items (one for a task without); None for an instance without one."""
+        node = self._nodes[name]
+        return [node.results.get(index) for index in range(node.size)]
+
+    # Below here, one step each.
+
+    def _make_ready(self, node: _Node) -> None:
+        node.move(Phase.READY)
+        self._queue(node)
+
+    def _queue(self, node: _Node) -> None:
+        if not node.is_queued and (node.items is None or node.can_start):
+            node.is_queued = True
+            heapq.heappush(self._pools[node.pool].ready, (node.order, node))
+
+    def _first(self, pool: _Pool) -> _Node | None:
+        """The first node in declared order that can start an instance."""
+        while pool.ready:
+            node = pool.ready[0][1]
+            if node.state is Phase.READY and node.task.foreach is not None and node.items is None and not self._unfold(node):
+                continue
+            if node.can_start and isinstance(node.state, Phase):
+                return node
+            heapq.heappop(pool.ready)
+            node.is_queued = False
+        return None
+
+    def _unfold(self, node: _Node) -> bool:
+        """Ask for the items of a fan-out. False where that alone ended the task."""
+        try:
+            node.items = self._expand(self, node.name)
+        except ExpressionError as error:
+            node.items = Items([error])
+        if not node.items:
+            self._skipped.append(Skipped(task=node.name, reason=Skip.EMPTY))
+            self._finish(node, Outcome.SUCCEEDED)
+        return bool(node.items)
+
+    def _issue(self, node: _Node, pool: _Pool) -> Attempt:
+        if node.again:
+            index, number = node.again.popleft()
+        else:
+            index, number = node.next, 1
+            node.next += 1
+        if node.state is Phase.READY:
+            node.move(Phase.RUNNING)
+        pool.free -= 1
+        node.in_flight += 1
+        self._last_id += 1
+        attempt = self._attempt(node, index, number)
+        self._flight[attempt.id] = attempt
+        return attempt
+
+    def _attempt(self, node: _Node, index: int, number: int) -> Attempt:
+        attempt = Attempt(id=self._last_id, task=node.name, number=number, pool=node.pool)
+        if node.items is None:
+            return attempt
+        item = node.items[index]
+        if isinstance(item, ExpressionError):
+            attempt.refused = Error(type="ExpressionError", message=f"foreach: {item}")
+        else:
+            attempt.index, attempt.item, attempt.key = index, item, node.items.key(index)
+        return attempt
+
+    def _wake(self, now: float) -> None:
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, node, index, number = heapq.heappop(self._delayed)
+            node.delayed -= 1
+            node.again.append((index, number))
+            self._queue(node)
+
+    def _land(self, attempt: Attempt) -> _Node:
+        node = self._nodes[attempt.task]
+        del self._flight[attempt.id]
+        node.in_flight -= 1
+        self._pools[node.pool].free += 1
+        return node
+
+    def _delay(self, attempt: Attempt, node: _Node) -> float:
+        """Seconds before the re-run that follows `attempt`: exponential, capped, with jitter to both sides."""
+        retry = node.task.retries
+        try:
+            delay = min(retry.delay * retry.backoff ** (attempt.number - 1), retry.max_delay)
+        except OverflowError:
+            delay = retry.max_delay
+        return delay * (1 + retry.jitter * self._random.uniform(-1, 1))
+
+    def _record(self, node: _Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
+        node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
+        if self._keeps(node.name):
+            node.results[attempt.index or 0] = result
+
+    def _settle(self, node: _Node) -> None:
+        """After an instance has ended: the task has too, or it may start one more."""
+        if node.is_over:
+            self._finish(node, node.outcome)
+        else:
+            self._queue(node)
+
+    def _finish(self, node: _Node, outcome: Outcome) -> None:
+        node.move(outcome)
+        self._open -= 1
+        self._pass_on(node)
+
+    def _is_forgiven(self, node: _Node) -> bool:
+        return node.task.continue_on_error and node.state in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
+
+    def _pass_on(self, ended: _Node) -> None:
+        """Tell the dependents of a task that has its outcome; a skip goes on to theirs (a chain may be long: no recursion)."""
+        pending = [ended]
+        while pending:
+            node = pending.pop()
+            met = node.state is Outcome.SUCCEEDED or self._is_forgiven(node)
+            for dependent in node.dependents:
+                dependent.blockers -= 1
+                if not isinstance(dependent.state, Phase):
+                    continue
+                if not met:
+                    self._skip(dependent, Skipped(task=dependent.name, reason=Skip.NEEDS, cause=node.name, cause_outcome=str(node.state)))
+                    pending.append(dependent)
+                elif not dependent.blockers:
+                    self._make_ready(dependent)
+
+    def _skip(self, node: _Node, why: Skipped) -> None:
+        node.move(Outcome.SKIPPED)
+        self._open -= 1
+        self._skipped.append(why)
+
+    def _stop(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.stopping is None:
+            attempt.stopping = outcome
+            self._stops.append(attempt)
+
+    def _drop_rest(self, node: _Node) -> None:
+        if node.state in (Phase.WAITING, Phase.READY):
+            self._skip(node, Skipped(task=node.name, reason=Skip.CANCELLED))
+        elif node.state is Phase.RUNNING:
+            node.dropped += node.size - node.next + len(node.again)
+            node.next = node.size
+            node.again.clear()
+            if node.is_over:
+                self._finish(node, node.outcome)
+

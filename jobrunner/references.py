@@ -1,0 +1,336 @@
+"""What `${{ }}` refers to, checked before anything runs: names, parameters, tasks among the needs, attributes that exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from jobrunner import spec
+from jobrunner.errors import ExpressionError
+from jobrunner.expressions import ROOTS, Reference, Template, parse
+from jobrunner.hints import did_you_mean
+from jobrunner.reader import Finding, Path
+
+Tasks: TypeAlias = Mapping[str, spec.Task]
+
+RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
+TASK_KEYS: Final = ("result", "results", "outputs", "stdout", "exit_code", "outcome")
+_OF_COMMANDS: Final = frozenset({"outputs", "stdout", "exit_code"})
+_NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
+
+BATCH = 1024
+"""Tasks whose dependents are looked for in one pass over the graph."""
+
+_WIDEST = 2**63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A text with an expression: where it stands, and which names hold there."""
+
+    path: Path
+    task: str | None
+    has_item: bool
+    is_foreach: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """`tasks.target` in a text of `task`, which does not name it among its own needs."""
+
+    task: str
+    target: str
+    finding: Finding
+
+
+def find(job: spec.Job) -> Iterator[Finding]:
+    """Everything wrong in the expressions of a job whose defaults are merged, and values that no JSON holds."""
+    uses: list[_Use] = []
+    for key, text in job.env.items():
+        yield from _text(text, _Place(path=("env", key), task=None, has_item=False), job, uses)
+    for name, param in job.params.items():
+        yield from _unfit(param.default if isinstance(param, spec.Param) else param, ("params", name))
+    for name, task in job.tasks.items():
+        yield from _task(name, task, job, uses)
+    if uses:
+        yield from _unneeded(uses, job.tasks)
+
+
+_WITH_EXPRESSIONS: Final = ("args", "kwargs", "run", "argv", "env", "cwd")
+
+
+def _task(name: str, task: spec.Task, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    found: list[tuple[Path, object]] = []
+    for key in _WITH_EXPRESSIONS:
+        if value := getattr(task, key):
+            _collect(value, (key,), found)
+    has_item = task.foreach is not None
+    for path, leaf in found:
+        yield from _leaf(leaf, _Place(path=("tasks", name, *path), task=name, has_item=has_item), job, uses)
+    if has_item:
+        yield from _foreach(name, task, job, uses)
+
+
+def _collect(value: Any, path: Path, found: list[tuple[Path, object]]) -> None:
+    """What has to be looked at among all the values of a task: most have nothing in them, and cost one test."""
+    kind = type(value)
+    if kind is str:
+        if "${{" in value or "\0" in value:
+            found.append((path, value))
+    elif kind is list:
+        for position, item in enumerate(value):
+            _collect(item, (*path, position), found)
+    elif kind is dict:
+        for key, item in value.items():
+            _collect(item, (*path, key), found)
+    elif _is_unfit(value):
+        found.append((path, value))
+
+
+def _is_unfit(value: object) -> bool:
+    if type(value) is float:
+        return not math.isfinite(value)
+    return type(value) is int and not -_WIDEST <= value < 2 * _WIDEST
+
+
+def _unfit(value: object, path: Path) -> Iterator[Finding]:
+    found: list[tuple[Path, object]] = []
+    _collect(value, path, found)
+    for place, leaf in found:
+        if not isinstance(leaf, str):
+            yield _not_json(place, leaf)
+
+
+def _not_json(path: Path, value: object) -> Finding:
+    if isinstance(value, float):
+        return Finding(path=path, message="infinity and not-a-number are no JSON values; tasks are handed JSON", hint="Quote it.")
+    return Finding(path=path, message="a whole number beyond 64 bits cannot be handed to a task", hint="Quote it.")
+
+
+def _leaf(value: object, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    if not isinstance(value, str):
+        yield _not_json(place.path, value)
+        return
+    if "\0" in value and place.path[2] in {"run", "argv", "env", "cwd"}:
+        yield Finding(path=place.path, message="a command cannot be handed a NUL character")
+    yield from _text(value, place, job, uses)
+
+
+def _text(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    try:
+        template = parse(text)
+        if template is None:
+            return
+        if place.path[2:] == ("run",):
+            template.check_shell()
+    except ExpressionError as error:
+        yield Finding(path=place.path, message=error.message, hint=error.hint, offset=error.offset, length=error.length)
+        return
+    for reference in template.references:
+        if (wrong := _Judge(job=job, place=place, uses=uses).about(reference)) is not None:
+            message, hint = wrong
+            yield Finding(path=place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
+
+
+Wrong: TypeAlias = tuple[str, str] | None
+"""Message and hint, or None where all is well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judge:
+    """Says what is wrong with a reference that stands at a place."""
+
+    job: spec.Job
+    place: _Place
+    uses: list[_Use]
+
+    def about(self, reference: Reference) -> Wrong:
+        match reference.root:
+            case "params":
+                return self._param(reference)
+            case "tasks":
+                return self._task(reference)
+            case "run":
+                return _key_of("run", reference.path, RUN_KEYS)
+            case "item" | "index":
+                return self._item(reference)
+        if reference.root in ROOTS:
+            return None
+        hint = reference.hint or did_you_mean(reference.root, sorted(ROOTS))
+        return f"the name {reference.root!r} is not known here", hint or f"Names are {', '.join(sorted(ROOTS))}."
+
+    def _param(self, reference: Reference) -> Wrong:
+        if not reference.path or (name := str(reference.path[0])) in self.job.params:
+            return None
+        known = list(self.job.params)
+        hint = reference.hint or did_you_mean(name, known) or ("" if known else f"Declare it: params: {{{name}: …}}.")
+        return f"the job has no parameter {name!r}", hint
+
+    def _item(self, reference: Reference) -> Wrong:
+        if self.place.is_foreach:
+            return f"{reference.root!r} is not known in foreach, which says what the items are", ""
+        if self.place.task is None:
+            return f"{reference.root!r} is not known in the env of the job", "Write it in the env of the task."
+        return None if self.place.has_item else (f"{reference.root!r} is known only in a task with foreach", "")
+
+    def _task(self, reference: Reference) -> Wrong:
+        if self.place.task is None:
+            return "the env of the job is made before any task runs", "Write it in the env of the task."
+        if not reference.path or not isinstance(reference.path[0], str):
+            return "after tasks comes the name of a task", "Write tasks.NAME.result."
+        name, keys = reference.path[0], reference.path[1:]
+        if name not in self.job.tasks:
+            return f"no task is called {name!r}", reference.hint or did_you_mean(name, self.job.tasks.keys())
+        if name == self.place.task:
+            return "a task cannot refer to itself", ""
+        if name not in self.job.tasks[self.place.task].needs:
+            self._note(name, reference)
+        return _result_key(name, self.job.tasks[name], keys)
+
+    def _note(self, name: str, reference: Reference) -> None:
+        task = str(self.place.task)
+        needs = ", ".join([*self.job.tasks[task].needs[:10], name])
+        hint = f"Add {name} to needs: [{needs}]." if len(self.job.tasks[task].needs) < 10 else f"Add {name} to needs."
+        message = f"{name!r} is not among the needs of {task!r}, so it may not have run yet"
+        finding = Finding(path=self.place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
+        self.uses.append(_Use(task=task, target=name, finding=finding))
+
+
+def _key_of(root: str, keys: Sequence[str | int], known: Sequence[str]) -> Wrong:
+    if not keys:
+        return f"{root} alone is no value", f"Write {root}.{known[0]}; there are {', '.join(known)}."
+    if keys[0] in known:
+        return None
+    return f"{root} has no {str(keys[0])!r}", did_you_mean(str(keys[0]), known) or f"There are {', '.join(known)}."
+
+
+def _result_key(name: str, task: spec.Task, keys: Sequence[str | int]) -> Wrong:
+    """What `tasks.name.KEY` has to be for that kind of task."""
+    if (wrong := _key_of(f"tasks.{name}", keys, TASK_KEYS)) is not None:
+        return wrong
+    key = str(keys[0])
+    own = "results" if task.foreach is not None else "result"
+    if task.target is not None and key in _OF_COMMANDS:
+        return f"{name!r} is a target: it has no {key}", f"Write tasks.{name}.{own}."
+    if key == "result" and task.foreach is not None:
+        return f"{name!r} has foreach: it has a list of results", f"Write tasks.{name}.results."
+    if key == "results" and task.foreach is None:
+        return f"{name!r} has no foreach: it has one result", f"Write tasks.{name}.result."
+    return None
+
+
+# --- foreach -----------------------------------------------------------------------------------------------------------------
+
+
+def _foreach(name: str, task: spec.Task, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    path = ("tasks", name, "foreach")
+    match task.foreach:
+        case str() as text:
+            yield from _listing(text, _Place(path=path, task=name, has_item=True, is_foreach=True), job, uses)
+        case spec.Glob(glob=text):
+            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, has_item=True, is_foreach=True), job, uses)
+        case spec.Lines(lines=text):
+            yield from _leaf(text, _Place(path=(*path, "lines"), task=name, has_item=True, is_foreach=True), job, uses)
+        case list() as items:
+            found: list[tuple[Path, object]] = []
+            _collect(items, path, found)
+            for place, value in found:
+                yield from _leaf(value, _Place(path=place, task=name, has_item=True, is_foreach=True), job, uses)
+
+
+def _listing(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    """A text of foreach: exactly one expression, and one that can be a list."""
+    yield from _text(text, place, job, uses)
+    try:
+        template = parse(text)
+    except ExpressionError:
+        return  # said already
+    if template is None or not template.is_single:
+        message = "foreach is a list, or one expression that gives a list; this is text"
+        yield Finding(path=place.path, message=message, hint="" if template else "Write foreach: [a, b].")
+    elif (why := _why_no_list(template, job)) is not None:
+        reference = template.references[0]
+        yield Finding(path=place.path, message=why, offset=reference.offset, length=reference.length)
+
+
+def _why_no_list(template: Template, job: spec.Job) -> str | None:
+    """Why an expression that is nothing but a look-up cannot give a list."""
+    if template.only is None or template.only.path is None:
+        return None
+    root, keys = template.only.path
+    if root == "params" and len(keys) == 1 and keys[0] in job.params:
+        param = job.params[str(keys[0])]
+        kind = _type_of(param)
+        return None if kind in {"list", None} else f"the parameter {keys[0]!r} is {_A[kind]}, not a list"
+    if root == "tasks" and len(keys) == 2 and keys[0] in job.tasks and keys[1] in _NOT_LISTS:
+        return f"{keys[1]} is not a list"
+    return "run has no lists" if root == "run" else None
+
+
+_A: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "path": "a path",
+    "date": "a date",
+    "choice": "a choice",
+    "str": "text",
+}
+
+
+def _type_of(param: object) -> str | None:
+    """The type as far as it is said: by name, or by the default."""
+    if isinstance(param, spec.Param):
+        if param.type is not None:
+            return param.type
+        param = param.default if param.default is not None else (param.choices or [None])[0]
+    return {bool: "bool", int: "int", float: "float", list: "list"}.get(type(param), "str")
+
+
+# --- needs of needs ----------------------------------------------------------------------------------------------------------
+
+
+def _unneeded(uses: Sequence[_Use], tasks: Tasks) -> Iterator[Finding]:
+    """The uses whose target is not among the task's needs, nor among theirs.
+
+    A bit for each target, handed down the graph: linear in the edges for each BATCH of targets. Nothing is said of a graph with
+    a circle, which has its own finding.
+    """
+    order = _sorted(tasks)
+    if order is None:
+        return
+    targets = list(dict.fromkeys(use.target for use in uses))
+    for start in range(0, len(targets), BATCH):
+        bits = {target: 1 << position for position, target in enumerate(targets[start : start + BATCH])}
+        above = _bits_above(order, tasks, bits)
+        for use in uses:
+            if use.target in bits and not above[use.task] & bits[use.target]:
+                yield use.finding
+
+
+def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int]) -> dict[str, int]:
+    above: dict[str, int] = {}
+    for name in order:
+        mine = 0
+        for need in tasks[name].needs:
+            mine |= above.get(need, 0) | bits.get(need, 0)
+        above[name] = mine
+    return above
+
+
+def _sorted(tasks: Tasks) -> list[str] | None:
+    """The tasks, each below all that it needs; None where there is a circle."""
+    waits = {name: sum(need in tasks for need in task.needs) for name, task in tasks.items()}
+    dependents: dict[str, list[str]] = {}
+    for name, task in tasks.items():
+        for need in task.needs:
+            dependents.setdefault(need, []).append(name)
+    order = [name for name, count in waits.items() if count == 0]
+    for name in order:  # grows while it is walked
+        for dependent in dependents.get(name, ()):
+            waits[dependent] -= 1
+            if waits[dependent] == 0:
+                order.append(dependent)
+    return order if len(order) == len(tasks) else None

@@ -1,0 +1,48 @@
+"""Signals as events of the loop: a handler that does nothing, and a descriptor that tells which signal came."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+from jobrunner.loop import Loop
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
+    """While inside, INT, TERM and HUP reach `on_signal` from the loop instead of interrupting anything.
+
+    A signal that was ignored when we came stays ignored (nohup). Outside the main thread, where Python cannot watch
+    signals, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    near, far = socket.socketpair()
+    for end in (near, far):
+        end.setblocking(False)
+    previous = {number: signal.getsignal(number) for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+    wakeup = signal.set_wakeup_fd(far.fileno())
+
+    def on_readable() -> None:
+        for number in near.recv(64):
+            if number in previous:
+                on_signal(number)
+
+    watch = loop.watch(near.fileno(), on_readable)
+    for number in previous:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        watch.close()
+        near.close()
+        far.close()

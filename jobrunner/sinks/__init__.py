@@ -1,0 +1,1 @@
+"""Sinks: each folds the event stream into one output. What a sink needs is in the events."""

@@ -1,0 +1,70 @@
+"""What tasks print: kept in a file for each task or item, and shown line by line with the task's name in front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+from jobrunner.events import Sink, Stamped, TaskFinished, TaskOutput
+from jobrunner.sinks.terminal import visible
+
+_LONGEST_LINE = 1 << 16
+
+Speaker = tuple[str, str | None, int]
+
+
+def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
+    """Hands every piece of output to `keep(task, item, data)`; what cannot be attributed goes under `pool-NAME`."""
+
+    def write(stamped: Stamped) -> None:
+        if isinstance(event := stamped.event, TaskOutput):
+            keep(event.task or f"pool-{event.pool}", event.item, event.data)
+
+    return write
+
+
+def terminal_sink(file: BinaryIO) -> Sink:
+    """Shows output as `task[item] | line`. A line is shown when it is whole, or when its attempt has ended."""
+    partial: dict[Speaker, bytes] = {}
+    escape = file.isatty()
+
+    def show(speaker: Speaker, data: bytes) -> None:
+        if escape:
+            data = visible(data.decode("utf-8", "replace")).encode("utf-8", "replace")
+        prefix = _label(speaker).encode("utf-8", "backslashreplace") + b" | "
+        _write(file, prefix + data.replace(b"\n", b"\n" + prefix) + b"\n")
+
+    def write(stamped: Stamped) -> None:
+        match stamped.event:
+            case TaskOutput() as event:
+                speaker = (event.task or f"({event.pool})", event.item, event.attempt)
+                *lines, rest = (partial.pop(speaker, b"") + event.data).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                if lines:
+                    show(speaker, b"\n".join(lines))
+                if rest:
+                    partial[speaker] = rest
+            case TaskFinished() as event:
+                rest = partial.pop((event.task, event.item, event.attempt), b"")
+                if rest:
+                    show((event.task, event.item, event.attempt), rest)
+
+    return write
+
+
+def _label(speaker: Speaker) -> str:
+    task, item, _ = speaker
+    return task if item is None else f"{task}[{visible(item)}]"
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """A reader that has gone away (`| head`) ends the display, never the run."""
+    try:
+        file.write(data)
+        file.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    except (OSError, ValueError):
+        pass

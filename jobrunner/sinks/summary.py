@@ -1,0 +1,120 @@
+"""The end of a run on one screen: tasks by outcome, the slowest, what parallelism bought, and why something failed."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+
+from jobrunner.events import RunFinished, RunStarted, Stamped, TaskFinished, TaskSkipped
+
+_SLOWEST = 3
+_MOST_FAILURES = 10
+
+
+@dataclass(slots=True)
+class Summary:
+    """A sink that keeps what `text` needs: counts, the slowest few, and the first failures."""
+
+    attempts: Counter[str] = field(default_factory=Counter)
+    skips: Counter[str] = field(default_factory=Counter)
+    slowest: list[tuple[float, str]] = field(default_factory=list)
+    failures: list[TaskFinished] = field(default_factory=list)
+    failed: int = 0
+    started: RunStarted | None = None
+    finished: RunFinished | None = None
+
+    def __call__(self, stamped: Stamped) -> None:
+        match stamped.event:
+            case TaskFinished() as event if not event.retried:
+                self._count(event)
+            case TaskSkipped() as event:
+                self.skips[f"{event.task}: {_why_skipped(event)}"] += 1
+            case RunStarted() as event:
+                self.started = event
+            case RunFinished() as event:
+                self.finished = event
+
+    def _count(self, event: TaskFinished) -> None:
+        self.attempts[event.outcome] += 1
+        heapq.heappush(self.slowest, (event.duration, name_of(event)))
+        if len(self.slowest) > _SLOWEST:
+            heapq.heappop(self.slowest)
+        if event.outcome != "succeeded":
+            self.failed += 1
+            if len(self.failures) < _MOST_FAILURES:
+                self.failures.append(event)
+
+    def text(self, job: str) -> str:
+        """The summary for people, without a line end at its end."""
+        lines = [*self._failure_lines(), *self._skip_lines()]
+        if self.finished is not None:
+            lines += self._closing_lines(job, self.finished)
+        return "\n".join(lines)
+
+    def _failure_lines(self) -> list[str]:
+        lines = []
+        for event in self.failures:
+            lines += ["", f"✗ {name_of(event)}: {_why_failed(event)}"]
+            lines += [f"    {line}" for line in _details(event)]
+        if self.failed > len(self.failures):
+            lines.append(f"  … and {self.failed - len(self.failures)} more")
+        return lines
+
+    def _skip_lines(self) -> list[str]:
+        lines = [f"- {text}" for text in list(self.skips)[:_MOST_FAILURES]]
+        if len(self.skips) > _MOST_FAILURES:
+            lines.append(f"  … and {len(self.skips) - _MOST_FAILURES} more")
+        return lines
+
+    def _closing_lines(self, job: str, end: RunFinished) -> list[str]:
+        tasks = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in end.outcomes.items())
+        lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome}. Tasks: {tasks or 'none'}"]
+        runs = sum(self.attempts.values())
+        if runs:
+            gain = end.task_time / end.duration if end.duration else 1.0
+            lines.append(f"  {runs} runs in {_time(end.duration)}; one after the other {_time(end.task_time)}: {gain:.1f} × faster")
+            slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
+            lines.append(f"  slowest: {slow}")
+        if self.started is not None:
+            lines.append(f"  output:  {self.started.run_dir}/output")
+        return lines
+
+
+def name_of(event: TaskFinished) -> str:
+    """`task` or `task[item]`."""
+    return event.task if event.item is None else f"{event.task}[{event.item}]"
+
+
+def _why_failed(event: TaskFinished) -> str:
+    message = event.error["message"] if event.error else ""
+    kind = event.error["type"] if event.error else ""
+    shown = message if kind in ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError") else f"{kind}: {message}"
+    tries = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+    return f"{event.outcome.replace('_', ' ')}{tries}: {shown}" + (" — allowed by continue_on_error" if event.forgiven else "")
+
+
+def _details(event: TaskFinished) -> list[str]:
+    if event.output:
+        return event.output.splitlines()
+    trace = (event.error or {}).get("traceback", "").splitlines()
+    return trace[-3:-1] if len(trace) > 3 else trace[:-1]
+
+
+def _why_skipped(event: TaskSkipped) -> str:
+    match event.reason:
+        case "needs":
+            outcome = (event.cause_outcome or "").replace("_", " ")
+            return f"skipped: needs {event.cause}, which {'was ' if outcome in ('skipped', 'cancelled') else ''}{outcome}"
+        case "empty":
+            return "nothing to do: no items"
+        case _:
+            return "skipped: the run was stopped first"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,22 @@
+"""What a terminal may be shown: colours only where they are wanted, and nothing that a task could use to control it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+_CODES = {"info": "32", "warning": "33", "error": "31", "bold": "1", "dim": "2"}
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def colours(is_terminal: bool) -> Callable[[str, str], str]:
+    """A function that paints a text, or leaves it as it is: not on a terminal, or NO_COLOR is set (https://no-color.org)."""
+    if not is_terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return lambda text, kind: text
+    return lambda text, kind: f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if kind in _CODES else text
+
+
+def visible(text: str) -> str:
+    """Colours pass; every other control character but tab and line end is shown as its escape instead of obeyed."""
+    return _CONTROL.sub(lambda match: match[0] if match[0].endswith("m") else f"\\x{ord(match[0]):02x}", text)

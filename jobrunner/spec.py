@@ -1,0 +1,373 @@
+"""The job file as pydantic models: what each key may hold, and nothing else. No I/O, no checks across tasks (see checks)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+Mode: TypeAlias = Literal["serial", "thread", "process", "thread_pool", "process_pool"]
+ParamType: TypeAlias = Literal["str", "int", "float", "bool", "path", "date", "choice", "list"]
+StartMethod: TypeAlias = Literal["fork", "spawn"]
+Signal: TypeAlias = Literal["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "KILL"]
+
+LONGEST = 10 * 366 * 86_400.0
+"""The longest duration a job file may ask for, in seconds: ten years."""
+
+MOST_WORKERS = 4096
+DEFAULT_POOL = "default"
+"""The pool of tasks that name none: `mode` and `workers` of the job."""
+DEFAULT_GRACE = 10.0
+"""Seconds between the stop signal and SIGKILL, where a task does not say."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|[smhdw]))+", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
+_ISO_DURATION = re.compile(
+    r"P(?=.)(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?=.)(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?", re.ASCII
+)
+_ISO_SECONDS = (604_800.0, 86_400.0, 3600.0, 60.0, 1.0)
+
+
+def seconds(value: object) -> float:
+    """A duration in seconds: `90`, `"90s"`, `"1h30m"`, `"1.5h"`, or ISO 8601 (`"PT1H30M"`). Raises for anything else."""
+    total = _seconds_of(value)
+    if total is None:
+        raise PydanticCustomError("duration", "not a duration; write seconds (90) or units (90s, 1h30m, 1.5h, 500ms, PT90S)")
+    if not 0 <= total <= LONGEST:
+        raise PydanticCustomError("duration", "a duration is between 0 and ten years")
+    return total
+
+
+def _seconds_of(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else None
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    if match := _ISO_DURATION.fullmatch(text):
+        return sum(float(part) * scale for part, scale in zip(match.groups(), _ISO_SECONDS, strict=True) if part)
+    return float(text) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text, re.ASCII) else None
+
+
+def _positive_seconds(value: object) -> float:
+    if (total := seconds(value)) <= 0:
+        raise PydanticCustomError("duration", "a timeout is longer than 0 seconds; leave it out for none")
+    return total
+
+
+def _workers(value: object) -> object:
+    if isinstance(value, str):
+        percent = re.fullmatch(r"(\d{1,4})%", value, re.ASCII)
+        if value == "auto" or (percent and 1 <= int(percent[1]) <= 1000):
+            return value
+    elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_WORKERS:
+        return value
+    raise PydanticCustomError(
+        "workers", f'workers is a whole number from 1 to {MOST_WORKERS}, "auto", or a share of the CPUs like "50%"'
+    )
+
+
+def _as_text(value: object) -> object:
+    """Values of `env` are text; the reader hands plain scalars over as they were written, so 1.10 stays "1.10"."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _argument(value: object) -> object:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return value
+    raise PydanticCustomError("argument", "an argument of a command is text or a number; quote it")
+
+
+_DURATION_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^[0-9PT.][0-9.a-zA-Z]*$"}],
+    "examples": ["90s", "1h30m", "1.5h", "PT90S", 90],
+}
+_TIMEOUT_SCHEMA = {**_DURATION_SCHEMA, "anyOf": [{"type": "number", "exclusiveMinimum": 0}, *_DURATION_SCHEMA["anyOf"][1:]]}
+Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(_DURATION_SCHEMA)]
+Timeout = Annotated[float, BeforeValidator(_positive_seconds), WithJsonSchema(_TIMEOUT_SCHEMA)]
+Workers = Annotated[
+    int | str,
+    BeforeValidator(_workers),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS},
+                {"enum": ["auto"]},
+                {"type": "string", "pattern": "^[0-9]+%$"},
+            ]
+        }
+    ),
+]
+EnvText = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"type": ["string", "number", "boolean", "null"], "description": "taken as written"}),
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Target = Annotated[
+    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", examples=["nightly:list_files"])
+]
+Argument: TypeAlias = Annotated[str | int | float, BeforeValidator(_argument), WithJsonSchema({"type": ["string", "number"]})]
+Env: TypeAlias = dict[EnvName, EnvText]
+
+
+class Model(BaseModel):
+    """What all models of the job file share: an unknown key is an error, types are taken strictly, a model never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Param(Model):
+    """A declared parameter: `--set name=value` gives it, its default otherwise."""
+
+    type: ParamType | None = Field(None, description="Type of the value; that of the default where it is not given, else str.")
+    default: JsonValue = Field(
+        None, description="Value used when none is given. A relative path counts from the job file's folder."
+    )
+    required: bool = Field(False, description="A run without a value is refused.")
+    choices: list[JsonValue] | None = Field(None, min_length=1, description="The only values that are allowed.")
+    description: str = Field("", description="Shown to people who set it.")
+
+
+class Pool(Model):
+    """Where tasks run: a mode with its worker count."""
+
+    mode: Mode | None = Field(None, description="How attempts run: serial, thread, process, thread_pool or process_pool.")
+    workers: Workers = Field(
+        "auto", description='How many at once: a number, "auto" (usable CPUs) or a share of the CPUs like "50%".'
+    )
+    executor: Target | None = Field(
+        None, description="Any PEP 3148 executor by dotted name, called with max_workers. Stands in place of mode."
+    )
+    max_tasks_per_worker: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="A worker process is replaced after so many attempts (process_pool)."
+    )
+    start_method: StartMethod | None = Field(
+        None, description="How worker processes start: fork (default on Linux) or spawn (a fresh interpreter)."
+    )
+
+
+class Retry(Model):
+    """When and how often a failed attempt is run again."""
+
+    max: Annotated[int, Field(ge=0, le=1000)] = Field(description="How many RE-runs: 2 means at most three attempts.")
+    delay: Duration = Field(1.0, description="Wait before the first re-run.")
+    backoff: Annotated[float, Field(ge=1, le=100)] = Field(2.0, description="Each further wait is so many times longer.")
+    max_delay: Duration = Field(300.0, description="No wait is longer than this.")
+    jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="Share of the wait that is random, 0 to 1.")
+
+
+class Stop(Model):
+    """How a running attempt is stopped: signal, grace, SIGKILL."""
+
+    signal: Signal = Field("TERM", description="First signal, sent to the whole process group.")
+    grace: Duration = Field(DEFAULT_GRACE, description="Wait before SIGKILL.")
+    leftover: Literal["kill", "allow"] = Field("kill", description="What happens to processes that a command leaves behind.")
+
+
+def _kind_of_range(value: object) -> str | None:
+    if isinstance(value, list):
+        return "<bounds>"
+    return "<count>" if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class Range(Model):
+    """`range: 3`, or `range: [start, stop]`, `range: [start, stop, step]`, as in Python."""
+
+    range: Annotated[
+        Annotated[int, Tag("<count>")] | Annotated[list[int], Field(min_length=1, max_length=3), Tag("<bounds>")],
+        Discriminator(
+            _kind_of_range, custom_error_type="range", custom_error_message="range is a whole number, or a list of 1 to 3 of them"
+        ),
+    ] = Field(description="How many, or [start, stop] or [start, stop, step]; stop is not reached.")
+
+
+class Glob(Model):
+    """Files that match a pattern (`**` crosses folders), sorted by name; relative to the job file's folder."""
+
+    glob: Annotated[str, Field(min_length=1)] = Field(description="Pattern of the paths, like data/**/*.csv.")
+
+
+class Lines(Model):
+    """The lines of a text file without their line ends; empty ones are left out. Relative to the job file's folder."""
+
+    lines: Annotated[str, Field(min_length=1)] = Field(description="Path of the text file.")
+
+
+# Unions are told apart by what was written, so that a mistake is answered once and not once for each member. The tags stand in
+# the positions of pydantic's errors, where nobody's keys look like them.
+
+
+def _kind_of_foreach(value: object) -> str | None:
+    if isinstance(value, Model):
+        return f"<{type(value).__name__.lower()}>"
+    if isinstance(value, dict):
+        keys = [key for key in ("range", "glob", "lines") if key in value]
+        return f"<{keys[0]}>" if len(keys) == 1 else None
+    return "<list>" if isinstance(value, list) else "<expression>" if isinstance(value, str) else None
+
+
+def _kind_of_retry(value: object) -> str | None:
+    if isinstance(value, (dict, Model)):
+        return "<rule>"
+    return "<count>" if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _kind_of_param(value: object) -> str:
+    return "<declaration>" if isinstance(value, (dict, Model)) else "<value>"
+
+
+Foreach: TypeAlias = Annotated[
+    Annotated[list[JsonValue], Tag("<list>")]
+    | Annotated[Range, Tag("<range>")]
+    | Annotated[Glob, Tag("<glob>")]
+    | Annotated[Lines, Tag("<lines>")]
+    | Annotated[str, Tag("<expression>")],
+    Discriminator(
+        _kind_of_foreach,
+        custom_error_type="foreach",
+        custom_error_message="foreach is a list, one of {range: …}, {glob: …} and {lines: …}, or an expression that gives a list",
+    ),
+]
+RetryRule: TypeAlias = Annotated[
+    Annotated[int, Field(ge=0, le=1000), Tag("<count>")] | Annotated[Retry, Tag("<rule>")],
+    Discriminator(
+        _kind_of_retry,
+        custom_error_type="retry",
+        custom_error_message="retry is a whole number of re-runs, or {max, delay, backoff, max_delay, jitter}",
+    ),
+]
+ParamRule: TypeAlias = Annotated[
+    Annotated[Param, Tag("<declaration>")] | Annotated[str | int | float | bool | None | list[JsonValue], Tag("<value>")],
+    Discriminator(_kind_of_param),
+]
+
+
+class Defaults(Model):
+    """Task keys that hold for every task that does not say otherwise (`env` is merged key by key)."""
+
+    mode: Mode | None = Field(None, description="A pool of its own in this mode.")
+    workers: Workers | None = Field(None, description="Worker count of a pool of its own.")
+    pool: Name | None = Field(None, description="A pool named under `pools`.")
+    env: Env = Field(default_factory=dict, description="Environment variables; values are taken as written.")
+    cwd: str | None = Field(None, description="Working directory, relative to the job file's folder (which is the default).")
+    timeout: Timeout | None = Field(None, description="Longest time of one attempt.")
+    stop: Stop = Field(Stop(), description="How an attempt is stopped.")
+    retry: RetryRule = Field(0, description="Re-runs after a failure: a number, or how and when.")
+    continue_on_error: bool = Field(False, description="A failure is shown, but dependents run and the run stays green.")
+    max_parallel: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(
+        None, description="Most instances of this task at once."
+    )
+
+
+class Task(Defaults):
+    """A named unit of work: a Python callable (`target`) or a command (`run`, `argv`)."""
+
+    ACTIONS: ClassVar[tuple[str, ...]] = ("target", "run", "argv")
+
+    description: str = Field("", description="Shown in lists and reports.")
+    target: Target | None = Field(
+        None, description="A Python callable as module:function, looked up beside the job file first, then on the path."
+    )
+    args: list[JsonValue] = Field(default_factory=list, description="Positional arguments of the target.")
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Keyword arguments of the target.")
+    run: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="A shell command; values of ${{ }} are shell-quoted. Run without a shell where it has no shell syntax."
+    )
+    argv: Annotated[list[Argument], Field(min_length=1)] | None = Field(
+        None, description="A command and its arguments, no shell."
+    )
+    needs: list[Name] = Field(default_factory=list, description="Tasks that must have succeeded before this one starts.")
+    foreach: Foreach | None = Field(
+        None, description="One instance for each item: a list, {range}, {glob}, {lines}, or an expression that gives a list."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_action(self) -> Task:
+        if (self.target is None) + (self.run is None) + (self.argv is None) != 2:
+            given = [key for key in self.ACTIONS if getattr(self, key) is not None]
+            said = " and ".join(given) if given else "none of them"
+            raise PydanticCustomError("action", f"a task has exactly one of target, run and argv; this one has {said}")
+        if self.target is None and (self.args or self.kwargs):
+            said = "args and kwargs belong to a target; write the arguments of a command into run or argv"
+            raise PydanticCustomError("action", said)
+        return self
+
+    @property
+    def retries(self) -> Retry:
+        """The retry rule, also where the job file gives only a number."""
+        return Retry(max=self.retry) if isinstance(self.retry, int) else self.retry
+
+
+class Job(Model):
+    """One job file."""
+
+    name: JobName = Field("", validate_default=False, description="Name of the job; the file's stem where it is not given.")
+    description: str = Field("", description="Shown in lists and reports.")
+    mode: Mode = Field("thread_pool", description="Default mode of the tasks.")
+    workers: Workers = Field(
+        "auto", description='Workers of the default pool: a number, "auto" or a share of the CPUs like "50%".'
+    )
+    pools: dict[Name, Pool] = Field(default_factory=dict, description="Pools that tasks share by name.")
+    params: dict[Name, ParamRule] = Field(
+        {}, description="Parameters: a value, or {type, default, required, choices, description}. Set with --set name=value."
+    )
+    env: Env = Field(default_factory=dict, description="Environment variables of every task; values are taken as written.")
+    defaults: Defaults = Field(Defaults(), description="Task keys that hold for every task that does not say otherwise.")
+    tasks: Annotated[dict[Name, Task], Field(min_length=1)] = Field(description="The tasks, by name.")
+    timeout: Timeout | None = Field(None, description="Longest time of the whole run.")
+    fail_fast: bool = Field(False, description="After a failure nothing new starts, and what runs is stopped.")
+
+    def pool_of(self, name: str) -> str:
+        """Name of the pool that a task runs in: the one it names, its own where it has a mode or workers, else `default`."""
+        task = self.tasks[name]
+        return task.pool or (name if task.mode or task.workers else DEFAULT_POOL)
+
+    def used_pools(self) -> dict[str, Pool]:
+        """Every pool that some task runs in, with mode and workers decided, in the order of first use."""
+        own = Pool(mode=self.mode, workers=self.workers)
+        found: dict[str, Pool] = {}
+        for name, task in self.tasks.items():
+            pool = self.pool_of(name)
+            if pool not in found:
+                declared = self.pools.get(pool) or (
+                    own if pool == DEFAULT_POOL else Pool(mode=task.mode, workers=task.workers or "auto")
+                )
+                found[pool] = declared if declared.mode or declared.executor else declared.model_copy(update={"mode": self.mode})
+        return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the job file, for editors."""
+    schema = _for_editors(Job.model_json_schema())
+    schema["$defs"]["Task"]["oneOf"] = [{"required": [key]} for key in Task.ACTIONS]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "jobrunner job file"}
+
+
+def _for_editors(schema: Any) -> Any:
+    """The schema without pydantic's titles and empty defaults, which are noise in a hover, and closed to names that do not fit."""
+    if isinstance(schema, list):
+        return [_for_editors(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    names = schema.get("properties")
+    kept = {key: _for_editors(part) for key, part in schema.items() if not _is_noise(key, part)}
+    if isinstance(names, dict):
+        kept["properties"] = {name: _for_editors(part) for name, part in names.items()}
+    if "patternProperties" in kept:
+        kept["additionalProperties"] = False
+    return kept
+
+
+def _is_noise(key: str, value: object) -> bool:
+    return (key == "title" and isinstance(value, str)) or (
+        key == "default" and (value is None or value in ("", {}, []) or isinstance(value, dict))
+    )

@@ -1,0 +1,280 @@
+"""What crosses between the engine and the far side, and the function that runs a call there. Standard library only.
+
+A Call goes out as names and plain data; what comes back is text and JSON bytes. Nothing that a task made is ever
+unpickled, so nothing that a task made can run inside the engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+LARGEST_RESULT = 64 << 20
+"""The largest result of a target, in bytes of JSON. More than this belongs in a file whose path is returned."""
+
+_LONGEST_TRACEBACK = 16_384
+
+
+class Outcome(StrEnum):
+    """How an attempt, an item or a task ended. Terminal: nothing follows it."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One attempt of a Python callable. `env` and `cwd` count only where the attempt has the process to itself."""
+
+    id: int
+    target: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    needed: bool = False
+    """Somebody waits for the result: one that is not JSON fails the attempt instead of being dropped with a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One attempt of a command. `env` is its whole environment; `cwd` is absolute."""
+
+    id: int
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    output_file: str = ""
+    """Where it may write `key=value` lines ($JOBRUNNER_OUTPUT)."""
+    stdout_needed: bool = False
+    """Somebody waits for its standard output: it gets a pipe of its own, and its last 64 KiB are kept."""
+    leftover_allowed: bool = False
+    """Processes that it leaves behind in its group may stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """How an attempt is stopped: `signal` (a number) to its process group, `grace` seconds later SIGKILL."""
+
+    signal: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Why an attempt did not succeed, as text."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one attempt ended. `duration` and `cpu` in seconds, `max_rss` in bytes, `value` the returned value as JSON."""
+
+    id: int
+    outcome: Outcome
+    duration: float = 0.0
+    cpu: float | None = None
+    max_rss: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: Error | None = None
+    value: bytes | None = None
+    note: str = ""
+    abandoned: bool = False
+    stdout: bytes = b""
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    def json(self) -> Any:
+        """The value, decoded; None where there is none."""
+        return None if self.value is None else json.loads(self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """A worker has taken an attempt up. `thread` is the native thread id, None where the worker is a process."""
+
+    id: int
+    worker: str
+    pid: int
+    thread: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Output of an attempt; `id` is 0 where it cannot be told which attempt of the pool it was."""
+
+    id: int
+    pool: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """An attempt was handed to a worker that ended before it began: it is ready again, and does not count."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A command ended and left processes behind, which were killed (or allowed to stay)."""
+
+    id: int
+    pids: tuple[int, ...]
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted:
+    """A thread or process that executes attempts exists."""
+
+    pool: str
+    worker: str
+    pid: int
+    thread: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDied:
+    """A worker ended without being asked to, or was killed because it would not stop."""
+
+    pool: str
+    worker: str
+    pid: int
+    reason: str
+    thread: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerJoined:
+    """A worker is gone and was waited for. It ran `tasks` attempts in `lived` seconds."""
+
+    pool: str
+    worker: str
+    pid: int
+    tasks: int
+    lived: float
+    thread: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+Report = Result | Began | Said | Returned | Leftover | WorkerStarted | WorkerDied | WorkerJoined
+"""What executors tell the engine, in the order in which it happened."""
+
+
+def run(call: Call, cpu_clock: Callable[[], float] = time.process_time) -> Result:
+    """Run `call` here and now. Never raises: whatever the target does is in the Result.
+
+    `sys.exit()` and `sys.exit(0)` are a success without a result, `sys.exit(3)` is a failure with exit code 3; every
+    other exception, KeyboardInterrupt included, is a failure with its traceback as text.
+    """
+    started, cpu = time.perf_counter(), cpu_clock()
+    ending = _ending(call)
+    return Result(id=call.id, duration=time.perf_counter() - started, cpu=cpu_clock() - cpu, **ending)
+
+
+def _ending(call: Call) -> dict[str, Any]:
+    try:
+        value = resolve(call.target)(*call.args, **call.kwargs)
+        if hasattr(value, "__await__"):
+            value = _awaited(value)
+        return _valued(value, call.needed)
+    except SystemExit as exit:
+        return _exited(exit)
+    except BaseException as error:  # a task may raise anything, KeyboardInterrupt and exception groups included
+        return {"outcome": Outcome.FAILED, "error": describe(error)}
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """The callable that `module:function` names; the module is imported once in a process."""
+    module_name, _, attributes = target.partition(":")
+    found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+    for name in attributes.split("."):
+        found = getattr(found, name)
+    if not callable(found):
+        raise TypeError(f"{target} is not callable but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def _awaited(awaitable: Any) -> Any:
+    """A coroutine that nobody runs would be a silent success."""
+    import asyncio
+
+    async def wait() -> Any:
+        return await awaitable
+
+    return asyncio.run(wait())
+
+
+def _valued(value: Any, needed: bool) -> dict[str, Any]:
+    """A success with its value as JSON. A value that is not JSON is dropped with a note, or fails the attempt if needed."""
+    if hasattr(value, "__next__") and hasattr(value, "send"):
+        return _refused("returned a generator, so nothing ran; return a list instead of using yield")
+    try:
+        text = "null" if value is None else json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        said = f"returned {_article(type(value).__name__)}, which is not JSON ({_one_line(error)})"
+        return _refused(said) if needed else {"outcome": Outcome.SUCCEEDED, "note": f"{said}: dropped"}
+    if len(data) > LARGEST_RESULT:
+        return _refused(f"returned {len(data) >> 20} MiB; write it to a file and return the path")
+    return {"outcome": Outcome.SUCCEEDED, "value": data}
+
+
+def _refused(message: str) -> dict[str, Any]:
+    return {"outcome": Outcome.FAILED, "error": Error(type="ResultError", message=message)}
+
+
+def _exited(exit: SystemExit) -> dict[str, Any]:
+    if exit.code is None or exit.code == 0:
+        return {"outcome": Outcome.SUCCEEDED, "value": b"null", "exit_code": 0}
+    code = exit.code & 0xFF if isinstance(exit.code, int) else 1  # as the operating system would report it
+    if code == 0:
+        return {"outcome": Outcome.SUCCEEDED, "value": b"null", "exit_code": 0}
+    return {"outcome": Outcome.FAILED, "exit_code": code, "error": Error(type="SystemExit", message=f"exit {_one_line(exit)}")}
+
+
+def describe(error: BaseException) -> Error:
+    """The exception as text, without the frames of this module; holds whatever the exception's own methods do."""
+    try:
+        shown = traceback.TracebackException.from_exception(error, lookup_lines=True)
+        shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if frame.filename != __file__])
+        text = "".join(shown.format())
+    except BaseException as broken:  # __str__, __cause__ or a source file may raise anything
+        text = f"(no traceback: {type(broken).__name__} while it was formatted)"
+    if len(text) > _LONGEST_TRACEBACK:
+        half = _LONGEST_TRACEBACK // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return Error(type=_clean(type(error).__name__), message=_one_line(error), traceback=_clean(text))
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        return _clean(str(error))[:2000]
+    except BaseException as broken:
+        return f"(no message: its __str__ raised {type(broken).__name__})"
+
+
+def _clean(text: str) -> str:
+    """Text that every JSON reader takes: a lone surrogate becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
