@@ -1,17 +1,19 @@
 """jobrunner from Python: load a job file, run it, get a typed result. The command line is a thin layer over this.
 
-        read ─▶ prepare (parameters, pools: everything that can be refused) ─▶ run (plan, executors, engine) ─▶ RunResult
+read ─▶ prepare (parameters, pools: everything that can be refused) ─▶ run (plan, executors, engine) ─▶ RunResult
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jobrunner import cpus, params, rundir, signals
 from jobrunner.bind import Binder, Run, data_references
@@ -25,7 +27,7 @@ from jobrunner.host import MODES
 from jobrunner.jobfile import JobFile, load, read
 from jobrunner.loop import Loop
 from jobrunner.plan import Plan
-from jobrunner.spec import Job, Mode, Pool
+from jobrunner.spec import MOST_WORKERS, Job, Mode, Pool, Stop
 from jobrunner.work import Outcome, StopRule
 
 __all__ = ["Options", "Prepared", "RunResult", "TaskResult", "load", "prepare", "run", "run_prepared"]
@@ -95,77 +97,54 @@ class RunResult:
         return self.exit_code == 0
 
 
-def run(path: str | os.PathLike[str], *, params: Mapping[str, object] | None = None, **options: Any) -> RunResult:
-    """Run a job file and wait for its end. `options` are the fields of Options: workers, mode, only, fail_fast.
+def run(
+    path: str | os.PathLike[str],
+    *,
+    params: Mapping[str, object] | None = None,
+    workers: int | None = None,
+    mode: Mode | None = None,
+    only: Sequence[str] = (),
+    fail_fast: bool | None = None,
+) -> RunResult:
+    """Run a job file and wait for its end; the arguments are the fields of Options.
 
-    Nothing is printed: pass nothing, read the result. Raises JobFileError or UsageError where the job cannot run at all,
-    StateError where the state directory cannot be used; what tasks do is in the result, never an exception.
+    Nothing is printed and no log is written: read the result. Raises JobFileError or UsageError where the job cannot run at
+    all, StateError where the state directory cannot be used; what tasks do is in the result, never an exception.
     """
-    return run_prepared(prepare(path, Options(params=params or {}, **options)), keep_results=True)
+    options = Options(params=params or {}, workers=workers, mode=mode, only=only, fail_fast=fail_fast)
+    return run_prepared(prepare(path, options), keep_results=True)
 
 
 def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     """Everything that can be refused, before anything is made or started."""
     file = read(path)
+    _check_pool(options)
+    _check_only(file.job, options.only)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
     values = params.resolve(job, options.params, folder=file.path.parent, cwd=Path.cwd())
-    _check_only(job, options.only)
     return Prepared(file=file, job=job, params=values, pools=_sized(job), only=tuple(options.only))
 
 
 def run_prepared(
-    prepared: Prepared, *, sinks: Sequence[Sink] = (), run_sinks: Sequence[Any] = (), keep_results: bool = False
+    prepared: Prepared,
+    *,
+    sinks: Sequence[Sink] = (),
+    run_sinks: Sequence[Callable[[rundir.RunDir], Sink]] = (),
+    keep_results: bool = False,
 ) -> RunResult:
     """Run what was prepared. `sinks` get every event; `run_sinks` are functions that make a sink from the RunDir."""
-    now = time.time()
-    job, folder = prepared.job, str(prepared.file.path.parent)
-    directory = rundir.create(
-        rundir.state_dir(os.environ), job=job.name, run_id=rundir.new_run_id(now), job_file=prepared.file.source
-    )
-    facts = Run(id=directory.id, dir=str(directory.path), started_at=timestamp(now), folder=folder)
-    binder = Binder(job, params=prepared.params, environ=os.environ, run=facts)
+    now, job = time.time(), prepared.job
+    directory = _directory(prepared, now)
+    all_sinks = [*sinks, *(make(directory) for make in run_sinks)]
+    stream = Stream(run_id=directory.id, job=job.name, sinks=all_sinks, now=time.time)
+    binder = _binder(prepared, directory, now)
     used = data_references(job)
-    plan = Plan(
-        job,
-        pools={name: pool.workers for name, pool in prepared.pools.items()},
-        expand=binder.items,
-        only=prepared.only,
-        keeps=lambda name: keep_results or name in used,
-        seed=hash(directory.id),
-    )
-    loop = Loop()
-    stream = Stream(
-        run_id=directory.id, job=job.name, sinks=[*sinks, *(make(directory) for make in run_sinks)], now=time.time
-    )
-    engine = Engine(
-        plan,
-        {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
-        bind=lambda plan, attempt: binder.work(plan, attempt, needed=bool(used.get(attempt.task, frozenset()) & _DATA)),
-        rule_of=lambda name: _stop_rule(job, name),
-        is_forgiven=lambda name: job.tasks[name].continue_on_error,
-        emit=stream.emit,
-        loop=loop,
-    )
-    stream.emit(
-        RunStarted(
-            file=str(prepared.file.path),
-            run_dir=str(directory.path),
-            pid=os.getpid(),
-            tasks=len(plan.states),
-            params=prepared.params,
-        )
-    )
-    with signals.watched(loop, engine.interrupt):
-        tally = engine.run()
-    loop.close()
+    plan = _plan(prepared, binder, directory, keeps=lambda name: keep_results or name in used)
+    stream.emit(_started(prepared, directory, plan))
+    tally = _execute(prepared, plan, binder, used, stream)
     outcome, exit_code = _verdict(plan, tally)
-    outcomes = Counter(str(state) for state in plan.states.values())
-    stream.emit(
-        RunFinished(
-            outcome=outcome, exit_code=exit_code, duration=tally.duration, task_time=tally.task_time, outcomes=dict(outcomes)
-        )
-    )
+    stream.emit(_finished(plan, tally, outcome, exit_code))
     return RunResult(
         run_id=directory.id,
         run_dir=directory.path,
@@ -177,7 +156,61 @@ def run_prepared(
     )
 
 
+# --- the parts of a run ------------------------------------------------------------------------------------------------------
+
+
+def _directory(prepared: Prepared, now: float) -> rundir.RunDir:
+    state, run_id = rundir.state_dir(os.environ), rundir.new_run_id(now)
+    return rundir.create(state, job=prepared.job.name, run_id=run_id, job_file=prepared.file.source)
+
+
+def _binder(prepared: Prepared, directory: rundir.RunDir, now: float) -> Binder:
+    folder = str(prepared.file.path.parent)
+    facts = Run(id=directory.id, dir=str(directory.path), started_at=timestamp(now), folder=folder)
+    return Binder(prepared.job, params=prepared.params, environ=os.environ, run=facts)
+
+
+def _plan(prepared: Prepared, binder: Binder, directory: rundir.RunDir, keeps: Callable[[str], bool]) -> Plan:
+    slots = {name: pool.workers for name, pool in prepared.pools.items()}
+    return Plan(prepared.job, pools=slots, expand=binder.items, only=prepared.only, keeps=keeps, seed=hash(directory.id))
+
+
+def _execute(prepared: Prepared, plan: Plan, binder: Binder, used: Mapping[str, Collection[str]], stream: Stream) -> Tally:
+    """Run the plan to its end. INT, TERM and HUP interrupt it, where this is the main thread."""
+    job, folder = prepared.job, str(prepared.file.path.parent)
+    with contextlib.closing(Loop()) as loop:
+        engine = Engine(
+            plan,
+            {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
+            bind=lambda plan, attempt: binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
+            rule_of=lambda name: _stop_rule(job.tasks[name].stop),
+            is_forgiven=lambda name: job.tasks[name].continue_on_error,
+            emit=stream.emit,
+            loop=loop,
+        )
+        with signals.watched(loop, engine.interrupt):
+            return engine.run()
+
+
+def _started(prepared: Prepared, directory: rundir.RunDir, plan: Plan) -> RunStarted:
+    return RunStarted(
+        file=str(prepared.file.path),
+        run_dir=str(directory.path),
+        pid=os.getpid(),
+        tasks=len(plan.states),
+        params=prepared.params,
+    )
+
+
+def _finished(plan: Plan, tally: Tally, outcome: str, exit_code: int) -> RunFinished:
+    outcomes = Counter(str(state) for state in plan.states.values())
+    return RunFinished(
+        outcome=outcome, exit_code=exit_code, duration=tally.duration, task_time=tally.task_time, outcomes=dict(outcomes)
+    )
+
+
 _DATA = frozenset({"result", "results", "stdout"})
+"""What is kept of an attempt only where an expression asks for it."""
 
 
 def _verdict(plan: Plan, tally: Tally) -> tuple[str, int]:
@@ -199,13 +232,25 @@ def _results(plan: Plan, job: Job) -> dict[str, TaskResult]:
     return found
 
 
+# --- what is refused, and what is decided, before a run -----------------------------------------------------------------------
+
+
+def _check_pool(options: Options) -> None:
+    if options.workers is not None and (type(options.workers) is not int or not 1 <= options.workers <= MOST_WORKERS):
+        raise UsageError(f"--workers {options.workers}: give a whole number from 1 to {MOST_WORKERS}")
+    if options.mode is not None and options.mode not in get_args(Mode):
+        raise UsageError(f"--mode {options.mode}: modes are {', '.join(get_args(Mode))}")
+    if options.mode == "serial" and options.workers not in (None, 1):
+        raise UsageError("--mode serial runs one at a time: leave --workers out")
+
+
 def _check_only(job: Job, only: Collection[str]) -> None:
     """`only` leaves out what a task needs, so what it reads from there would be missing."""
+    if isinstance(only, str):
+        raise UsageError(f"only is a list of task names: write only=[{only!r}]")
     for name in only:
         if name not in job.tasks:
             raise UsageError(f"--only {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
-    if not only:
-        return
     selected = job.model_copy(update={"tasks": {name: job.tasks[name] for name in only}})
     for name in data_references(selected):
         if name not in only:
@@ -238,8 +283,5 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: dict[str, str]) -> Lane:
     return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)
 
 
-def _stop_rule(job: Job, name: str) -> StopRule:
-    import signal
-
-    stop = job.tasks[name].stop
+def _stop_rule(stop: Stop) -> StopRule:
     return StopRule(signal=signal.Signals[f"SIG{stop.signal}"], grace=stop.grace)

@@ -6,7 +6,6 @@ Every text of a task is parsed once, when the task is first bound; after that an
 from __future__ import annotations
 
 import glob
-import os.path
 import posixpath
 import re
 import shlex
@@ -26,10 +25,11 @@ from jobrunner.work import Call, Command, Outcome, Result
 Scope = Mapping[str, object]
 
 _SHELL_SYNTAX = re.compile(r"""[#;"'*?\[\]&|<>(){}$`^~!\\\n\r]""")
-_SHELL_WORDS = frozenset(
-    ". : alias bg break case cd command continue eval exec exit export fg for getopts hash if jobs local read readonly return set "
-    "shift source times trap type ulimit umask unalias unset until wait while".split()
-)
+_SHELL_WORDS = frozenset({
+    ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fc", "fg", "for",
+    "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
+    "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
+})  # fmt: skip
 _MOST_LINES_BYTES = 256 << 20
 
 
@@ -185,20 +185,36 @@ def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
     computed = {name: expressions.parse(text) for name, text in env.items() if "${{" in text}
     if not computed:
         return lambda scope: fixed
-    return lambda scope: {**fixed, **{name: expressions.text_of(t.value(scope)) for name, t in computed.items() if t}}
+    return lambda scope: {**fixed, **{name: _passable(expressions.text_of(t.value(scope))) for name, t in computed.items() if t}}
 
 
 def _folder(cwd: str | None, folder: str) -> Callable[[Scope], str]:
     if cwd is None:
         return lambda scope: folder
     value = _template_value(cwd)
-    return lambda scope: posixpath.normpath(posixpath.join(folder, os.path.expanduser(expressions.text_of(value(scope)))))
+    return lambda scope: posixpath.normpath(_path(value(scope), folder))
+
+
+def _path(value: object, folder: str) -> str:
+    """A path of the job file: `~` is somebody's home, what is not absolute counts from `folder`."""
+    return posixpath.join(folder, posixpath.expanduser(_passable(expressions.text_of(value))))
+
+
+def _passable(text: str) -> str:
+    """Text that can be handed to the operating system, else ExpressionError."""
+    if "\0" in text:
+        raise ExpressionError(f"{text[:80]!r} holds a NUL character, which no command line, variable or path can hold")
+    try:
+        text.encode("utf-8", "surrogateescape")  # names of files that are not UTF-8 come and go as half surrogates
+    except UnicodeEncodeError:
+        raise ExpressionError(f"{text[:80]!r} holds a lone surrogate, which no command line, variable or path can hold") from None
+    return text
 
 
 def _command_line(task: Task) -> Callable[[Scope], tuple[str, ...]] | None:
     if task.argv is not None:
         words = [_template_value(str(word)) for word in task.argv]
-        return lambda scope: tuple(expressions.text_of(word(scope)) for word in words)
+        return lambda scope: tuple(_passable(expressions.text_of(word(scope))) for word in words)
     return None if task.run is None else _shell_line(task.run.strip())
 
 
@@ -208,7 +224,8 @@ def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
     if template is None:
         argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(line.split())
         return lambda scope: argv
-    if needs_shell([part for part in template.parts if isinstance(part, str)]) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
+    literals = [part for part in template.parts if isinstance(part, str)]
+    if needs_shell(literals) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
         return lambda scope: ("/bin/sh", "-ec", template.shell(scope))
     return lambda scope: tuple(shlex.split(template.shell(scope)))
 
@@ -226,10 +243,10 @@ def _unfolding(foreach: object, folder: str) -> Callable[[Scope], Items]:
             return lambda scope: items
         case Glob(glob=pattern):
             text = _template_value(pattern)
-            return lambda scope: Items(_files(expressions.text_of(text(scope)), folder))
+            return lambda scope: Items(_files(_passable(expressions.text_of(text(scope))), folder))
         case Lines(lines=path):
             text = _template_value(path)
-            return lambda scope: Items(_lines(posixpath.join(folder, expressions.text_of(text(scope)))))
+            return lambda scope: Items(_lines(_path(text(scope), folder)))
         case str(expression):
             value = _template_value(expression)
             return lambda scope: _listed(value(scope))
@@ -251,7 +268,7 @@ def _kind(value: object) -> str:
 
 def _files(pattern: str, folder: str) -> list[str]:
     """Files that match, sorted; as text that can be passed on, so names that are not UTF-8 are left out."""
-    found = glob.glob(os.path.expanduser(pattern), root_dir=folder, recursive=True, include_hidden=False)
+    found = glob.glob(posixpath.expanduser(pattern), root_dir=folder, recursive=True, include_hidden=False)
     return sorted(name for name in found if name.isprintable() or not _has_surrogates(name))
 
 
@@ -260,10 +277,13 @@ def _has_surrogates(text: str) -> bool:
 
 
 def _lines(path: str) -> list[str]:
+    """The lines of a regular file (a FIFO would block the run) in UTF-8, with or without a byte order mark."""
     try:
-        if os.path.getsize(path) > _MOST_LINES_BYTES:
+        if posixpath.getsize(path) > _MOST_LINES_BYTES:
             raise ExpressionError(f"{path} is larger than {_MOST_LINES_BYTES >> 20} MiB")
-        with open(path, encoding="utf-8") as file:
+        if not posixpath.isfile(path):
+            raise ExpressionError(f"cannot read the lines of {path}: it is not a regular file")
+        with open(path, encoding="utf-8-sig") as file:
             return [line for line in (raw.rstrip("\n").removesuffix("\r") for raw in file) if line]
     except (OSError, UnicodeDecodeError) as error:
         raise ExpressionError(f"cannot read the lines of {path}: {getattr(error, 'strerror', None) or error}") from None
@@ -332,5 +352,3 @@ class _Values(Mapping[str, object]):
 
 def _value_of(result: Result | None) -> Any:
     return None if result is None or result.value is None else orjson.loads(result.value)
-
-

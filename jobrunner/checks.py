@@ -141,7 +141,7 @@ def _pools(job: spec.Job) -> Iterator[Finding]:
         yield from _pool(("pools", name), pool, job.mode if pool.mode is None else pool.mode)
 
 
-_ONE_OF_BOTH: Final = "pool says it all; {given} makes a pool of its own"
+_ONE_OF_BOTH: Final = "pool and {given} exclude each other"
 
 
 def _pool(path: tuple[str, str], pool: spec.Pool, mode: spec.Mode) -> Iterator[Finding]:

@@ -104,8 +104,7 @@ class Engine:
             self._plan.begin(started)
             while not self._plan.done:
                 self._fill()
-                self._drain()
-                if not self._plan.done:
+                if not self._drain() and not self._plan.done:  # what came back at once may have made room: fill before waiting
                     self._wait()
             self._report_skipped()
             self._close()
@@ -182,9 +181,12 @@ class Engine:
         self._loop.turn(until)
         self._drain()
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Apply all that was reported. False where nothing was."""
+        had_reports = bool(self._inbox)
         while self._inbox:
             self._apply(self._inbox.popleft())
+        return had_reports
 
     def _close(self) -> None:
         for name, lane in self._lanes.items():

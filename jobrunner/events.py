@@ -1,7 +1,7 @@
 """What happened, in the past tense: the frozen events that every sink gets, and the stream that numbers them.
 
-Fields that are None or empty are left out of the log. `docs/events.md` explains each; `schemas/event.schema.json` is made
-from these classes.
+Fields that are None, or as their default has them, are left out of the log. `docs/events.md` explains each;
+`schemas/event.schema.json` is made from these classes.
 """
 
 from __future__ import annotations
@@ -263,11 +263,13 @@ def timestamp(seconds: float) -> str:
 
 def payload(event: Event) -> dict[str, Any]:
     """The event's own fields, without those that say nothing."""
-    values = ((name, getattr(event, name)) for name in _FIELDS[type(event)])
-    return {name: value for name, value in values if value is not None and value is not False}
+    values = ((name, getattr(event, name), default) for name, default in _FIELDS[type(event)])
+    return {name: value for name, value, default in values if value is not None and value is not default}
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {kind: tuple(each.name for each in fields(kind)) for kind in get_args(Event)}
+_FIELDS: dict[type, tuple[tuple[str, object], ...]] = {
+    kind: tuple((each.name, each.default) for each in fields(kind)) for kind in get_args(Event)
+}
 
 
 def level(event: Event) -> Level:

@@ -646,18 +646,22 @@ _HOLE = "\0"  # stands for an expression while a template is read as a shell rea
 _IN_A_HERE_DOCUMENT = "a here-document, where a shell expands it"
 # What ends, opens or hides something, by where the shell is. A hole that a longer mark swallows cannot be quoted.
 _BARE = re.compile(
-    r"\\.|\$\0|\$'|['\"`\0]|\$?\(\(|\$?\(|\)|\$\{|(?<![^\s;&|()])(?:#[^\n]*|case(?=\s))|<<<"
+    # a line broken inside a mark; an escape, and # after it is no comment; `$$`, which opens nothing
+    r"[$<>(](?:\\\n)+|(?:\\\n)+#|\\.#*|\$\$|\$\0|\$'|['\"`\0]|\$?\(\(|\$?\(|\)|\$\{|(?<![^\s;&|()])(?:#[^\n]*|case(?=\s))|<<<"
+    # bash expands the word after >& twice where it is not a number, and reads on after a mistake in an array
+    r"|[<>]&(?!(?:\d+|-)(?:[\s;|&<>()]|\Z))|=\("
     # a whole here-document: its delimiter, a plain rest of the line, the body, the delimiter again; or else its start
-    r"|<<-?[ \t]*(['\"]?)([\w.-]+)\1(?![^\s;|&)])[^\n'\"`\\(<]*\n(?:.*?\n)??\t*\2(?=\n|\Z)|<<",
+    r"|<<(?:(-)|(?!-))[ \t]*(['\"]?)([\w.-]+)\2(?![^\s;|&])[^\n'\"`\\()<$]*\n(?:(?:[^\\]|\\(?!\n))*?\n)??(?(1)\t*)\3(?=\n|\Z)|<<",
     re.DOTALL,
 )
+_IN_DOUBLE = r"\$(?:\\\n)+|\\.|\$\$|\$\(\(|\$\(|\$\{|[\"`\0"
 _SHELL = {
     "bare": _BARE,
     "paren": _BARE,
     "single": re.compile(r"['\0]"),
-    "double": re.compile(r"\\.|\$\(\(|\$\(|\$\{|[\"`\0]", re.DOTALL),
-    "arithmetic": re.compile(r"\$\(\(|\$\(|\$\{|[()'\"`\0]"),
-    "${…}": re.compile(r"\\.|\$\(\(|\$\(|\$\{|[}'\"`\0]", re.DOTALL),
+    "double": re.compile(_IN_DOUBLE + "]", re.DOTALL),
+    "arithmetic": re.compile(_IN_DOUBLE + "'()]", re.DOTALL),
+    "${…}": re.compile(_IN_DOUBLE + "'}]", re.DOTALL),
     "`…`; write $(…)": re.compile(r"\\.|[`\0]", re.DOTALL),
 }
 _OPENS = {"'": "single", '"': "double", "`": "`…`; write $(…)", "${": "${…}", "$(": "paren", "(": "paren"}
@@ -708,6 +712,10 @@ def _lost(stack: list[str], sign: str) -> str:
     """Why the rest of a script cannot be followed: shells differ here, or only a whole parser could."""
     if sign == "<<":
         return _IN_A_HERE_DOCUMENT
+    if sign in {">&", "<&", "=("}:
+        return f"a command with {sign}, which shells read differently"
+    if "\\\n" in sign and sign != "\\\n" and not sign.startswith("<<"):
+        return "a command with a line that is broken inside a mark"
     if sign == "$'":
         return "a command with $'…', which shells read differently"
     if sign == "case" and "paren" in stack:

@@ -9,6 +9,7 @@ pass it on unread. A lane is what a mode does with a Call. To add a mode: one sm
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -29,6 +30,7 @@ from jobrunner.work import Call, Error, Outcome, Result, describe, resolve, run
 
 _ENGINE_IS_GONE = 70
 _FIRST_FREE = 3
+_PING = b"\n"
 _MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
 
 
@@ -58,13 +60,16 @@ class Port:
 
     def __init__(self, connection: socket.socket, streams: Streams) -> None:
         self._connection, self.streams = connection, streams
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.Lock(), os.getpid()
 
     def calls(self) -> Iterator[Call]:
         """Every Call until the engine closes its side."""
         try:
             for line in self._connection.makefile("rb", buffering=1 << 16):
-                yield Call(**json.loads(line))
+                if line == _PING:
+                    self._send(["alive"])
+                else:
+                    yield Call(**json.loads(line))
         except OSError:
             os._exit(_ENGINE_IS_GONE)
 
@@ -84,6 +89,8 @@ class Port:
         self._send([*frame, has_value], result.value or b"")
 
     def _send(self, frame: list[Any], value: bytes = b"") -> None:
+        if os.getpid() != self._pid:  # a fork by a target that returned in the child too: it must not speak for this host
+            os._exit(0)
         line = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
         try:
             with self._lock:
@@ -112,8 +119,8 @@ class InOrder:
             self._port.began(call, self._worker)
             try:
                 self._prepare(call)
-            except OSError as error:
-                result = Result(id=call.id, outcome=Outcome.FAILED, error=_bad_folder(error))
+            except (OSError, ValueError) as error:
+                result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
             else:
                 result = run(call)
             self._port.streams.restore()
@@ -277,6 +284,8 @@ def run_speaking(call: Call) -> tuple[Result, str]:
 
 def _run_in_thread(port: Port, call: Call, before_end: Callable[[], None] = lambda: None) -> None:
     port.began(call, threading.current_thread().name, threading.get_native_id())
+    port.streams.reopen()
+    speech.install()
     with speech.Voice(lambda text: port.said(call.id, text)):
         result = run(call, time.thread_time)
     before_end()
@@ -308,6 +317,7 @@ def main(connection: socket.socket, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.enable()  # the command line runs without
     sys.path[:0] = settings.path
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.argv = [settings.worker]
@@ -333,6 +343,7 @@ def forked(connection: socket.socket, output: int, settings: Settings) -> None:
 
 def spawned(connection_fd: int) -> None:
     """Where a spawned host begins: its settings are the first line on its socket."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     connection = socket.socket(fileno=connection_fd)
     connection.set_inheritable(False)
     line = bytearray()
@@ -382,6 +393,14 @@ class Streams:
             self._open()
         sys.stdout, sys.stderr = self._out, self._err
 
+    def reopen(self) -> None:
+        """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""
+        for number in (1, 2):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(self._spare, number)
+
     def _is_pipe(self, number: int) -> bool:
         try:
             return os.fstat(number).st_ino == self._pipe
@@ -389,5 +408,7 @@ class Streams:
             return False
 
 
-def _bad_folder(error: OSError) -> Error:
-    return Error(type=type(error).__name__, message=f"could not start: {error.strerror}: {error.filename}")
+def _could_not_start(error: OSError | ValueError) -> Error:
+    """Its folder cannot be entered, or its environment holds what none can hold (a NUL)."""
+    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else f"env or cwd: {error}"
+    return Error(type=type(error).__name__, message=f"could not start: {why}")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import overload
 
 _LONGEST_KEY = 120
+_DIGEST_KEY = re.compile(r"\d+-[0-9a-f]{12}")
 
 
 class Items(Sequence[object]):
     """The items of one task. `key` names each: its text where that is short, printable and unique, else position and digest.
 
-    The digest is over the item's content, so a key stays the same from run to run as long as the item does.
+    The digest is over the item's content, so a key stays the same from run to run as long as the item does. No two items
+    share a key: a text that looks like position and digest is not taken as it is.
     """
 
     def __init__(self, values: Sequence[object]) -> None:
@@ -35,7 +38,8 @@ class Items(Sequence[object]):
 
     def key(self, index: int) -> str:
         text = _text(self._values[index])
-        if 0 < len(text) <= _LONGEST_KEY and text not in self._repeated and text.isprintable():
+        is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
+        if is_short and text not in self._repeated and not _DIGEST_KEY.fullmatch(text):
             return text
         return f"{index}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 

@@ -237,7 +237,7 @@ def _salvaged(value: dict[str, Any], error: ValidationError) -> tuple[spec.Job |
     hurt: set[str] = set()
     for _ in range(2):
         for detail in error.errors(include_url=False, include_input=False, include_context=False):
-            place = tuple(step for step in detail["loc"] if not str(step).startswith("<"))
+            place = mistakes.path_of(detail)
             if place[0] not in spec.Job.model_fields or place == ("tasks",):
                 return None, hurt
             if place[0] == "tasks":

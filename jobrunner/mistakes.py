@@ -19,29 +19,38 @@ Advice: TypeAlias = Callable[[object], str]
 def find(error: ValidationError, document: Document) -> Iterator[Finding]:
     """Each of pydantic's errors as one finding."""
     details = error.errors(include_url=False, include_input=False)
-    renamed = {_path(detail)[:-1] for detail in details if detail["type"] == "extra_forbidden"}
+    renamed = {path_of(detail)[:-1] for detail in details if detail["type"] == "extra_forbidden"}
     for detail in details:
-        if detail["type"] == "missing" and _path(detail)[:-1] in renamed and _is_renamed(detail, details):
+        if detail["type"] == "missing" and path_of(detail)[:-1] in renamed and _is_renamed(detail, details):
             continue  # `steps` for `tasks` is one mistake, not two
         yield _finding(detail, document)
 
 
-def _path(detail: ErrorDetails) -> Path:
-    """The keys and positions only: without the names of union members, which stand in <angle brackets>."""
-    return tuple(step for step in detail["loc"] if not (isinstance(step, str) and step.startswith("<")))
+def path_of(detail: ErrorDetails) -> Path:
+    """Where an error is: keys and positions, and a last '[key]' if it is a key. Without the names of union members."""
+    place = detail["loc"]
+    end = len(place) - (detail["type"] == "extra_forbidden")  # the last step is then what somebody wrote, whatever it looks like
+    return tuple(step for at, step in enumerate(place) if at >= end or not _is_union_member(place, at))
+
+
+def _is_union_member(place: Path, at: int) -> bool:
+    """The tags of spec stand in <angle brackets>, behind the key whose value is a union."""
+    step = place[at]
+    after = at > 0 and (place[at - 1] in {"foreach", "retry", "range"} or (at == 2 and place[0] == "params"))
+    return after and isinstance(step, str) and step.startswith("<")
 
 
 def _is_renamed(missing: ErrorDetails, details: list[ErrorDetails]) -> bool:
-    *level, key = _path(missing)
+    *level, key = path_of(missing)
     strangers = [
-        _path(detail)[-1] for detail in details if detail["type"] == "extra_forbidden" and _path(detail)[:-1] == tuple(level)
+        path_of(detail)[-1] for detail in details if detail["type"] == "extra_forbidden" and path_of(detail)[:-1] == tuple(level)
     ]
     model = _model_at(tuple(level))
     return any(str(key) in (_advice(model, str(name), None) or did_you_mean(str(name), [str(key)])) for name in strangers)
 
 
 def _finding(detail: ErrorDetails, document: Document) -> Finding:
-    path = _path(detail)
+    path = path_of(detail)
     kind, context = detail["type"], detail.get("ctx", {})
     if path and path[-1] == "[key]":
         return Finding(path=path[:-1], at_key=True, message=_about_name(path[:-1], str(path[-2])))

@@ -22,6 +22,10 @@ from jobrunner.items import Items
 from jobrunner.spec import Job, Task
 from jobrunner.work import Error, Outcome, Result
 
+_STALE_DEADLINES = 1000
+"""So many deadlines of attempts that have ended may lie behind the one of a slow attempt before they are swept out."""
+
+
 class Phase(StrEnum):
     """Where a task stands before its outcome."""
 
@@ -84,7 +88,7 @@ class Ended:
     retry_at: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pool:
     free: int
     ready: list[tuple[int, _Node]]
@@ -116,6 +120,13 @@ class _Node:
     def move(self, state: State) -> None:
         assert state in _MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"
         self.state = state
+
+    def drop(self, number: int) -> None:
+        """An instance whose attempt `number` will never start: the run is stopped. One that was to be tried again has failed."""
+        if number == 1:
+            self.dropped += 1
+        else:
+            self.outcomes[Outcome.FAILED] = self.outcomes.get(Outcome.FAILED, 0) + 1
 
     @property
     def size(self) -> int:
@@ -160,6 +171,7 @@ class Plan:
         self._job, self._expand, self._keeps = job, expand, keeps
         self._random = random.Random(seed)
         self._pools = {name: _Pool(count, []) for name, count in pools.items()}
+        self._stirred: dict[_Pool, None] = {}
         self._nodes = {name: _Node(name, order, task, job.pool_of(name)) for order, (name, task) in enumerate(job.tasks.items())}
         if only:
             self._nodes = {name: node for name, node in self._nodes.items() if name in only}
@@ -222,9 +234,11 @@ class Plan:
     def take(self, now: float) -> Iterator[Attempt]:
         """Attempts to start now: as many as there are free workers, in declared order."""
         self._wake(now)
-        for pool in self._pools.values():
+        while self._stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
+            pool = next(iter(self._stirred))
             while pool.free and (node := self._first(pool)) is not None:
                 yield self._issue(node, pool)
+            del self._stirred[pool]
 
     def take_skipped(self) -> list[Skipped]:
         """Tasks that were found never to run, since the last call."""
@@ -248,14 +262,18 @@ class Plan:
     def began(self, attempt: Attempt, now: float) -> None:
         """Its worker has taken it up: its timeout counts from `now`."""
         timeout = self._nodes[attempt.task].task.timeout
-        if timeout is not None:
-            heapq.heappush(self._deadlines, (now + timeout, attempt.id))
+        if timeout is None:
+            return
+        heapq.heappush(self._deadlines, (now + timeout, attempt.id))
+        if len(self._deadlines) > 2 * len(self._flight) + _STALE_DEADLINES:
+            self._deadlines = [deadline for deadline in self._deadlines if deadline[1] in self._flight]
+            heapq.heapify(self._deadlines)
 
     def give_back(self, attempt: Attempt) -> None:
         """It was handed over, but never began: it is ready again and does not count."""
         node = self._land(attempt)
         if self.is_cancelled:
-            node.dropped += 1
+            node.drop(attempt.number)
             self._settle(node)
         else:
             node.again.appendleft((attempt.index or 0, attempt.number))
@@ -286,9 +304,9 @@ class Plan:
         for attempt in tuple(self._flight.values()):
             self._stop(attempt, Outcome.CANCELLED)
         delayed, self._delayed = self._delayed, []
-        for _, _, node, _, _ in delayed:
+        for _, _, node, _, number in delayed:
             node.delayed -= 1
-            node.outcomes[Outcome.FAILED] = node.outcomes.get(Outcome.FAILED, 0) + 1
+            node.drop(number)
         for node in tuple(self._nodes.values()):
             self._drop_rest(node)
 
@@ -302,6 +320,8 @@ class Plan:
     def results(self, name: str) -> list[Result | None]:
         """The results of a task in the order of its items (one for a task without); None for an instance without one."""
         node = self._nodes[name]
+        if node.items is None and node.task.foreach is not None:
+            return []
         return [node.results.get(index) for index in range(node.size)]
 
     # Below here, one step each.
@@ -313,7 +333,9 @@ class Plan:
     def _queue(self, node: _Node) -> None:
         if not node.is_queued and (node.items is None or node.can_start):
             node.is_queued = True
-            heapq.heappush(self._pools[node.pool].ready, (node.order, node))
+            pool = self._pools[node.pool]
+            heapq.heappush(pool.ready, (node.order, node))
+            self._stirred[pool] = None
 
     def _first(self, pool: _Pool) -> _Node | None:
         """The first node in declared order that can start an instance."""
@@ -375,17 +397,19 @@ class Plan:
         node = self._nodes[attempt.task]
         del self._flight[attempt.id]
         node.in_flight -= 1
-        self._pools[node.pool].free += 1
+        pool = self._pools[node.pool]
+        pool.free += 1
+        self._stirred[pool] = None
         return node
 
     def _delay(self, attempt: Attempt, node: _Node) -> float:
-        """Seconds before the re-run that follows `attempt`: exponential, capped, with jitter to both sides."""
+        """Seconds before the re-run that follows `attempt`: exponential, with jitter to both sides, never over `max_delay`."""
         retry = node.task.retries
         try:
             delay = min(retry.delay * retry.backoff ** (attempt.number - 1), retry.max_delay)
         except OverflowError:
-            delay = retry.max_delay
-        return delay * (1 + retry.jitter * self._random.uniform(-1, 1))
+            delay = retry.max_delay if retry.delay else 0.0
+        return min(delay * (1 + retry.jitter * self._random.uniform(-1, 1)), retry.max_delay)
 
     def _record(self, node: _Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
@@ -418,7 +442,8 @@ class Plan:
                 if not isinstance(dependent.state, Phase):
                     continue
                 if not met:
-                    self._skip(dependent, Skipped(task=dependent.name, reason=Skip.NEEDS, cause=node.name, cause_outcome=str(node.state)))
+                    why = Skipped(task=dependent.name, reason=Skip.NEEDS, cause=node.name, cause_outcome=str(node.state))
+                    self._skip(dependent, why)
                     pending.append(dependent)
                 elif not dependent.blockers:
                     self._make_ready(dependent)
@@ -437,9 +462,9 @@ class Plan:
         if node.state in (Phase.WAITING, Phase.READY):
             self._skip(node, Skipped(task=node.name, reason=Skip.CANCELLED))
         elif node.state is Phase.RUNNING:
-            node.dropped += node.size - node.next + len(node.again)
+            node.dropped += node.size - node.next
             node.next = node.size
-            node.again.clear()
+            while node.again:
+                node.drop(node.again.popleft()[1])
             if node.is_over:
                 self._finish(node, node.outcome)
-

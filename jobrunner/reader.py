@@ -152,13 +152,14 @@ class Document:
     def _extent(self, steps: Sequence[str | int], index: int, at_key: bool) -> int:
         """How many characters the key or the scalar takes on its first line."""
         said = steps[-1] if at_key and steps else self._value(steps)
-        if quoted := _QUOTED.match(self.text, index):
+        end = index + 2 * LONGEST_LINE  # more is never underlined
+        if quoted := _QUOTED.match(self.text, index, end):
             return len(quoted[0])
         if isinstance(said, (dict, list)):
             return 1
         if isinstance(said, str) and said and self.text.startswith(said, index):
             return len(said)
-        word = _WORD.match(self.text, index)
+        word = _WORD.match(self.text, index, end)
         return len(word[0]) if word else 1
 
     def _inside(self, steps: Sequence[str | int], index: int, offset: int) -> int:
@@ -195,6 +196,10 @@ def read(source: bytes, file: str) -> Document:
         builder.problems.append(problem_at(file, text, 0, f"this is not YAML: {error}"))
     except _Refused as error:
         builder.problems.append(error.problem)
+    except (ValueError, OverflowError):
+        if yaml.__with_libyaml__:
+            raise  # ours
+        builder.problems.append(problem_at(file, text, 0, "an escape in double quotes names no character"))
     else:
         return builder.document()
     raise JobFileError(tuple(builder.problems))

@@ -51,7 +51,10 @@ def find(job: spec.Job) -> Iterator[Finding]:
     for key, text in job.env.items():
         yield from _text(text, _Place(path=("env", key), task=None, has_item=False), job, uses)
     for name, param in job.params.items():
-        yield from _unfit(param.default if isinstance(param, spec.Param) else param, ("params", name))
+        if isinstance(param, spec.Param):
+            yield from _unfit(param.default, ("params", name, "default"))
+        else:
+            yield from _unfit(param, ("params", name))
     for name, task in job.tasks.items():
         yield from _task(name, task, job, uses)
     if uses:

@@ -40,7 +40,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     if own := environ.get("JOBRUNNER_STATE"):
         return Path(own).absolute()
     if systemd := environ.get("STATE_DIRECTORY"):
-        return Path(systemd.split(":")[0])
+        return Path(systemd.split(":")[0]).absolute()
     if (xdg := environ.get("XDG_STATE_HOME")) and Path(xdg).is_absolute():
         return Path(xdg) / "jobrunner"
     try:
@@ -58,7 +58,8 @@ def create(state: Path, *, job: str, run_id: str, job_file: bytes) -> RunDir:
     """Make the directory of a new run. Raises StateError where it cannot, UnsafeError where others could interfere."""
     path = state / job / run_id
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (*reversed(state.parents), state):  # mkdir(parents=True) would leave those to the umask
+            each.mkdir(mode=0o700, exist_ok=True)
         _refuse_unsafe(state)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _refuse_unsafe(path.parent)
@@ -103,7 +104,8 @@ def _refuse_unsafe(path: Path) -> None:
 
 
 def _file_name(item: str) -> str:
-    name = quote(item, safe=" ,+=@~()[]")
-    if len(name) <= _LONGEST_FILE_NAME:
+    """Shorter than the longest, or exactly that long and ending in a digest: so no name is like that of another item."""
+    name = quote(item, safe=" ,+=@~()[]", errors="surrogatepass")
+    if len(name) < _LONGEST_FILE_NAME:
         return name
     return f"{name[: _LONGEST_FILE_NAME - 33]}-{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

@@ -26,7 +26,9 @@ def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
     near, far = socket.socketpair()
     for end in (near, far):
         end.setblocking(False)
-    previous = {number: signal.getsignal(number) for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+    handlers = {number: signal.getsignal(number) for number in _STOPPING}
+    # None is a handler that was not installed from Python: it could not be put back, so it stays.
+    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     wakeup = signal.set_wakeup_fd(far.fileno())
 
     def on_readable() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -44,7 +43,7 @@ def seconds(value: object) -> float:
 
 def _seconds_of(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
+        return None if value != value else float(max(-1, min(value, 2 * LONGEST)))  # a huge int is no float
     if not isinstance(value, str):
         return None
     text = value.strip()
@@ -353,7 +352,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _for_editors(schema: Any) -> Any:
-    """The schema without pydantic's titles and empty defaults, which are noise in a hover, and closed to names that do not fit."""
+    """The schema closed to names that do not fit, and without pydantic's titles and empty defaults: noise in a hover."""
     if isinstance(schema, list):
         return [_for_editors(part) for part in schema]
     if not isinstance(schema, dict):

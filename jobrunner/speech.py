@@ -7,6 +7,7 @@ without an attempt (one that a task started itself) speaks for nobody, and goes 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -42,6 +43,9 @@ class Speech(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._behind.fileno()
+
+    def reconfigure(self, **_: object) -> None:
+        """Lines are passed on when they are whole, in UTF-8, whatever is asked."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -95,9 +99,19 @@ class Voice:
             self._listener(text)
 
 
+_installed: dict[str, Speech] = {}
+
+
 def install() -> None:
-    """Put a Speech in place of both standard streams of this process, once."""
+    """Put a Speech in place of both standard streams of this process, or back in place where a task has replaced it."""
+    if not _installed:
+        os.register_at_fork(after_in_child=_forget_voice)
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not isinstance(stream, Speech):
-            setattr(sys, name, Speech(stream))
+        if name not in _installed:
+            _installed[name] = Speech(getattr(sys, name))
+        setattr(sys, name, _installed[name])
+
+
+def _forget_voice() -> None:
+    """A child that a task forks has no say on this process's connection: it writes to the real streams."""
+    _speaker.voice = None

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 LARGEST_RESULT = 64 << 20
@@ -201,10 +201,14 @@ def _ending(call: Call) -> dict[str, Any]:
         return {"outcome": Outcome.FAILED, "error": describe(error)}
 
 
+@cache
 def resolve(target: str) -> Callable[..., Any]:
-    """The callable that `module:function` names; the module is imported once in a process."""
+    """The callable that `module:function` names, looked up once in a process.
+
+    The import waits for one that another thread has begun: what `sys.modules` holds meanwhile is half a module.
+    """
     module_name, _, attributes = target.partition(":")
-    found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+    found: Any = importlib.import_module(module_name)
     for name in attributes.split("."):
         found = getattr(found, name)
     if not callable(found):
@@ -224,7 +228,7 @@ def _awaited(awaitable: Any) -> Any:
 
 def _valued(value: Any, needed: bool) -> dict[str, Any]:
     """A success with its value as JSON. A value that is not JSON is dropped with a note, or fails the attempt if needed."""
-    if hasattr(value, "__next__") and hasattr(value, "send"):
+    if (hasattr(value, "__next__") and hasattr(value, "send")) or hasattr(value, "__anext__"):
         return _refused("returned a generator, so nothing ran; return a list instead of using yield")
     try:
         text = "null" if value is None else json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -261,7 +265,8 @@ def describe(error: BaseException) -> Error:
     if len(text) > _LONGEST_TRACEBACK:
         half = _LONGEST_TRACEBACK // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return Error(type=_clean(type(error).__name__), message=_one_line(error), traceback=_clean(text))
+    name = _clean(type(error).__name__)
+    return Error(type=name, message=_one_line(error) or name, traceback=_clean(text))
 
 
 def _one_line(error: BaseException) -> str:

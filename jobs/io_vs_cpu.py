@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-FASTER = 1.3
-"""A way counts as faster from this speed-up over one worker on: less than that is noise on a busy machine."""
+AT_ONCE = 1.2
+"""Items count as making progress at the same time when there are at least so many on average."""
 
 SAME_TIME = 1.3
 """Two ways take about the same time when neither takes more than so many times the other's."""
@@ -25,19 +25,29 @@ LEANER = 0.5
 
 
 class Span(TypedDict):
-    """When and where one item ran: seconds of the system-wide monotonic clock, process id, bytes of that process's own memory."""
+    """When and where one item ran, on the system-wide monotonic clock in seconds.
+
+    `progress` is how long it did what it is about, waiting or computing, and did not queue for a CPU or the GIL; in seconds.
+    `memory` is what the process `pid` has for itself, in bytes.
+    """
 
     start: float
     end: float
+    progress: float
     pid: int
     memory: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One group of items: seconds from its first start to its last end, its processes, and their bytes of memory together."""
+    """One group of items: seconds from its first start to its last end, its processes, and their bytes of memory together.
+
+    `at_once` is how many items made progress at the same time, on average. Unlike the seconds it does not depend on how
+    busy the machine was with other things when the group had its turn.
+    """
 
     seconds: float
+    at_once: float
     processes: int
     memory: int
 
@@ -50,21 +60,22 @@ def wait_for_answer(seconds: float) -> Span:
         server = threading.Timer(seconds, theirs.sendall, [b"answer"])
         server.start()
         ours.recv(16)
+        waited = time.monotonic() - start
         server.join()
-    return _span_since(start)
+    return _span(start, waited)
 
 
 def compute(rounds: int) -> Span:
     """CPU-bound: arithmetic in pure Python, which holds the GIL all the time."""
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.thread_time()
     total = 0
     for number in range(rounds):
         total += number * number % 7
-    return _span_since(start)
+    return _span(start, time.thread_time() - cpu)
 
 
-def _span_since(start: float) -> Span:
-    return Span(start=start, end=time.monotonic(), pid=os.getpid(), memory=_memory())
+def _span(start: float, progress: float) -> Span:
+    return Span(start=start, end=time.monotonic(), progress=progress, pid=os.getpid(), memory=_memory())
 
 
 def _memory() -> int:
@@ -82,17 +93,19 @@ def measured(spans: Sequence[Span]) -> Measured:
     memory: dict[int, int] = {}
     for span in spans:
         memory[span["pid"]] = max(memory.get(span["pid"], 0), span["memory"])
+    seconds = max(span["end"] for span in spans) - min(span["start"] for span in spans)
     return Measured(
-        seconds=max(span["end"] for span in spans) - min(span["start"] for span in spans),
+        seconds=seconds,
+        at_once=sum(span["progress"] for span in spans) / seconds,
         processes=len(memory),
         memory=sum(memory.values()),
     )
 
 
-def verdict(serial: Measured, way: Measured, other: Measured) -> str:
-    """✅ when a way is faster than one worker and the other way does not do the same with far less memory; ❌ with the reason."""
-    if way.seconds * FASTER > serial.seconds:
-        return "❌ no faster"
+def verdict(way: Measured, other: Measured) -> str:
+    """✅ when items run at once and the other way does not do the same with far less memory; ❌ with the reason."""
+    if way.at_once < AT_ONCE:
+        return "❌ one at a time"
     if other.seconds <= way.seconds * SAME_TIME and other.memory <= way.memory * LEANER:
         return f"❌ {way.memory / other.memory:.0f}x the memory"
     return "✅"
@@ -116,13 +129,13 @@ def table(io: list[Measured], cpu: list[Measured]) -> list[list[str]]:
         ["Memory usage", *(_memory_cell(way) for way in io[1:])],
         _speed_row("CPU-bound tasks", cpu),
         _speed_row("I/O-bound tasks", io),
-        ["GIL limitation", *(_gil_cell(cpu[0], way) for way in cpu[1:])],
+        ["GIL limitation", *(_gil_cell(way) for way in cpu[1:])],
     ]
 
 
 def _speed_row(feature: str, groups: list[Measured]) -> list[str]:
     serial, threads, processes = groups
-    cells = ((threads, verdict(serial, threads, processes)), (processes, verdict(serial, processes, threads)))
+    cells = ((threads, verdict(threads, processes)), (processes, verdict(processes, threads)))
     return [f"{feature} (one worker {serial.seconds:.2f} s)", *(f"{way.seconds:.2f} s {mark}" for way, mark in cells)]
 
 
@@ -131,9 +144,9 @@ def _memory_cell(way: Measured) -> str:
     return f"{kind}: {way.processes} process{'' if way.processes == 1 else 'es'}, {way.memory / 1e6:.0f} MB"
 
 
-def _gil_cell(serial: Measured, way: Measured) -> str:
-    speedup = serial.seconds / way.seconds
-    return f"{'Computes in parallel' if speedup >= FASTER else 'One computes at a time'}: {speedup:.1f}x one worker"
+def _gil_cell(way: Measured) -> str:
+    kind = "Not affected" if way.at_once >= AT_ONCE else "Affected"
+    return f"{kind}: {way.at_once:.1f} CPUs compute at once"
 
 
 def _columns(text: str) -> int:

@@ -105,6 +105,7 @@ ACCEPTED: list[tuple[str, object]] = [
     ("-1.5", -1.5),
     ("1e3", 1000.0),
     ("'text'", "text"),
+    ("'\\d'", "\\d"),
     ('"é"', "é"),
     ("[True, False, None, true, false, null]", [True, False, None, True, False, None]),
     ("[]", []),
@@ -569,6 +570,9 @@ PLACES = [
     ('show `echo "it\'s"`${{ item }}', "it's{}"),
     ('show "${A:-$(printf "%s." ${{ item }})}"${{ item }}', "var{}"),
     ("show ${{ item }}>&1", "{}"),
+    ("show ${{ item }} 2>&1", "{}"),
+    ("show \\ #'a b'${{ item }}", " #a b{}"),
+    ("cat >/dev/null <<-E\nit's\n\tE\nshow ${{ item }}", "{}"),
 ]
 
 
@@ -601,6 +605,11 @@ def test_a_value_stays_data_wherever_it_stands_in_a_command(text: str, expected:
         ("echo \\${{ item }}", "a word after \\"),
         ('echo "\\${{ item }}"', "a word after \\"),
         ('echo "$(case a in a) echo ${{ item }};; esac)"', "`case` inside (…)"),
+        ("echo >&2${{ item }}", ">&, which shells"),
+        ("A=(${{ item }})", "=(, which shells"),
+        ("cat <<E\n\tE\n${{ item }}\nE", "a here-document"),
+        ("cat <<E\n\\\nE\n${{ item }}\nE", "a here-document"),
+        ("echo $\\\n${{ item }}", "broken inside a mark"),
         ("( " * 60 + "echo ${{ item }}" + " )" * 60, "nested this deeply"),
         ('echo $(( "1" + ${{ item }} ))', "arithmetic with quotes"),
     ],

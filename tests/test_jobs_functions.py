@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
@@ -403,52 +404,50 @@ def test_workers_say_that_they_start_and_finish(capsys: pytest.CaptureFixture[st
     ]
 
 
-def span(start: float, end: float, pid: int = 1, memory: int = 10_000_000) -> io_vs_cpu.Span:
-    return io_vs_cpu.Span(start=start, end=end, pid=pid, memory=memory)
+def span(start: float, end: float, pid: int = 1, memory: int = 10_000_000, progress: float = 1.0) -> io_vs_cpu.Span:
+    return io_vs_cpu.Span(start=start, end=end, progress=progress, pid=pid, memory=memory)
 
 
 def test_a_group_takes_from_its_first_start_to_its_last_end_and_the_memory_of_its_processes() -> None:
-    spans = [span(5, 7, 1, 10), span(4, 6, 2, 20), span(5, 6, 1, 15)]
-    assert io_vs_cpu.measured(spans) == io_vs_cpu.Measured(seconds=3, processes=2, memory=35)
+    spans = [span(5, 8, 1, 10), span(4, 6, 2, 20), span(5, 6, 1, 15)]
+    assert io_vs_cpu.measured(spans) == io_vs_cpu.Measured(seconds=4, at_once=0.75, processes=2, memory=35)
 
 
-def test_a_span_covers_the_work() -> None:
-    for took in (io_vs_cpu.wait_for_answer(0.01), io_vs_cpu.compute(1000)):
-        assert took["end"] > took["start"]
-        assert took["pid"] == os.getpid()
-        assert took["memory"] > 0
+@pytest.mark.parametrize("work", [lambda: io_vs_cpu.wait_for_answer(0.01), lambda: io_vs_cpu.compute(1000)], ids=["io", "cpu"])
+def test_a_span_covers_the_work(work: Callable[[], io_vs_cpu.Span]) -> None:
+    took = work()
+    assert 0 < took["progress"] <= took["end"] - took["start"]
+    assert took["pid"] == os.getpid()
+    assert took["memory"] > 0
 
 
-def way(seconds: float, memory: int = 10, processes: int = 1) -> io_vs_cpu.Measured:
-    return io_vs_cpu.Measured(seconds=seconds, processes=processes, memory=memory)
+def way(seconds: float, at_once: float, memory: int) -> io_vs_cpu.Measured:
+    return io_vs_cpu.Measured(seconds=seconds, at_once=at_once, processes=1, memory=memory)
 
 
 @pytest.mark.parametrize(
     ("mine", "other", "mark"),
     [
-        (way(1.0), way(1.0, 80), "✅"),
-        (way(1.0, 80), way(1.0), "❌ 8x the memory"),
-        (way(1.0, 80), way(4.0), "✅"),
-        (way(4.0), way(1.0, 80), "❌ no faster"),
-        (way(3.9, 80), way(1.0), "❌ no faster"),
+        (way(1.0, 8.0, 10), way(1.0, 8.0, 80), "✅"),
+        (way(1.0, 8.0, 80), way(1.0, 8.0, 10), "❌ 8x the memory"),
+        (way(1.0, 2.0, 80), way(4.0, 1.0, 10), "✅"),
+        (way(4.0, 1.0, 10), way(1.0, 2.0, 80), "❌ one at a time"),
+        (way(0.5, 1.0, 10), way(1.0, 2.0, 80), "❌ one at a time"),
     ],
 )
 def test_a_mark_follows_from_the_figures(mine: io_vs_cpu.Measured, other: io_vs_cpu.Measured, mark: str) -> None:
-    assert io_vs_cpu.verdict(way(4.0), mine, other) == mark
+    assert io_vs_cpu.verdict(mine, other) == mark
 
 
 def test_the_table_has_the_rows_and_columns_of_the_question(capsys: pytest.CaptureFixture[str]) -> None:
-    io = [[span(0, 2)], [span(0, 0.25)], [span(0, 0.25, pid) for pid in range(8)]]
-    cpu = [[span(0, 2)], [span(0, 2)], [span(0, 1, pid) for pid in range(8)]]
+    io = [[span(0, 2, progress=2)], [span(0, 0.25)], [span(0, 0.25, pid) for pid in range(8)]]
+    cpu = [[span(0, 2, progress=2)], [span(0, 2, progress=2)], [span(0, 1, pid, progress=0.25) for pid in range(8)]]
     assert io_vs_cpu.print_table(io, cpu) == [
         ["Feature", "Threads (threading)", "Processes (multiprocessing)"],
         ["Memory usage", "Shared: 1 process, 10 MB", "Separate: 8 processes, 80 MB"],
-        ["CPU-bound tasks (one worker 2.00 s)", "2.00 s ❌ no faster", "1.00 s ✅"],
+        ["CPU-bound tasks (one worker 2.00 s)", "2.00 s ❌ one at a time", "1.00 s ✅"],
         ["I/O-bound tasks (one worker 2.00 s)", "0.25 s ✅", "0.25 s ❌ 8x the memory"],
-        ["GIL limitation", "One computes at a time: 1.0x one worker", "Computes in parallel: 2.0x one worker"],
+        ["GIL limitation", "Affected: 1.0 CPUs compute at once", "Not affected: 2.0 CPUs compute at once"],
     ]
     printed = capsys.readouterr().out.splitlines()
-    assert (
-        printed[0]
-        == "Feature                             | Threads (threading)                     | Processes (multiprocessing)"
-    )
+    assert printed[0] == "Feature                             | Threads (threading)                | Processes (multiprocessing)"

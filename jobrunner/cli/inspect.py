@@ -11,11 +11,18 @@ import click
 from jobrunner.cli.options import options, run_options
 
 
-@click.command()
+@click.command(short_help="Check job files, run nothing.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON list on stdout.")
 def validate(files: tuple[str, ...], as_json: bool) -> int:
-    """Check job files: every problem with its line and column, and what to write instead. Runs nothing, imports nothing."""
+    """Check job files: every problem with its line and column, and what to write instead.
+
+    Runs nothing and imports nothing of yours. Exits 2 if a file has a problem.
+
+    \b
+    jobrunner validate jobs/*.yaml
+    jobrunner validate --json job.yaml | jq -r '.[] | "\\(.line): \\(.message)"'
+    """
     from jobrunner.errors import JobFileError, Problem
     from jobrunner.jobfile import read
 
@@ -35,11 +42,16 @@ def validate(files: tuple[str, ...], as_json: bool) -> int:
     return 2 if problems else 0
 
 
-@click.command()
+@click.command(short_help="Show what would run, run nothing.")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def plan(as_json: bool, **given: Any) -> int:
-    """Show what `run` would do: the order, the pools and what each task needs. Runs nothing."""
+    """Show what `run` would do: the order, the pools and what each task needs. Runs nothing.
+
+    \b
+    jobrunner plan job.yaml --set root=/srv
+    jobrunner plan job.yaml --json | jq .pools
+    """
     from jobrunner import api
 
     prepared = api.prepare(given.pop("file"), options(**given))
@@ -50,7 +62,12 @@ def plan(as_json: bool, **given: Any) -> int:
 @click.command()
 @click.option("--events", is_flag=True, help="The schema of the log's events instead.")
 def schema(events: bool) -> int:
-    """Print the JSON Schema of the job file, for editors."""
+    """Print the JSON Schema of the job file, for editors.
+
+    \b
+    jobrunner schema > job.schema.json     then in a job file, as its first line:
+    # yaml-language-server: $schema=job.schema.json
+    """
     if events:
         from jobrunner.events import json_schema
     else:

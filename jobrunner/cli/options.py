@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jobrunner.api import Options
-from jobrunner.spec import MOST_WORKERS, Mode
+from jobrunner.host import MODES
+
+if TYPE_CHECKING:
+    from jobrunner.api import Options
+    from jobrunner.spec import Mode
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.argument("file", type=click.Path()),
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Give a parameter of the job a value."),
     click.option(
-        "-j", "--workers", type=click.IntRange(1, MOST_WORKERS), metavar="N", help="Workers of the job's default pool."
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Give a parameter of the job a value. Repeatable."
     ),
-    click.option("--mode", type=click.Choice(get_args(Mode)), help="Mode of the job's default pool."),
+    click.option("-j", "--workers", type=int, metavar="N", help="Workers of the job's default pool, instead of the file's."),
+    click.option(
+        "--mode", type=click.Choice([name for name in MODES if name != "executor"]), help="Mode of the job's default pool."
+    ),
     click.option("--only", multiple=True, metavar="TASK", help="Run only this task, without what it needs. Repeatable."),
     click.option(
         "--fail-fast/--keep-going", default=None, help="After a failure stop everything, or go on with independent tasks."
@@ -33,8 +38,12 @@ def run_options(command: Command) -> Command:
     return command
 
 
-def options(settings: tuple[str, ...], workers: int | None, mode: Mode | None, only: tuple[str, ...], fail_fast: bool | None) -> Options:
+def options(
+    settings: tuple[str, ...], workers: int | None, mode: Mode | None, only: tuple[str, ...], fail_fast: bool | None
+) -> Options:
     """What the command line said, as the Python API takes it."""
+    from jobrunner.api import Options
+
     return Options(params=_pairs(settings), workers=workers, mode=mode, only=only, fail_fast=fail_fast)
 
 

@@ -3,57 +3,75 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import click
 
-from jobrunner.events import Sink
 from jobrunner.cli.options import options, run_options
-from jobrunner.sinks.log import FORMATS, LEVELS
+from jobrunner.events import Sink
+from jobrunner.rundir import RunDir, append
+from jobrunner.sinks.log import FORMATS, LEVELS, log_sink
+from jobrunner.sinks.output import file_sink, terminal_sink
+from jobrunner.sinks.summary import Summary
 
 
-@click.command()
+@click.command(short_help="Run a job file.")
 @run_options
-@click.option("-n", "--dry-run", is_flag=True, help="Show what would run, and run nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would run, and run nothing (the same as `jobrunner plan`).")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something fails; warnings and errors are still logged.")
-@click.option("--log-format", type=click.Choice(FORMATS), default="auto", show_default=True, help="auto: console on a terminal, else json.")
-@click.option("--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info; warning with -q]")
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), default="auto", show_default=True, help="auto: console on a terminal, else json."
+)
+@click.option(
+    "--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info; warning with -q]"
+)
 @click.option("--log-file", type=click.Path(dir_okay=False), metavar="FILE", help="Append the log to FILE instead of stderr.")
-def run(
-    dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_file: str | None, **given: Any
-) -> int:
-    """Run a job file. The exit code is 0 only if every task succeeded."""
+def run(dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_file: str | None, **given: Any) -> int:
+    """Run a job file. The exit code is 0 only if every task succeeded, or its failure was allowed.
+
+    \b
+    jobrunner run job.yaml -j 4                        four workers in the default pool
+    jobrunner run job.yaml --only report               one task, without what it needs
+    jobrunner run job.yaml -q --log-file job.jsonl     for cron: silent unless something fails
+    jobrunner run job.yaml 2>&1 >/dev/null | jq .event every event by name
+    """
     from jobrunner import api
-    from jobrunner.sinks.log import log_sink
-    from jobrunner.sinks.output import file_sink, terminal_sink
-    from jobrunner.sinks.summary import Summary
 
     prepared = api.prepare(given.pop("file"), options(**given))
     if dry_run:
-        from jobrunner.cli.inspect import plan_text
-
-        click.echo(plan_text(prepared))
-        return 0
+        return _show_plan(prepared)
     summary = Summary()
     with _opened(log_file) as log:
         sinks: list[Sink] = [log_sink(log, format=log_format, minimum=log_level or ("warning" if quiet else "info")), summary]
         if not quiet:
-            sinks.append(terminal_sink(_binary(sys.stdout)))
-        result = api.run_prepared(prepared, sinks=sinks, run_sinks=[lambda run_dir: file_sink(_keeper(run_dir))])
+            sinks.append(terminal_sink(sys.stdout.buffer))
+        _collect_garbage_again()
+        result = api.run_prepared(prepared, sinks=sinks, run_sinks=[lambda directory: file_sink(_keeper(directory))])
     if not quiet or result.exit_code:
         _say(summary.text(prepared.job.name))
     return result.exit_code
 
 
-def _keeper(run_dir: Any) -> Any:
-    from jobrunner.rundir import append
+def _show_plan(prepared: Any) -> int:
+    from jobrunner.cli.inspect import plan_text
 
+    click.echo(plan_text(prepared))
+    return 0
+
+
+def _collect_garbage_again() -> None:
+    """The collector was off while modules were imported; forked workers get it as it is here. What lives now lives to the end."""
+    gc.freeze()
+    gc.enable()
+
+
+def _keeper(directory: RunDir) -> Callable[[str, str | None, bytes], None]:
     def keep(task: str, item: str | None, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a full disk must not stop the tasks
-            append(run_dir.output_file(task, item), data)
+            append(directory.output_file(task, item), data)
 
     return keep
 
@@ -61,19 +79,14 @@ def _keeper(run_dir: Any) -> Any:
 @contextlib.contextmanager
 def _opened(log_file: str | None) -> Iterator[BinaryIO]:
     if log_file is None:
-        yield _binary(sys.stderr)
+        yield sys.stderr.buffer
         return
     try:
-        file = open(log_file, "ab", buffering=0)
+        file = open(log_file, "ab", buffering=0)  # noqa: SIM115  # closed below: only opening it is a mistake of usage
     except OSError as error:
         raise click.BadParameter(f"cannot write {log_file}: {error.strerror}", param_hint="--log-file") from None
     with file:
         yield file
-
-
-def _binary(stream: Any) -> BinaryIO:
-    """The bytes under a standard stream; nowhere, where it was closed before we started."""
-    return getattr(stream, "buffer", None) or io.BytesIO()
 
 
 def _say(text: str) -> None:

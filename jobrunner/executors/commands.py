@@ -13,9 +13,8 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
-from jobrunner.executors.processes import Exit, group_members, read_available, signal_group
+from jobrunner.executors.processes import PIPE_READS, Exit, group_members, read_available, signal_group
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.work import Began, Command, Error, Leftover, Outcome, Report, Result, Said, StopRule
 
@@ -43,7 +42,7 @@ class Commands:
         pipes = _Pipes(split=command.stdout_needed)
         try:
             pid = self._spawn(command, pipes)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in a word or in the environment
             pipes.close()
             code, why = _why_not(error, command)
             self.report(Began(id=command.id, worker=self.pool, pid=0))
@@ -103,15 +102,16 @@ def _posix_spawn(path: str, command: Command, actions: list[tuple[int, int, int]
         return spawn("/bin/sh", ("sh", path, *command.argv[1:]))  # a script without #!: a shell would run it, so do we
 
 
-@lru_cache(maxsize=256)
 def _found(name: str, path: str) -> str:
     """The file that `name` means: as a shell finds it, by the PATH that the command gets. Not found: `name` itself."""
     return name if "/" in name else shutil.which(name, path=path) or name
 
 
-def _why_not(error: OSError, command: Command) -> tuple[int, str]:
+def _why_not(error: OSError | ValueError, command: Command) -> tuple[int, str]:
     """Exit code and words for a command that could not be started."""
     name = command.argv[0]
+    if isinstance(error, ValueError):
+        return _CANNOT_EXECUTE, f"its words, environment or folder hold what no command can be given ({error})"
     if not os.path.isdir(command.cwd):
         return _CANNOT_EXECUTE, f"no such directory: {command.cwd}"
     path = os.path.join(command.cwd, _found(name, command.env.get("PATH", os.defpath)))
@@ -221,7 +221,7 @@ class _Running:
     def _drain(self) -> None:
         """What it wrote before it ended. A child of it that writes for ever must not keep us here: bounded by a pipe."""
         for fd in tuple(self._outputs):
-            for _ in range(_PIPE_READS):
+            for _ in range(PIPE_READS):
                 if fd not in self._outputs or not self._read(fd):
                     break
 
@@ -241,10 +241,6 @@ class _Running:
         self._exit_watch.close()
         self._pipes.close_near()
         os.close(self._pidfd)
-
-
-_PIPE_READS = 17
-"""A pipe holds 64 KiB unless enlarged, at most 1 MiB for a user: so many reads empty one that nobody fills."""
 
 
 def _own_peak(kilobytes: int) -> int | None:

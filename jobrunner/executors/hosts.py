@@ -2,29 +2,32 @@
 
         start(call) ─▶ host with room, or a new one ─Call─▶ … ─Began─▶ … ─Result─▶ idle, recycled or ended
         stop(call)  ─▶ a host of one attempt: signal, grace, SIGKILL
-                       a host of many: the attempt is abandoned, the host gets no new work and is killed when empty
+                       a host of many: the attempt is abandoned, the host gets no new work and is killed when empty,
+                       or when it does not answer a ping within the grace (a thread that never lets go of the GIL)
         death       ─▶ calls that began are CRASHED, calls that did not are returned; nobody else is touched
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from jobrunner import host
 from jobrunner.executors.children import Child, greeting, start_host
-from jobrunner.executors.processes import Exit, read_available, signal_group
+from jobrunner.executors.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.work import (
+    LARGEST_RESULT,
     Began,
     Call,
     Error,
@@ -44,6 +47,9 @@ _CLOSING_GRACE = 5.0
 _MOST_STILLBORN = 3
 """So many hosts in a row may end before they begin a call; then the call fails instead of being tried for ever."""
 _RECEIVE = 1 << 18
+_LONGEST_LINE = LARGEST_RESULT + (1 << 20)
+"""Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
+_PING = b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,7 @@ class HostPool:
         if holder is None:
             return
         if self._mode.threads:
-            holder.abandon(call_id)
+            holder.abandon(call_id, rule)
         else:
             holder.end(rule)
 
@@ -211,11 +217,14 @@ class _Host:
         self._abandoned: set[int] = set()
         self._threads: dict[str, int | None] = {}
         self._started = pool.loop.clock()
-        self._received = b""
+        self._pieces: list[bytes] = []
+        self._waiting = 0
         self._frame: list[Any] | None = None
         self._unsent = bytearray(greeting)
         self._unsent_watch: Watch | None = None
         self._timer: Timer | None = None
+        self._answer_timer: Timer | None = None
+        self._cause = ""
         self._watches = [
             pool.loop.watch(self._child.pidfd, self._on_exit),
             pool.loop.watch(self._child.connection.fileno(), self._on_frames),
@@ -229,9 +238,9 @@ class _Host:
     def hand_over(self, call: Call) -> None:
         self.calls[call.id] = False
         self.tasks += 1
-        self._send(orjson.dumps(call) + b"\n")
+        self._send(_encoded(call) + b"\n")
 
-    def abandon(self, call_id: int) -> None:
+    def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
         if call_id not in self.calls or call_id in self._abandoned:
             return
@@ -239,6 +248,16 @@ class _Host:
         self.retired = True
         self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True))
         self._finish_if_empty()
+        if self._answer_timer is None:
+            self._ping(rule.grace)
+
+    def _ping(self, grace: float) -> None:
+        def kill() -> None:
+            self._cause = f"its host did not answer for {grace:g} s: some thread holds the interpreter"
+            self.kill()
+
+        self._send(_PING)
+        self._answer_timer = self._pool.loop.call_at(self._pool.loop.clock() + grace, kill)
 
     def end(self, rule: StopRule) -> None:
         """End this host: the rule's signal to its group, after the grace SIGKILL."""
@@ -304,15 +323,27 @@ class _Host:
             return False
         except OSError:
             data = b""
-        *lines, self._received = (self._received + data).split(b"\n")
         try:
-            for line in lines:
+            for line in self._lines(data):
                 self._on_line(line)
-        except (ValueError, TypeError, KeyError, IndexError):
-            data = b""
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            self._cause, data = "it sent what is no frame", b""
         if not data:
             self._hang_up()
         return bool(data)
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Raises ValueError where one becomes longer than any that a host sends."""
+        *lines, rest = data.split(b"\n")
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces, self._waiting = [], 0
+        if rest:
+            self._pieces.append(rest)
+            self._waiting += len(rest)
+        if self._waiting > _LONGEST_LINE:
+            raise ValueError(self._waiting)
+        return lines
 
     def _hang_up(self) -> None:
         self._watches[1].close()
@@ -337,10 +368,14 @@ class _Host:
                 self._say(frame[1], frame[2].encode())
             case "joined":
                 self._on_joined(*frame[1:])
+            case "alive":
+                self._forget_ping()
             case other:
                 raise ValueError(other)
 
     def _on_began(self, call_id: int, worker: str, pid: int, thread: int | None) -> None:
+        if call_id not in self.calls:
+            raise KeyError(call_id)
         self.calls[call_id] = True
         self._pool.began()
         if self._pool.has_threads and worker not in self._threads:
@@ -363,7 +398,9 @@ class _Host:
         self._pool.report(WorkerJoined(pool=name, worker=worker, pid=self._child.pid, thread=thread, tasks=tasks, lived=lived))
 
     def _on_output(self) -> None:
-        while data := read_available(self._child.output):
+        for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
+            if not (data := read_available(self._child.output)):
+                break
             speaker = next(iter(self.calls)) if len(self.calls) == 1 else 0
             self._say(speaker, data)
         if data is None:
@@ -401,11 +438,16 @@ class _Host:
         for watch in self._watches:
             watch.close()
         self._forget_writable()
+        self._forget_ping()
         if self._timer is not None:
             self._timer.cancel()
         self._child.connection.close()
         os.close(self._child.pidfd)
         os.close(self._child.output)
+
+    def _forget_ping(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
 
     def _workers(self) -> Iterator[tuple[str, int | None]]:
         if self._pool.has_threads:
@@ -437,8 +479,15 @@ class _Host:
     def _crash(self, call_id: int, exit: Exit) -> Result:
         how = str(exit) if exit.signal else f"ended with {exit} before the task returned"
         message = f"worker {self.name} (pid {self._child.pid}) {'was ' if exit.signal else ''}{how}"
-        error = Error(type="WorkerDied", message=message)
+        error = Error(type="WorkerDied", message=f"{message}: {self._cause}" if self._cause else message)
         return Result(id=call_id, outcome=Outcome.CRASHED, error=error, exit_code=exit.code, signal=exit.signal)
+
+
+def _encoded(call: Call) -> bytes:
+    try:
+        return orjson.dumps(call)
+    except TypeError:  # a whole number beyond 64 bits, a lone surrogate from the environment: slower, but they pass
+        return json.dumps(asdict(call)).encode()
 
 
 def _decoded(frame: list[Any], value: bytes | None) -> Result:

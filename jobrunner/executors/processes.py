@@ -8,6 +8,8 @@ import signal
 from dataclasses import dataclass
 
 _PIECE = 1 << 16
+PIPE_READS = 17
+"""A pipe holds 64 KiB unless enlarged, at most 1 MiB for a user: so many reads empty one that nobody fills meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

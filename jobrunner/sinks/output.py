@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from jobrunner.events import Sink, Stamped, TaskFinished, TaskOutput
-from jobrunner.sinks.terminal import visible
+from jobrunner.events import RunFinished, Sink, Stamped, TaskFinished, TaskOutput
+from jobrunner.sinks.terminal import is_terminal, visible
 
 _LONGEST_LINE = 1 << 16
 
@@ -15,23 +15,26 @@ Speaker = tuple[str, str | None, int]
 
 
 def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
-    """Hands every piece of output to `keep(task, item, data)`; what cannot be attributed goes under `pool-NAME`."""
+    """Hands every piece of output to `keep(task, item, data)`; what cannot be attributed goes under `pool.NAME`.
+
+    No task is called so: names of tasks hold no dot.
+    """
 
     def write(stamped: Stamped) -> None:
         if isinstance(event := stamped.event, TaskOutput):
-            keep(event.task or f"pool-{event.pool}", event.item, event.data)
+            keep(event.task or f"pool.{event.pool}", event.item, event.data)
 
     return write
 
 
 def terminal_sink(file: BinaryIO) -> Sink:
-    """Shows output as `task[item] | line`. A line is shown when it is whole, or when its attempt has ended."""
+    """Shows output as `task[item] | line`. A line is shown when it is whole, or when its attempt or the run has ended."""
     partial: dict[Speaker, bytes] = {}
-    escape = file.isatty()
+    escape = is_terminal(file)
 
     def show(speaker: Speaker, data: bytes) -> None:
         if escape:
-            data = visible(data.decode("utf-8", "replace")).encode("utf-8", "replace")
+            data = _for_terminal(data)
         prefix = _label(speaker).encode("utf-8", "backslashreplace") + b" | "
         _write(file, prefix + data.replace(b"\n", b"\n" + prefix) + b"\n")
 
@@ -50,8 +53,20 @@ def terminal_sink(file: BinaryIO) -> Sink:
                 rest = partial.pop((event.task, event.item, event.attempt), b"")
                 if rest:
                     show((event.task, event.item, event.attempt), rest)
+            case RunFinished():
+                for speaker, rest in partial.items():
+                    show(speaker, rest)
+                partial.clear()
 
     return write
+
+
+def _for_terminal(data: bytes) -> bytes:
+    """Lines that may keep their colours, none of which runs on into the next line."""
+    text = visible(data.decode("utf-8", "replace").replace("\r\n", "\n"))
+    if "\x1b" in text:
+        text = "\n".join(f"{line}\x1b[0m" if "\x1b" in line else line for line in text.split("\n"))
+    return text.encode("utf-8", "replace")
 
 
 def _label(speaker: Speaker) -> str:

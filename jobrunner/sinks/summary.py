@@ -7,9 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from jobrunner.events import RunFinished, RunStarted, Stamped, TaskFinished, TaskSkipped
+from jobrunner.sinks.terminal import escaped
 
 _SLOWEST = 3
 _MOST_FAILURES = 10
+_SPEAKS_FOR_ITSELF = ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError")
+"""Kinds of errors whose message needs no kind in front."""
 
 
 @dataclass(slots=True)
@@ -50,7 +53,7 @@ class Summary:
         lines = [*self._failure_lines(), *self._skip_lines()]
         if self.finished is not None:
             lines += self._closing_lines(job, self.finished)
-        return "\n".join(lines)
+        return escaped("\n".join(lines))
 
     def _failure_lines(self) -> list[str]:
         lines = []
@@ -73,7 +76,8 @@ class Summary:
         runs = sum(self.attempts.values())
         if runs:
             gain = end.task_time / end.duration if end.duration else 1.0
-            lines.append(f"  {runs} runs in {_time(end.duration)}; one after the other {_time(end.task_time)}: {gain:.1f} × faster")
+            times = f"{_time(end.duration)}; one after the other {_time(end.task_time)}"
+            lines.append(f"  {runs} runs in {times}: {gain:.1f} × faster")
             slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
             lines.append(f"  slowest: {slow}")
         if self.started is not None:
@@ -89,8 +93,9 @@ def name_of(event: TaskFinished) -> str:
 def _why_failed(event: TaskFinished) -> str:
     message = event.error["message"] if event.error else ""
     kind = event.error["type"] if event.error else ""
-    shown = message if kind in ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError") else f"{kind}: {message}"
+    shown = message if kind in _SPEAKS_FOR_ITSELF else f"{kind}: {message}"
     tries = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+    shown = shown.replace("\n", "\n    ")
     return f"{event.outcome.replace('_', ' ')}{tries}: {shown}" + (" — allowed by continue_on_error" if event.forgiven else "")
 
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from typing import BinaryIO
 
 _CODES = {"info": "32", "warning": "33", "error": "31", "bold": "1", "dim": "2"}
-_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_OR_COLOUR = re.compile(rf"\x1b\[[0-9;]*m|{_CONTROL.pattern}")
+
+
+def is_terminal(file: BinaryIO) -> bool:
+    """Whether people read it as it is written; not where it is closed."""
+    try:
+        return file.isatty()
+    except ValueError:
+        return False
 
 
 def colours(is_terminal: bool) -> Callable[[str, str], str]:
@@ -19,4 +29,9 @@ def colours(is_terminal: bool) -> Callable[[str, str], str]:
 
 def visible(text: str) -> str:
     """Colours pass; every other control character but tab and line end is shown as its escape instead of obeyed."""
-    return _CONTROL.sub(lambda match: match[0] if match[0].endswith("m") else f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL_OR_COLOUR.sub(lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
+
+
+def escaped(text: str) -> str:
+    """As `visible`, but colours are escaped too: for text of a task amid our own."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

@@ -1,0 +1,125 @@
+"""The JSON Schema of the job file: fresh, valid, described, and of one mind with the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from jobrunner import jobfile, reader, spec
+from jobrunner.errors import JobFileError
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "schemas" / "job.schema.json"
+
+EXAMPLE = """\
+# yaml-language-server: $schema=../schemas/job.schema.json
+name: nightly
+description: Audit and archive a source tree
+mode: thread_pool            # default mode of the tasks below
+workers: 8                   # a number, "auto" (usable CPUs) or "50%"
+params:
+  root: {type: path, default: /srv/data, description: tree to audit}
+pools:
+  cpu: {mode: process_pool, workers: auto, max_tasks_per_worker: 500}
+defaults: {retry: 2, timeout: 10m}
+tasks:
+  list_files:
+    target: nightly:list_files          # a function in nightly.py beside this file
+    kwargs: {root: "${{ params.root }}"}
+  checksum:
+    needs: [list_files]
+    foreach: ${{ tasks.list_files.result }}
+    target: nightly:sha256
+    args: ["${{ item }}"]
+  metrics:
+    needs: [list_files]
+    foreach: ${{ tasks.list_files.result }}
+    target: nightly:code_metrics
+    args: ["${{ item }}"]
+    pool: cpu
+  archive:
+    run: tar -czf ${{ run.dir }}/tree.tar.gz -C ${{ params.root }} .
+    timeout: 30m
+  report:
+    needs: [checksum, metrics, archive]
+    target: nightly:write_report
+    kwargs: {sums: "${{ tasks.checksum.results }}", metrics: "${{ tasks.metrics.results }}"}
+"""
+
+
+def validator() -> Any:
+    return jsonschema.Draft202012Validator(spec.json_schema())
+
+
+def test_the_schema_file_is_fresh() -> None:
+    """It is json.dumps(spec.json_schema(), indent=2, ensure_ascii=False) and a line end."""
+    assert SCHEMA.read_text(encoding="utf-8") == json.dumps(spec.json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def test_the_schema_is_a_json_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(spec.json_schema())
+
+
+def test_every_key_has_a_description() -> None:
+    schema = spec.json_schema()
+    models = {"Job": schema, **schema["$defs"]}
+    bare = [
+        f"{model}.{key}"
+        for model, rule in models.items()
+        for key, part in rule.get("properties", {}).items()
+        if not part.get("description")
+    ]
+    assert bare == []
+
+
+def test_the_documented_example_is_valid_for_the_schema_and_for_the_models() -> None:
+    value = reader.read(EXAMPLE.encode(), "nightly.yaml").value
+    validator().validate(value)
+    job = jobfile.parse(EXAMPLE.encode(), "nightly.yaml")
+    assert list(job.tasks) == ["list_files", "checksum", "metrics", "archive", "report"]
+    assert job.tasks["report"].retry == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("tasks: {a: {run: x}}", True),
+        ("tasks: {a: {argv: [x, 1, 1.5]}}", True),
+        ("tasks: {a: {run: x, env: {A: 1, B: null, C: x, D: true}}}", True),
+        ("tasks: {a: {run: x, foreach: {range: [1, 5]}}}", True),
+        ("tasks: {a: {run: x, foreach: [1, {b: c}]}}", True),
+        ("tasks: {a: {run: x, retry: {max: 1, delay: 5s}}}", True),
+        ("tasks: {a: {run: x, timeout: 1h30m}}", True),
+        ("params: {a: 1, b: {type: list, default: [1]}, c: null}\ntasks: {a: {run: x}}", True),
+        ("pools: {p: {executor: 'm:f', workers: 50%}}\ntasks: {a: {run: x, pool: p}}", True),
+        ("tasks: {}", False),
+        ("{}", False),
+        ("tasks: {a: {}}", False),
+        ("tasks: {a: {run: x, argv: [y]}}", False),
+        ("tasks: {a b: {run: x}}", False),
+        ("tasks: {a: {run: x, need: [b]}}", False),
+        ("tasks: {a: {run: x, needs: b}}", False),
+        ("tasks: {a: {run: x, retry: -1}}", False),
+        ("tasks: {a: {run: x, timeout: 0}}", False),
+        ("tasks: {a: {run: x, timeout: soon}}", False),
+        ("tasks: {a: {run: x, foreach: {rnge: 3}}}", False),
+        ("tasks: {a: {run: x, env: {'A B': x}}}", False),
+        ("tasks: {a: {run: x}}\nworkers: 0", False),
+        ("tasks: {a: {run: x}}\nmode: fast", False),
+        ("tasks: {a: {target: m.f}}", False),
+    ],
+)
+def test_schema_and_models_are_of_one_mind(text: str, fine: bool) -> None:
+    value = yaml.safe_load(text)
+    assert validator().is_valid(value) is fine
+    try:
+        jobfile.parse(text.encode(), "a.yaml")
+    except JobFileError:
+        assert not fine
+    else:
+        assert fine
