@@ -122,7 +122,7 @@ def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     _check_only(file.job, options.only)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    values = params.resolve(job, options.params, folder=file.path.parent, cwd=Path.cwd())
+    values = params.resolve(job, options.params, folder=file.path.parent, cwd=_current_folder())
     return Prepared(file=file, job=job, params=values, pools=_sized(job), only=tuple(options.only))
 
 
@@ -141,10 +141,13 @@ def run_prepared(
     binder = _binder(prepared, directory, now)
     used = data_references(job)
     plan = _plan(prepared, binder, directory, keeps=lambda name: keep_results or name in used)
-    stream.emit(_started(prepared, directory, plan))
-    tally = _execute(prepared, plan, binder, used, stream)
-    outcome, exit_code = _verdict(plan, tally)
-    stream.emit(_finished(plan, tally, outcome, exit_code))
+    with contextlib.closing(Loop()) as loop:
+        engine = _engine(prepared, plan, binder, used, stream, loop)
+        with signals.watched(loop, engine.interrupt):
+            stream.emit(_started(prepared, directory, plan))
+            tally = engine.run()
+            outcome, exit_code = _verdict(plan, tally)
+            stream.emit(_finished(plan, tally, outcome, exit_code))
     return RunResult(
         run_id=directory.id,
         run_dir=directory.path,
@@ -175,21 +178,19 @@ def _plan(prepared: Prepared, binder: Binder, directory: rundir.RunDir, keeps: C
     return Plan(prepared.job, pools=slots, expand=binder.items, only=prepared.only, keeps=keeps, seed=hash(directory.id))
 
 
-def _execute(prepared: Prepared, plan: Plan, binder: Binder, used: Mapping[str, Collection[str]], stream: Stream) -> Tally:
-    """Run the plan to its end. INT, TERM and HUP interrupt it, where this is the main thread."""
+def _engine(
+    prepared: Prepared, plan: Plan, binder: Binder, used: Mapping[str, Collection[str]], stream: Stream, loop: Loop
+) -> Engine:
     job, folder = prepared.job, str(prepared.file.path.parent)
-    with contextlib.closing(Loop()) as loop:
-        engine = Engine(
-            plan,
-            {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
-            bind=lambda plan, attempt: binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
-            rule_of=lambda name: _stop_rule(job.tasks[name].stop),
-            is_forgiven=lambda name: job.tasks[name].continue_on_error,
-            emit=stream.emit,
-            loop=loop,
-        )
-        with signals.watched(loop, engine.interrupt):
-            return engine.run()
+    return Engine(
+        plan,
+        {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
+        bind=lambda plan, attempt: binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
+        rule_of=lambda name: _stop_rule(job.tasks[name].stop),
+        is_forgiven=lambda name: job.tasks[name].continue_on_error,
+        emit=stream.emit,
+        loop=loop,
+    )
 
 
 def _started(prepared: Prepared, directory: rundir.RunDir, plan: Plan) -> RunStarted:
@@ -233,6 +234,13 @@ def _results(plan: Plan, job: Job) -> dict[str, TaskResult]:
 
 
 # --- what is refused, and what is decided, before a run -----------------------------------------------------------------------
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise UsageError(f"the current directory cannot be used ({error.strerror}): change to one that exists") from None
 
 
 def _check_pool(options: Options) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
@@ -351,4 +349,4 @@ class _Values(Mapping[str, object]):
 
 
 def _value_of(result: Result | None) -> Any:
-    return None if result is None or result.value is None else orjson.loads(result.value)
+    return None if result is None else result.json()

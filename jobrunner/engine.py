@@ -189,9 +189,11 @@ class Engine:
         return had_reports
 
     def _close(self) -> None:
-        for name, lane in self._lanes.items():
+        """Join every worker: all pools end at the same time, so that slow ones are not waited for one after the other."""
+        for lane in self._lanes.values():
             lane.calls.close()
             lane.commands.close()
+        for name, lane in self._lanes.items():
             while not (lane.calls.closed and lane.commands.closed):
                 self._loop.turn()
                 self._drain()
@@ -243,9 +245,7 @@ class Engine:
             return
         flight.tail = (flight.tail + said.data)[-_TAIL_BYTES:]
         attempt = flight.attempt
-        self._emit(
-            events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=said.data)
-        )
+        self._emit(events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=said.data))
 
     def _on_result(self, result: Result) -> None:
         flight = self._flights.pop(result.id, None)
@@ -271,9 +271,7 @@ class Engine:
         flight = self._abandoned.pop(result.id, None)
         if flight is not None:
             attempt = flight.attempt
-            self._emit(
-                events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome)
-            )
+            self._emit(events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome))
 
     def _on_leftover(self, report: work.Leftover) -> None:
         attempt = self._flights[report.id].attempt

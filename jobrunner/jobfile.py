@@ -9,7 +9,7 @@ import gc
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from jobrunner import checks, mistakes, params, reader, references, spec
+from jobrunner.document import MOST_PROBLEMS, Document, Finding
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.reader import Document, Finding
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest job file that is read."""
@@ -121,17 +122,24 @@ def _unreadable(file: str, message: str) -> JobFileError:
 
 
 def _checked(document: Document) -> tuple[spec.Job | None, Iterable[Finding]]:
-    """The job and what is wrong with it. Where the models refuse parts, the rest is checked without them."""
+    """The job and what is wrong with it. Where the models refuse a few parts, the rest is checked without them."""
     if not isinstance(document.value, dict):
         return None, [_not_a_job(document.value)]
     value = _env_as_written(document, document.value)
     try:
         job = spec.Job.model_validate(value)
     except ValidationError as error:
-        rest, hurt = _salvaged(value, error)
-        others = _cross_checked(rest, document) if rest else ()
-        return None, chain(mistakes.find(error, document), (one for one in others if not hurt.intersection(one.path[1:2])))
+        details = error.errors(include_url=False, include_input=False)
+        found = mistakes.find(details, document)
+        return None, chain(found, _found_beside(details, value, document)) if len(details) <= MOST_PROBLEMS else found
     return _merged(job), _cross_checked(job, document)
+
+
+def _found_beside(details: Sequence[ErrorDetails], value: dict[str, Any], document: Document) -> Iterator[Finding]:
+    """What the checks find in the tasks that the models did not hurt."""
+    rest, hurt = _salvaged(value, details)
+    others = _cross_checked(rest, document) if rest else ()
+    return (finding for finding in others if not hurt.intersection(finding.path[1:2]))
 
 
 def _not_a_job(value: object) -> Finding:
@@ -148,11 +156,11 @@ def _cross_checked(job: spec.Job, document: Document) -> Iterator[Finding]:
 
 def _placed(findings: Iterable[Finding], document: Document) -> tuple[Problem, ...]:
     """Findings and the reader's problems in file order, each once."""
-    limited = list(islice(findings, reader.MOST_PROBLEMS + 1))
-    placed = (document.problem(_at_home(finding, document)) for finding in limited[: reader.MOST_PROBLEMS])
+    limited = list(islice(findings, MOST_PROBLEMS + 1))
+    placed = (document.problem(_at_home(finding, document)) for finding in limited[:MOST_PROBLEMS])
     unique = {(problem.line, problem.column, problem.message): problem for problem in (*document.problems, *placed)}
     ordered = sorted(unique.values(), key=lambda problem: (problem.line, problem.column))
-    if len(limited) > reader.MOST_PROBLEMS:
+    if len(limited) > MOST_PROBLEMS:
         ordered.append(
             Problem(file=document.file, line=ordered[-1].line, column=1, message="there are more problems; mend these first")
         )
@@ -228,7 +236,7 @@ def _with_env(task: Any, document: Document) -> Any:
 # --- what is left of a bad job -----------------------------------------------------------------------------------------------
 
 
-def _salvaged(value: dict[str, Any], error: ValidationError) -> tuple[spec.Job | None, set[str]]:
+def _salvaged(value: dict[str, Any], details: Sequence[ErrorDetails]) -> tuple[spec.Job | None, set[str]]:
     """The job without what the models refuse, and the names of the tasks that lost something; None if too little is left.
 
     Twice, as a task whose only action was refused is refused for having none.
@@ -236,7 +244,7 @@ def _salvaged(value: dict[str, Any], error: ValidationError) -> tuple[spec.Job |
     rest = {key: _copied(part) if key in _TABLES else part for key, part in value.items()}
     hurt: set[str] = set()
     for _ in range(2):
-        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        for detail in details:
             place = mistakes.path_of(detail)
             if place[0] not in spec.Job.model_fields or place == ("tasks",):
                 return None, hurt
@@ -245,8 +253,8 @@ def _salvaged(value: dict[str, Any], error: ValidationError) -> tuple[spec.Job |
             _cut(rest, place)
         try:
             return _merged(spec.Job.model_validate(rest)), hurt
-        except ValidationError as another:
-            error = another
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
     return None, hurt
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from jobrunner import spec
+from jobrunner.document import Document, Finding, Path, shortened
 from jobrunner.hints import did_you_mean
-from jobrunner.reader import Document, Finding, Path, shortened
 
-Advice: TypeAlias = Callable[[object], str]
+Advice: TypeAlias = Callable[[object], tuple[str, str] | None]
+"""From the value that was written: our key, and how it is written with that value."""
 
 
-def find(error: ValidationError, document: Document) -> Iterator[Finding]:
+def find(details: Sequence[ErrorDetails], document: Document) -> Iterator[Finding]:
     """Each of pydantic's errors as one finding."""
-    details = error.errors(include_url=False, include_input=False)
     renamed = {path_of(detail)[:-1] for detail in details if detail["type"] == "extra_forbidden"}
     for detail in details:
         if detail["type"] == "missing" and path_of(detail)[:-1] in renamed and _is_renamed(detail, details):
@@ -40,7 +40,7 @@ def _is_union_member(place: Path, at: int) -> bool:
     return after and isinstance(step, str) and step.startswith("<")
 
 
-def _is_renamed(missing: ErrorDetails, details: list[ErrorDetails]) -> bool:
+def _is_renamed(missing: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
     *level, key = path_of(missing)
     strangers = [
         path_of(detail)[-1] for detail in details if detail["type"] == "extra_forbidden" and path_of(detail)[:-1] == tuple(level)
@@ -195,7 +195,7 @@ def _advice(model: type[BaseModel], key: str, value: object) -> str:
     return f"Write {ours!r}." if text.endswith(":") else f"Write {text}."
 
 
-def _with_unit(ours: str, unit: str) -> Callable[[object], tuple[str, str] | None]:
+def _with_unit(ours: str, unit: str) -> Advice:
     def spell(value: object) -> tuple[str, str] | None:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return (ours, f"{ours}: {value}{unit}") if is_number else (ours, f"{ours}: 5{unit}")
@@ -215,7 +215,7 @@ def _as_retry(value: object) -> tuple[str, str] | None:
     return ("retry", f"retry: {value}") if isinstance(value, int) and not isinstance(value, bool) else ("retry", "retry:")
 
 
-_SPELLED: Final[dict[str, Callable[[object], tuple[str, str] | None]]] = {
+_SPELLED: Final[dict[str, Advice]] = {
     **dict.fromkeys(("timeout_minutes", "timeout_min", "timeout_mins"), _with_unit("timeout", "m")),
     **dict.fromkeys(("timeout_seconds", "timeout_secs", "timeout_sec", "timeout_s"), _with_unit("timeout", "s")),
     **dict.fromkeys(("timeout_hours",), _with_unit("timeout", "h")),

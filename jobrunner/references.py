@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from jobrunner import spec
+from jobrunner.document import Finding, Path
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import ROOTS, Reference, Template, parse
 from jobrunner.hints import did_you_mean
-from jobrunner.reader import Finding, Path
 
 Tasks: TypeAlias = Mapping[str, spec.Task]
 
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
-TASK_KEYS: Final = ("result", "results", "outputs", "stdout", "exit_code", "outcome")
-_OF_COMMANDS: Final = frozenset({"outputs", "stdout", "exit_code"})
+_OF_COMMANDS: Final = ("stdout", "outputs", "exit_code")
+_OTHERS_HAVE: Final = frozenset({"result", "results", *_OF_COMMANDS})
 _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
 
 BATCH = 1024
 """Tasks whose dependents are looked for in one pass over the graph."""
+
+MOST_EXPRESSIONS = 1000
+"""Expressions in one text: each takes 20 µs to read."""
 
 _WIDEST = 2**63
 
@@ -122,6 +125,10 @@ def _leaf(value: object, place: _Place, job: spec.Job, uses: list[_Use]) -> Iter
 
 
 def _text(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+    if (count := text.count("${{")) > MOST_EXPRESSIONS:
+        message = f"a text holds at most {MOST_EXPRESSIONS:,} expressions; this one has {count:,}"
+        yield Finding(path=place.path, message=message, hint="Make the text in a task, and write its result here.")
+        return
     try:
         template = parse(text)
         if template is None:
@@ -131,9 +138,10 @@ def _text(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator
     except ExpressionError as error:
         yield Finding(path=place.path, message=error.message, hint=error.hint, offset=error.offset, length=error.length)
         return
+    judge = _Judge(job=job, place=place, uses=uses)
     for reference in template.references:
-        if (wrong := _Judge(job=job, place=place, uses=uses).about(reference)) is not None:
-            message, hint = wrong
+        if (wrong := judge.about(reference)) is not None:
+            message, hint = wrong[0], reference.hint or wrong[1]
             yield Finding(path=place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
 
 
@@ -161,14 +169,14 @@ class _Judge:
                 return self._item(reference)
         if reference.root in ROOTS:
             return None
-        hint = reference.hint or did_you_mean(reference.root, sorted(ROOTS))
-        return f"the name {reference.root!r} is not known here", hint or f"Names are {', '.join(sorted(ROOTS))}."
+        hint = did_you_mean(reference.root, sorted(ROOTS)) or f"Names are {', '.join(sorted(ROOTS))}."
+        return f"the name {reference.root!r} is not known here", hint
 
     def _param(self, reference: Reference) -> Wrong:
         if not reference.path or (name := str(reference.path[0])) in self.job.params:
             return None
         known = list(self.job.params)
-        hint = reference.hint or did_you_mean(name, known) or ("" if known else f"Declare it: params: {{{name}: …}}.")
+        hint = did_you_mean(name, known) or ("" if known else f"Declare it: params: {{{name}: …}}.")
         return f"the job has no parameter {name!r}", hint
 
     def _item(self, reference: Reference) -> Wrong:
@@ -185,7 +193,7 @@ class _Judge:
             return "after tasks comes the name of a task", "Write tasks.NAME.result."
         name, keys = reference.path[0], reference.path[1:]
         if name not in self.job.tasks:
-            return f"no task is called {name!r}", reference.hint or did_you_mean(name, self.job.tasks.keys())
+            return f"no task is called {name!r}", did_you_mean(name, self.job.tasks.keys())
         if name == self.place.task:
             return "a task cannot refer to itself", ""
         if name not in self.job.tasks[self.place.task].needs:
@@ -202,26 +210,48 @@ class _Judge:
 
 
 def _key_of(root: str, keys: Sequence[str | int], known: Sequence[str]) -> Wrong:
+    there = f"here {'is' if len(known) == 1 else 'are'} {', '.join(known)}."
     if not keys:
-        return f"{root} alone is no value", f"Write {root}.{known[0]}; there are {', '.join(known)}."
+        return f"{root} alone is no value", f"Write {root}.{known[0]}; t{there}"
     if keys[0] in known:
         return None
-    return f"{root} has no {str(keys[0])!r}", did_you_mean(str(keys[0]), known) or f"There are {', '.join(known)}."
+    return f"{root} has no {str(keys[0])!r}", did_you_mean(str(keys[0]), known) or f"T{there}"
 
 
 def _result_key(name: str, task: spec.Task, keys: Sequence[str | int]) -> Wrong:
     """What `tasks.name.KEY` has to be for that kind of task."""
-    if (wrong := _key_of(f"tasks.{name}", keys, TASK_KEYS)) is not None:
-        return wrong
-    key = str(keys[0])
-    own = "results" if task.foreach is not None else "result"
-    if task.target is not None and key in _OF_COMMANDS:
-        return f"{name!r} is a target: it has no {key}", f"Write tasks.{name}.{own}."
-    if key == "result" and task.foreach is not None:
-        return f"{name!r} has foreach: it has a list of results", f"Write tasks.{name}.results."
-    if key == "results" and task.foreach is None:
-        return f"{name!r} has no foreach: it has one result", f"Write tasks.{name}.result."
-    return None
+    key = str(keys[0]) if keys else ""
+    if key in _OTHERS_HAVE:
+        wrong = _of_target(name, task, key) if task.target is not None else _of_command(name, task, key)
+        if wrong is not None:
+            return wrong
+    return _key_of(f"tasks.{name}", keys, (*_own_keys(task), "outcome"))
+
+
+def _own_keys(task: spec.Task) -> tuple[str, ...]:
+    if task.target is not None:
+        return ("result",) if task.foreach is None else ("results",)
+    return _OF_COMMANDS if task.foreach is None else ()
+
+
+def _of_target(name: str, task: spec.Task, key: str) -> Wrong:
+    (own,) = _own_keys(task)
+    if key == own:
+        return None
+    hint = f"Write tasks.{name}.{own}."
+    if key in _OF_COMMANDS:
+        return f"{name!r} is a target: it has no {key}", hint
+    return f"{name!r} {'has no foreach: it has one result' if own == 'result' else 'has foreach: it has a list of results'}", hint
+
+
+def _of_command(name: str, task: spec.Task, key: str) -> Wrong:
+    if key in _own_keys(task):
+        return None
+    if task.foreach is None:
+        hint = f"Write tasks.{name}.stdout, tasks.{name}.outputs.KEY or tasks.{name}.exit_code."
+        return f"{name!r} is a command: it has no {key}", hint
+    hint = "Let the command write files, or write it as a target: that has results."
+    return f"{name!r} is a command with foreach: it has no {key}{' of its own, each item has' * (key in _OF_COMMANDS)}", hint
 
 
 # --- foreach -----------------------------------------------------------------------------------------------------------------
@@ -245,11 +275,11 @@ def _foreach(name: str, task: spec.Task, job: spec.Job, uses: list[_Use]) -> Ite
 
 def _listing(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
     """A text of foreach: exactly one expression, and one that can be a list."""
-    yield from _text(text, place, job, uses)
-    try:
-        template = parse(text)
-    except ExpressionError:
-        return  # said already
+    wrong = list(_text(text, place, job, uses))
+    yield from wrong
+    if wrong:
+        return
+    template = parse(text)
     if template is None or not template.is_single:
         message = "foreach is a list, or one expression that gives a list; this is text"
         yield Finding(path=place.path, message=message, hint="" if template else "Write foreach: [a, b].")

@@ -23,10 +23,12 @@ DEFAULT_GRACE = 10.0
 """Seconds between the stop signal and SIGKILL, where a task does not say."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|[smhdw]))+", re.ASCII)
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
-_ISO_DURATION = re.compile(
-    r"P(?=.)(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?=.)(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?", re.ASCII
+# Patterns are texts: `re` compiles them at their first use, which a job without durations does not pay for.
+_DURATION = r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:ms|[smhdw]))+"
+_DURATION_PART = r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])"
+_ISO_DURATION = (
+    r"P(?=.)(?:([0-9]{1,9})W)?(?:([0-9]{1,9})D)?"
+    r"(?:T(?=.)(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
 )
 _ISO_SECONDS = (604_800.0, 86_400.0, 3600.0, 60.0, 1.0)
 
@@ -47,9 +49,9 @@ def _seconds_of(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     text = value.strip()
-    if _DURATION.fullmatch(text):
-        return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
-    if match := _ISO_DURATION.fullmatch(text):
+    if re.fullmatch(_DURATION, text):
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(_DURATION_PART, text))
+    if match := re.fullmatch(_ISO_DURATION, text):
         return sum(float(part) * scale for part, scale in zip(match.groups(), _ISO_SECONDS, strict=True) if part)
     return float(text) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text, re.ASCII) else None
 
@@ -121,7 +123,8 @@ Env: TypeAlias = dict[EnvName, EnvText]
 class Model(BaseModel):
     """What all models of the job file share: an unknown key is an error, types are taken strictly, a model never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when first asked: Job then builds the others within itself, once and not each again, a third of the import's cost.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Param(Model):
@@ -259,7 +262,7 @@ class Defaults(Model):
     env: Env = Field(default_factory=dict, description="Environment variables; values are taken as written.")
     cwd: str | None = Field(None, description="Working directory, relative to the job file's folder (which is the default).")
     timeout: Timeout | None = Field(None, description="Longest time of one attempt.")
-    stop: Stop = Field(Stop(), description="How an attempt is stopped.")
+    stop: Stop = Field(Stop.model_construct(), description="How an attempt is stopped.")
     retry: RetryRule = Field(0, description="Re-runs after a failure: a number, or how and when.")
     continue_on_error: bool = Field(False, description="A failure is shown, but dependents run and the run stays green.")
     max_parallel: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(
@@ -320,7 +323,9 @@ class Job(Model):
         {}, description="Parameters: a value, or {type, default, required, choices, description}. Set with --set name=value."
     )
     env: Env = Field(default_factory=dict, description="Environment variables of every task; values are taken as written.")
-    defaults: Defaults = Field(Defaults(), description="Task keys that hold for every task that does not say otherwise.")
+    defaults: Defaults = Field(
+        Defaults.model_construct(), description="Task keys that hold for every task that does not say otherwise."
+    )
     tasks: Annotated[dict[Name, Task], Field(min_length=1)] = Field(description="The tasks, by name.")
     timeout: Timeout | None = Field(None, description="Longest time of the whole run.")
     fail_fast: bool = Field(False, description="After a failure nothing new starts, and what runs is stopped.")

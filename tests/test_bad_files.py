@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jobrunner import jobfile, reader, spec
+from jobrunner import document, jobfile, spec
 from jobrunner.errors import JobFileError, Problem
 
 VALID = """\
@@ -53,7 +53,7 @@ def problems(source: bytes) -> tuple[Problem, ...]:
         assert 1 <= problem.column <= len(lines[problem.line - 1]) + 1
         assert all(line.isprintable() for line in str(problem).split("\n"))
     places = [(problem.line, problem.column) for problem in found]
-    assert places == sorted(places) or len(found) > reader.MOST_PROBLEMS
+    assert places == sorted(places) or len(found) > document.MOST_PROBLEMS
     return found
 
 
@@ -143,7 +143,7 @@ def test_ten_thousand_tasks_in_a_chain_are_fine() -> None:
 def test_every_row_of_a_large_file_may_be_wrong() -> None:
     """The work is bounded by what is reported, though every task needs one that is not there."""
     rows = "".join(f"  t{n}: {{run: x, needs: [u{n}]}}\n" for n in range(10_000))
-    assert len(problems(f"tasks:\n{rows}".encode())) == reader.MOST_PROBLEMS + 1
+    assert len(problems(f"tasks:\n{rows}".encode())) == document.MOST_PROBLEMS + 1
 
 
 def test_nothing_of_the_user_is_imported_or_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,14 +68,19 @@ def end(plan: Plan, attempt: Attempt, outcome: Outcome = SUCCEEDED, now: float =
     return plan.apply(attempt, result(attempt, outcome), now)
 
 
+def is_done(plan: Plan) -> bool:
+    """As `plan.done`, which a type checker believes to stay as it was when it was last looked at."""
+    return plan.done
+
+
 def run_all(plan: Plan, outcome_of: Callable[[Attempt], Outcome] = lambda attempt: SUCCEEDED) -> list[str]:
     """Run to the end, one attempt after the other; time goes to the next thing that is due when nothing runs."""
     now, ran = 0.0, []
-    while not plan.done:
+    while not is_done(plan):
         attempts = take(plan, now)
         plan.take_stops(now)
         if not attempts:
-            if plan.done:
+            if is_done(plan):
                 break
             wake = plan.next_wake()
             assert wake is not None, "nothing runs, nothing is due, and the plan is not done"
@@ -119,7 +124,11 @@ def test_no_more_is_taken_than_there_are_free_workers() -> None:
 
 
 def test_pools_have_workers_of_their_own() -> None:
-    tasks = {"a": {"foreach": {"range": 3}}, "b": {"pool": "cpu", "foreach": {"range": 3}}, "c": {"mode": "process"}}
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"foreach": {"range": 3}},
+        "b": {"pool": "cpu", "foreach": {"range": 3}},
+        "c": {"mode": "process"},
+    }
     plan = plan_of(tasks, workers={"default": 1, "cpu": 2, "c": 4}, pools={"cpu": {"workers": 2}})
     assert sorted(names(take(plan))) == ["a[0]", "b[0]", "b[1]", "c"]
 
@@ -146,7 +155,7 @@ def test_max_parallel_bounds_the_instances_of_one_task_and_nobody_else() -> None
 
 
 def test_an_empty_fan_out_in_one_pool_makes_its_dependent_in_another_ready_at_once() -> None:
-    tasks = {"c": {"needs": ["b"]}, "b": {"pool": "other", "foreach": []}}
+    tasks: dict[str, dict[str, Any]] = {"c": {"needs": ["b"]}, "b": {"pool": "other", "foreach": []}}
     plan = plan_of(tasks, workers={"default": 1, "other": 1}, pools={"other": {"workers": 1}})
     assert names(take(plan)) == ["c"]
     assert plan.take_skipped() == [Skipped(task="b", reason=Skip.EMPTY)]
@@ -269,7 +278,8 @@ def test_items_are_asked_for_when_the_needs_have_ended_and_only_once() -> None:
         asked.append((name, plan.outcome("a")))
         return Items(["x", "y"])
 
-    plan = plan_of({"a": {}, "b": {"needs": ["a"], "foreach": "${{ tasks.a.result }}"}}, expand=expand)
+    tasks: dict[str, dict[str, Any]] = {"a": {}, "b": {"needs": ["a"], "foreach": "${{ tasks.a.result }}"}}
+    plan = plan_of(tasks, expand=expand)
     assert run_all(plan) == ["a", "b[x]", "b[y]"]
     assert asked == [("b", SUCCEEDED)]
 
@@ -332,7 +342,7 @@ def test_jitter_moves_a_wait_to_both_sides_and_never_over_max_delay() -> None:
     seen = [waits(retry, seed)[0] for seed in range(200)]
     assert min(seen) < 9
     assert 10 < max(seen) <= 10.5
-    assert all(8 <= each for each in seen)
+    assert all(each >= 8 for each in seen)
 
 
 def test_the_same_seed_gives_the_same_waits() -> None:
@@ -487,10 +497,10 @@ def test_cancelled_in_flight_attempts_are_stopped_once_and_the_rest_dropped() ->
     plan.cancel()
     plan.cancel()
     assert plan.take_stops(0) == [first, second]
-    assert not plan.done
+    assert not is_done(plan)
     assert end(plan, first, FAILED).outcome is CANCELLED
     assert end(plan, second, SUCCEEDED).outcome is CANCELLED
-    assert plan.done
+    assert is_done(plan)
     assert plan.states == {"a": CANCELLED, "b": SKIPPED}
 
 
@@ -731,13 +741,13 @@ def obvious_outcomes(scenario: Scenario) -> dict[str, Outcome]:
     return found
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(scenario=scenarios())
 def test_whatever_happens_every_task_ends_once_and_every_bound_is_kept(scenario: Scenario) -> None:
     Drive(scenario).run()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(scenario=scenarios(calm=True))
 def test_outcomes_are_those_of_an_obvious_model_whatever_the_order_of_answers(scenario: Scenario) -> None:
     drive = Drive(scenario)

@@ -20,9 +20,10 @@ import jobrunner
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 DECLARED = {
-    "requirements.lock": PROJECT["dependencies"],
+    "requirements.lock": PROJECT["dependencies"] + PYPROJECT["dependency-groups"]["build"],
     "requirements-dev.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"],
 }
 HASHED = re.compile(r"(?P<requirement>[^\\\n]+?)(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
@@ -71,13 +72,23 @@ def test_both_locks_agree() -> None:
     assert {name: str(pin) for name, pin in run.items()} == {name: str(dev.get(name)) for name in run}
 
 
-@pytest.mark.parametrize(("mark", "lock", "command"), [("run", LOCKS[0], "jobrunner"), ("test", LOCKS[1], "pytest")])
-def test_the_readme_has_one_line_that_sets_up_from_the_lock_and_starts(mark: str, lock: str, command: str) -> None:
-    line = readme_command(mark)
-    assert "\n" not in line
-    assert "python3 -m venv .venv" in line
-    assert f"--require-hashes -r {lock}" in line
-    assert f".venv/bin/python -m {command}" in line
+@pytest.mark.parametrize(
+    ("mark", "lock", "command"), [("run", LOCKS[0], "jobrunner jobs/nightly.yaml"), ("test", LOCKS[1], "python -m pytest")]
+)
+def test_the_readme_has_one_line_that_installs_from_the_lock_and_starts(mark: str, lock: str, command: str) -> None:
+    assert readme_command(mark).split(" && ") == [
+        "python3 -m venv .venv",
+        f".venv/bin/pip install -q --require-hashes -r {lock}",
+        ".venv/bin/pip install -q --no-deps --no-build-isolation -e .",
+        f".venv/bin/{command}",
+    ]
+
+
+def test_both_locks_hold_what_builds_the_project() -> None:
+    """`pip install --no-build-isolation` fetches nothing, so what the build needs is locked too."""
+    for requirement in PYPROJECT["build-system"]["requires"]:
+        assert requirement in PYPROJECT["dependency-groups"]["build"]
+        assert all(canonicalize_name(Requirement(requirement).name) in locked(name) for name in LOCKS)
 
 
 @pytest.fixture(scope="module")

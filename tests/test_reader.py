@@ -7,9 +7,9 @@ import math
 import pytest
 import yaml
 
-from jobrunner import reader
+from jobrunner import builder, reader
+from jobrunner.document import LONGEST_LINE, MOST_PROBLEMS, Document, Finding, Path, dotted
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.reader import Document, Finding, Path
 
 
 def read(text: str | bytes) -> Document:
@@ -234,16 +234,16 @@ BOMBS = {
 def test_bombs_are_refused_before_they_expand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: what aliases and merges stood for when the file was given up."""
     counted: list[int] = []
-    count = reader._Builder._count
+    count = builder.Builder._count
 
-    def counting(self: reader._Builder, weight: int, mark: yaml.Mark) -> None:
+    def counting(self: builder.Builder, weight: int, mark: yaml.Mark) -> None:
         counted.append(weight)
         count(self, weight, mark)
 
-    monkeypatch.setattr(reader._Builder, "_count", counting)
+    monkeypatch.setattr(builder.Builder, "_count", counting)
     (problem,) = problems(BOMBS[name])
     assert "aliases and merge keys expand to more than" in problem.message
-    assert sum(counted[:-1]) <= reader.FREE_COPIES + len(BOMBS[name])
+    assert sum(counted[:-1]) <= builder.FREE_COPIES + len(BOMBS[name])
 
 
 def test_a_task_template_merged_into_very_many_tasks_is_no_bomb() -> None:
@@ -253,7 +253,7 @@ def test_a_task_template_merged_into_very_many_tasks_is_no_bomb() -> None:
 
 def test_problems_of_one_file_have_an_end() -> None:
     found = problems("a: 1\n" * 10_000)
-    assert len(found) == reader.MOST_PROBLEMS + 1
+    assert len(found) == MOST_PROBLEMS + 1
     assert "the rest of the file is not read" in found[-1].message
 
 
@@ -363,7 +363,7 @@ def test_a_long_line_is_shown_up_to_a_limit_and_the_caret_stays_in_it() -> None:
     document = read("a: [" + "x, " * 200 + "last]")
     early = document.problem(Finding(path=("a", 0), message="m"))
     late = document.problem(Finding(path=("a", 200), message="m"))
-    assert len(early.source) == reader.LONGEST_LINE
+    assert len(early.source) == LONGEST_LINE
     assert (late.column, late.source) == (605, "")
 
 
@@ -377,4 +377,4 @@ def test_a_long_line_is_shown_up_to_a_limit_and_the_caret_stays_in_it() -> None:
     ],
 )
 def test_a_path_is_shown_as_people_read_it(path: Path, text: str) -> None:
-    assert reader.dotted(path) == text
+    assert dotted(path) == text

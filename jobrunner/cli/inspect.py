@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from jobrunner.cli.options import options, run_options
+from jobrunner.errors import JobFileError, Problem
 
 
 @click.command(short_help="Check job files, run nothing.")
@@ -23,23 +25,25 @@ def validate(files: tuple[str, ...], as_json: bool) -> int:
     jobrunner validate jobs/*.yaml
     jobrunner validate --json job.yaml | jq -r '.[] | "\\(.line): \\(.message)"'
     """
-    from jobrunner.errors import JobFileError, Problem
+    problems = list(_problems(files))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(problem) for problem in problems], indent=2))
+        return 2 if problems else 0
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if not problems:
+        click.echo(f"{', '.join(files)}: valid")
+    return 2 if problems else 0
+
+
+def _problems(files: tuple[str, ...]) -> Iterator[Problem]:
     from jobrunner.jobfile import read
 
-    problems: list[Problem] = []
     for file in files:
         try:
             read(file)
         except JobFileError as error:
-            problems += error.problems
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(problem) for problem in problems], indent=2))
-    else:
-        for problem in problems:
-            click.echo(str(problem), err=True)
-        if not problems:
-            click.echo(f"{', '.join(files)}: valid")
-    return 2 if problems else 0
+            yield from error.problems
 
 
 @click.command(short_help="Show what would run, run nothing.")

@@ -45,11 +45,14 @@ from jobrunner.work import (
 _CLOSING_GRACE = 5.0
 """Seconds that a host without work may take to end, for instance because a task left a thread running."""
 _MOST_STILLBORN = 3
-"""So many hosts in a row may end before they begin a call; then the call fails instead of being tried for ever."""
+"""So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
+tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
 _RECEIVE = 1 << 18
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
 _PING = b"\n"
+_LEAST_PATIENCE = 1.0
+"""Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +188,11 @@ class HostPool:
     def gone(self, each: _Host, lost: list[int], exit: Exit) -> None:
         """A host was reaped; the calls in `lost` were handed to it, but never began."""
         self._hosts.discard(each)
-        if lost and not each.stopping:
+        if lost and not each.has_begun and not each.stopping:
             self._stillborn += 1
         for call_id in lost:
             del self._holders[call_id]
-            if self._stillborn < _MOST_STILLBORN:
+            if self._stillborn < _MOST_STILLBORN + self.settings.workers:
                 self.report(Returned(id=call_id))
             else:
                 message = f"its worker ended before it began ({exit}), {self._stillborn} times in a row"
@@ -208,6 +211,8 @@ class _Host:
         self.calls: dict[int, bool] = {}
         """Calls in flight, and whether they began."""
         self.tasks = 0
+        self.has_begun = False
+        """It took up a call: it is able to work."""
         self.retired = False
         """It gets no new calls."""
         self.stopping = False
@@ -223,7 +228,8 @@ class _Host:
         self._unsent = bytearray(greeting)
         self._unsent_watch: Watch | None = None
         self._timer: Timer | None = None
-        self._answer_timer: Timer | None = None
+        self._ping_timer: Timer | None = None
+        self._patience = 0.0
         self._cause = ""
         self._watches = [
             pool.loop.watch(self._child.pidfd, self._on_exit),
@@ -248,16 +254,22 @@ class _Host:
         self.retired = True
         self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True))
         self._finish_if_empty()
-        if self._answer_timer is None:
-            self._ping(rule.grace)
+        if self._ping_timer is None:
+            self._patience = max(rule.grace, _LEAST_PATIENCE)
+            self._ping()
 
-    def _ping(self, grace: float) -> None:
-        def kill() -> None:
-            self._cause = f"its host did not answer for {grace:g} s: some thread holds the interpreter"
-            self.kill()
-
+    def _ping(self) -> None:
+        """Ask whether it still works for its other calls: an abandoned thread may hold the interpreter, now or later."""
         self._send(_PING)
-        self._answer_timer = self._pool.loop.call_at(self._pool.loop.clock() + grace, kill)
+        self._ping_timer = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
+
+    def _on_alive(self) -> None:
+        self._forget_ping()
+        self._ping_timer = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._ping)
+
+    def _kill_as_deaf(self) -> None:
+        self._cause = f"its process did not answer for {self._patience:g} s: a thread holds the interpreter, or it was stopped"
+        self.kill()
 
     def end(self, rule: StopRule) -> None:
         """End this host: the rule's signal to its group, after the grace SIGKILL."""
@@ -369,14 +381,14 @@ class _Host:
             case "joined":
                 self._on_joined(*frame[1:])
             case "alive":
-                self._forget_ping()
+                self._on_alive()
             case other:
                 raise ValueError(other)
 
     def _on_began(self, call_id: int, worker: str, pid: int, thread: int | None) -> None:
         if call_id not in self.calls:
             raise KeyError(call_id)
-        self.calls[call_id] = True
+        self.calls[call_id] = self.has_begun = True
         self._pool.began()
         if self._pool.has_threads and worker not in self._threads:
             self._threads[worker] = thread
@@ -446,8 +458,8 @@ class _Host:
         os.close(self._child.output)
 
     def _forget_ping(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
 
     def _workers(self) -> Iterator[tuple[str, int | None]]:
         if self._pool.has_threads:

@@ -63,10 +63,8 @@ def terminal_sink(file: BinaryIO) -> Sink:
 
 def _for_terminal(data: bytes) -> bytes:
     """Lines that may keep their colours, none of which runs on into the next line."""
-    text = visible(data.decode("utf-8", "replace").replace("\r\n", "\n"))
-    if "\x1b" in text:
-        text = "\n".join(f"{line}\x1b[0m" if "\x1b" in line else line for line in text.split("\n"))
-    return text.encode("utf-8", "replace")
+    lines = (visible(line.removesuffix("\r")) for line in data.decode("utf-8", "replace").split("\n"))
+    return "\n".join(f"{line}\x1b[0m" if "\x1b" in line else line for line in lines).encode("utf-8", "replace")
 
 
 def _label(speaker: Speaker) -> str:

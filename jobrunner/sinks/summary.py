@@ -11,6 +11,7 @@ from jobrunner.sinks.terminal import escaped
 
 _SLOWEST = 3
 _MOST_FAILURES = 10
+_LEAST_GAIN = 1.05
 _SPEAKS_FOR_ITSELF = ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError")
 """Kinds of errors whose message needs no kind in front."""
 
@@ -75,14 +76,18 @@ class Summary:
         lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome}. Tasks: {tasks or 'none'}"]
         runs = sum(self.attempts.values())
         if runs:
-            gain = end.task_time / end.duration if end.duration else 1.0
-            times = f"{_time(end.duration)}; one after the other {_time(end.task_time)}"
-            lines.append(f"  {runs} runs in {times}: {gain:.1f} × faster")
+            lines.append(f"  {runs} {'run' if runs == 1 else 'runs'} in {_time(end.duration)}{_gain(end)}")
             slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
             lines.append(f"  slowest: {slow}")
         if self.started is not None:
             lines.append(f"  output:  {self.started.run_dir}/output")
         return lines
+
+
+def _gain(end: RunFinished) -> str:
+    """What parallelism bought; nothing is said where it bought nothing."""
+    gain = end.task_time / end.duration if end.duration else 1.0
+    return f"; one after the other {_time(end.task_time)}: {gain:.1f} × faster" if gain >= _LEAST_GAIN else ""
 
 
 def name_of(event: TaskFinished) -> str:

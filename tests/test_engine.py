@@ -1,0 +1,612 @@
+"""The engine with fakes at every edge: a loop whose clock jumps, executors that answer from a script, no process."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobrunner import events
+from jobrunner.engine import Engine, Lane, Tally
+from jobrunner.errors import ExpressionError, JobrunnerError
+from jobrunner.events import Event
+from jobrunner.items import Items
+from jobrunner.loop import Loop
+from jobrunner.plan import Attempt, Plan
+from jobrunner.spec import Job, Range
+from jobrunner.work import (
+    Began,
+    Call,
+    Command,
+    Error,
+    Leftover,
+    Outcome,
+    Report,
+    Result,
+    Returned,
+    Said,
+    StopRule,
+    WorkerDied,
+    WorkerJoined,
+    WorkerStarted,
+)
+
+Kind = TypeVar("Kind")
+Script: TypeAlias = "dict[tuple[str, int | None, int], Act]"
+"""By task, index of the item (None without items) and number of the attempt."""
+
+
+class FakeLoop(Loop):
+    """Time jumps to the next thing that is due; nothing is ever waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: self.now)
+        self.now = 0.0
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._count = itertools.count()
+
+    def after(self, delay: float, action: Callable[[], object]) -> None:
+        self._due.append((self.now + delay, next(self._count), action))
+
+    def turn(self, until: float | None = None) -> None:
+        moments = [when for when, _, _ in self._due] + ([] if until is None else [until])
+        assert moments, "the engine waits for what never happens"
+        self.now = max(self.now, min(moments))
+        due = sorted(each for each in self._due if each[0] <= self.now)
+        self._due = [each for each in self._due if each[0] > self.now]
+        for _, _, action in due:
+            action()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What a fake executor does with one attempt, in seconds after its start."""
+
+    begins: float | None = 0.0
+    """None: it never gets as far as a worker."""
+    lasts: float | None = 1.0
+    """None: only a stop ends it."""
+    outcome: Outcome = Outcome.SUCCEEDED
+    stops_in: float | None = 0.0
+    """After a stop; None: it does not hear."""
+    at_once: bool = False
+    """Everything is reported from within `start`."""
+    returned: bool = False
+    """It is handed back before it begins."""
+    abandons: bool = False
+    """A stop answers for it at once; what it comes to is late."""
+    says: bytes = b""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FakeExecutor:
+    """Plays the acts of a script; an attempt that the script does not name succeeds after a second."""
+
+    slots = 99
+
+    def __init__(self, script: Callable[[int], Act]) -> None:
+        self.script = script
+        self.kills = 0
+        self.closes_in = 0.0
+        self.is_open = self.is_closed = False
+        self.running: dict[int, Act] = {}
+        self.stopped: list[tuple[int, StopRule]] = []
+
+    def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
+        assert isinstance(loop, FakeLoop)
+        self.loop, self.report, self.is_open = loop, report, True
+
+    def start(self, work: Call | Command) -> None:
+        act, number = self.script(work.id), work.id
+        self.running[number] = act
+        if act.at_once:
+            self._begin(number)
+            self._end(number, act.outcome)
+            return
+        if act.returned:
+            self.loop.after(act.begins or 0.0, lambda: self._return(number))
+            return
+        if act.begins is not None:
+            self.loop.after(act.begins, lambda: self._begin(number))
+        if act.lasts is not None:
+            self.loop.after((act.begins or 0.0) + act.lasts, lambda: self._end(number, act.outcome))
+
+    def stop(self, attempt_id: int, rule: StopRule) -> None:
+        act = self.running.get(attempt_id)
+        if act is None:
+            return
+        self.stopped.append((attempt_id, rule))
+        if act.abandons:
+            self.report(Result(id=attempt_id, outcome=Outcome.FAILED, abandoned=True))
+        elif act.stops_in is not None:
+            self.loop.after(act.stops_in, lambda: self._end(attempt_id, Outcome.FAILED, signal=15))
+
+    def kill(self) -> None:
+        self.kills += 1
+        for number in tuple(self.running):
+            self.loop.after(0.0, lambda number=number: self._end(number, Outcome.CRASHED, signal=9))  # type: ignore[misc]
+
+    def close(self) -> None:
+        if self.closes_in:
+            self.loop.after(self.closes_in, self._close)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self.is_closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self.is_closed
+
+    def _begin(self, number: int) -> None:
+        act = self.running.get(number)
+        if act is not None:
+            self.report(Began(id=number, worker=f"w{number}", pid=1000 + number))
+            if act.says:
+                self.report(Said(id=number, pool="default", data=act.says))
+
+    def _return(self, number: int) -> None:
+        if self.running.pop(number, None):
+            self.report(Returned(id=number))
+
+    def _end(self, number: int, outcome: Outcome, **more: Any) -> None:
+        if number in self.running:
+            act = self.running.pop(number)
+            lasts = {} if act.lasts is None else {"duration": act.lasts}
+            self.report(Result(**{"id": number, "outcome": outcome, **lasts, **act.more, **more}))
+
+
+@dataclass(slots=True)
+class Stage:
+    """An engine, its plan and its fakes."""
+
+    job: Job
+    script: Script
+    workers: int = 1
+    acts: dict[int, Act] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    refuse: frozenset[str] = frozenset()
+    on_event: Callable[[Event], None] = lambda event: None
+    commands: bool = False
+    loop: FakeLoop = field(default_factory=FakeLoop)
+    calls_side: FakeExecutor = field(init=False)
+    commands_side: FakeExecutor = field(init=False)
+    plan: Plan = field(init=False)
+    lanes: dict[str, Lane] = field(init=False)
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calls_side, self.commands_side = FakeExecutor(self.acts.__getitem__), FakeExecutor(self.acts.__getitem__)
+        self.plan = Plan(self.job, pools={"default": self.workers}, expand=lambda plan, name: self._items(name))
+        lane = Lane(mode="process", workers=self.workers, calls=self.calls_side, commands=self.commands_side)
+        self.lanes = {"default": lane}
+        self.engine = Engine(
+            self.plan,
+            self.lanes,
+            bind=lambda plan, attempt: self._bind(attempt),
+            rule_of=lambda name: StopRule(signal=15, grace=10.0),
+            is_forgiven=lambda name: self.job.tasks[name].continue_on_error,
+            emit=self._emit,
+            loop=self.loop,
+        )
+
+    def _items(self, name: str) -> Items:
+        foreach = self.job.tasks[name].foreach
+        if isinstance(foreach, Range) and isinstance(foreach.range, int):
+            return Items(range(foreach.range))
+        raise ExpressionError("it gives text, not a list")
+
+    def _bind(self, attempt: Attempt) -> Call | Command:
+        if attempt.task in self.refuse:
+            raise ExpressionError("tasks.x.result has no key 'y'")
+        self.acts[attempt.id] = self.script.get((attempt.task, attempt.index, attempt.number), Act())
+        if self.commands:
+            return Command(id=attempt.id, argv=("true",), env={}, cwd="/")
+        return Call(id=attempt.id, target="m:f")
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+        self.on_event(event)
+
+    def run(self) -> Tally:
+        return self.engine.run()
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def story(self) -> list[str]:
+        return [told(event) for event in self.events if not isinstance(event, (events.PoolOpened, events.PoolClosed))]
+
+
+def told(event: Event) -> str:
+    """An event in short: `started a[0] 1`."""
+    who = getattr(event, "task", "")
+    item = getattr(event, "item", None)
+    name = who if item is None else f"{who}[{item}]"
+    match event:
+        case events.TaskFinished():
+            return f"{event.outcome} {name} {event.attempt}"
+        case events.TaskSkipped():
+            return f"skipped {name}: {event.reason}"
+    return " ".join(str(part) for part in (event.NAME.partition(".")[2], name, getattr(event, "attempt", "")) if part)
+
+
+def stage(tasks: Mapping[str, Mapping[str, Any]], script: Script | None = None, **more: Any) -> Stage:
+    keys = {key: more.pop(key) for key in ("timeout", "fail_fast") if key in more}
+    job = Job.model_validate({"name": "test", "tasks": {name: {"run": "true", **task} for name, task in tasks.items()}, **keys})
+    return Stage(job=job, script=script or {}, **more)
+
+
+NEVER = Act(lasts=None)
+
+
+# --- the order of events -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_opens_its_pools_runs_its_tasks_and_closes_its_pools() -> None:
+    on = stage({"a": {}, "b": {"needs": ["a"]}})
+    tally = on.run()
+    assert on.events[0] == events.PoolOpened(pool="default", mode="process", workers=1)
+    assert on.events[-1] == events.PoolClosed(pool="default")
+    assert on.story() == ["started a 1", "succeeded a 1", "started b 1", "succeeded b 1"]
+    assert tally == Tally(duration=2.0, task_time=2.0)
+
+
+def test_all_pools_are_closed_at_the_same_time() -> None:
+    on = stage({"a": {}})
+    slow = [FakeExecutor(lambda number: Act()) for _ in range(3)]
+    for number, executor in enumerate(slow):
+        executor.closes_in = 5.0
+        idle = FakeExecutor(lambda number: Act())
+        on.lanes[f"p{number}"] = Lane(mode="thread", workers=1, calls=executor, commands=idle)
+    assert on.run().duration == 1.0 + 5.0
+    assert [event.pool for event in on.of(events.PoolClosed)] == ["default", "p0", "p1", "p2"]
+
+
+def test_two_workers_halve_the_time() -> None:
+    on = stage({"a": {"foreach": {"range": 4}}}, workers=2)
+    assert on.run() == Tally(duration=2.0, task_time=4.0)
+
+
+def test_what_a_task_says_becomes_an_event_and_its_last_lines_are_told_when_it_failed() -> None:
+    text = b"".join(b"line %d\n" % number for number in range(50))
+    on = stage({"a": {}, "b": {}}, {("a", None, 1): Act(says=text, outcome=Outcome.FAILED), ("b", None, 1): Act(says=text)})
+    on.run()
+    assert on.of(events.TaskOutput)[0].data == text
+    failed, passed = on.of(events.TaskFinished)
+    assert failed.output == "\n".join(f"line {number}" for number in range(40, 50))
+    assert passed.output is None
+
+
+def test_a_command_runs_on_the_other_side_of_its_lane_and_says_that_it_is_one() -> None:
+    on = stage({"a": {}}, commands=True)
+    on.run()
+    assert on.of(events.TaskStarted)[0].mode == "command"
+    assert on.of(events.TaskFinished)[0].mode == "command"
+
+
+def test_what_executors_tell_of_their_workers_is_told_on_with_the_mode_of_the_pool() -> None:
+    on = stage({"a": {}})
+    who: dict[str, Any] = {"pool": "default", "worker": "w", "pid": 7}
+
+    def tell(event: Event) -> None:
+        if isinstance(event, events.TaskStarted):
+            on.calls_side.report(WorkerStarted(**who))
+            on.calls_side.report(WorkerDied(**who, reason="killed by SIGKILL"))
+            on.calls_side.report(WorkerJoined(**who, tasks=1, lived=2.5, signal=9))
+
+    on.on_event = tell
+    on.run()
+    assert on.of(events.WorkerStarted) == [events.WorkerStarted(**who, mode="process")]
+    assert on.of(events.WorkerDied) == [events.WorkerDied(**who, mode="process", reason="killed by SIGKILL")]
+    joined = events.WorkerJoined(**who, mode="process", tasks=1, lived=2.5, signal="SIGKILL")
+    assert on.of(events.WorkerJoined) == [joined]
+
+
+def test_output_that_nobody_owns_is_the_pools() -> None:
+    on = stage({"a": {}})
+
+    def tell(event: Event) -> None:
+        if isinstance(event, events.TaskStarted):
+            on.calls_side.report(Said(id=0, pool="default", data=b"?"))
+
+    on.on_event = tell
+    on.run()
+    assert on.of(events.TaskOutput) == [events.TaskOutput(task="", item=None, attempt=0, pool="default", data=b"?")]
+
+
+def test_processes_left_behind_are_named() -> None:
+    on = stage({"a": {}})
+
+    def tell(event: Event) -> None:
+        if isinstance(event, events.TaskStarted):
+            on.calls_side.report(Leftover(id=1, pids=(5, 6), killed=False))
+
+    on.on_event = tell
+    on.run()
+    assert on.of(events.TaskLeftover) == [events.TaskLeftover(task="a", item=None, attempt=1, pids=[5, 6], killed=False)]
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_expression_that_cannot_be_evaluated_is_a_start_and_a_failure() -> None:
+    on = stage({"a": {"retry": 2}, "b": {}, "c": {"needs": ["a"]}}, refuse=frozenset({"a"}))
+    on.run()
+    assert on.story() == [
+        "started a 1",
+        "failed a 1",
+        "retrying a 2",
+        "started b 1",
+        "succeeded b 1",
+        "started a 2",
+        "failed a 2",
+        "retrying a 3",
+        "started a 3",
+        "failed a 3",
+        "skipped c: needs",
+    ]
+    (first, *_) = on.of(events.TaskFinished)
+    assert first.error == {"type": "ExpressionError", "message": "tasks.x.result has no key 'y'"}
+    assert first.pid == 0
+
+
+def test_a_foreach_that_gives_no_list_is_a_start_and_a_failure_without_an_item() -> None:
+    on = stage({"a": {"foreach": "${{ params.x }}"}})
+    on.run()
+    (finished,) = on.of(events.TaskFinished)
+    assert (finished.item, finished.outcome) == (None, "failed")
+    assert finished.error is not None
+    assert finished.error["message"] == "foreach: it gives text, not a list"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_what_is_refused_at_once_makes_room_for_the_next(count: int) -> None:
+    on = stage({f"t{number}": {} for number in range(count)}, refuse=frozenset(f"t{number}" for number in range(count)))
+    on.run()
+    assert [each.outcome for each in on.of(events.TaskFinished)] == ["failed"] * count
+
+
+def test_what_ends_within_its_start_makes_room_for_the_next_while_others_run_on() -> None:
+    script: Script = {
+        ("slow", None, 1): Act(lasts=100.0),
+        ("quick", None, 1): Act(at_once=True),
+        ("next", None, 1): Act(lasts=1.0),
+    }
+    on = stage({"slow": {}, "quick": {}, "next": {}}, script, workers=2)
+    on.run()
+    assert on.story()[-2:] == ["succeeded next 1", "succeeded slow 1"]
+    assert on.loop.now == 100.0
+
+
+def test_a_result_without_a_beginning_still_has_its_start_in_the_log() -> None:
+    error = Error(type="OSError", message="could not start a worker process: EAGAIN")
+    on = stage({"a": {}}, {("a", None, 1): Act(begins=None, outcome=Outcome.FAILED, more={"error": error})})
+    on.run()
+    assert on.story() == ["started a 1", "failed a 1"]
+    assert on.of(events.TaskStarted)[0].worker == "default"
+
+
+# --- retries -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_is_announced_with_its_number_and_its_wait() -> None:
+    retry = {"max": 2, "delay": 5, "backoff": 2.0, "jitter": 0}
+    script: Script = {("a", None, number): Act(outcome=Outcome.FAILED) for number in (1, 2)}
+    on = stage({"a": {"retry": retry}}, script)
+    on.run()
+    assert [(each.attempt, each.delay) for each in on.of(events.TaskRetrying)] == [(2, 5.0), (3, 10.0)]
+    assert [each.retried for each in on.of(events.TaskFinished)] == [True, True, False]
+    assert on.loop.now == 1 + 5 + 1 + 10 + 1
+
+
+def test_a_failure_that_is_allowed_says_so_only_when_it_is_the_last() -> None:
+    script: Script = {("a", None, number): Act(outcome=Outcome.FAILED) for number in (1, 2)}
+    on = stage({"a": {"retry": {"max": 1, "delay": 0}, "continue_on_error": True}}, script)
+    on.run()
+    assert [each.forgiven for each in on.of(events.TaskFinished)] == [False, True]
+
+
+def test_what_was_handed_over_but_never_began_leaves_no_trace_in_the_log() -> None:
+    on = stage({"a": {}})
+    acts = iter([Act(returned=True), Act()])
+    on.calls_side.script = lambda number: next(acts)
+    on.run()
+    assert on.story() == ["started a 1", "succeeded a 1"]
+
+
+# --- stopping ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_over_its_time_is_stopped_with_the_rule_of_its_task() -> None:
+    on = stage({"a": {"timeout": 30}}, {("a", None, 1): Act(begins=5.0, lasts=None, stops_in=2.0)})
+    on.run()
+    assert on.calls_side.stopped == [(1, StopRule(signal=15, grace=10.0))]
+    (finished,) = on.of(events.TaskFinished)
+    assert (finished.outcome, finished.duration) == ("timed_out", 32.0)
+    assert finished.error == {"type": "TimedOut", "message": "timed out after 32 s, stopped by SIGTERM"}
+    assert on.loop.now == 37.0
+
+
+def test_an_abandoned_attempt_has_timed_out_at_once_and_its_late_result_changes_nothing() -> None:
+    on = stage({"a": {"timeout": 1}, "b": {}}, {("a", None, 1): Act(lasts=1.5, abandons=True)}, workers=1)
+    on.run()
+    assert on.story() == ["started a 1", "timed_out a 1", "started b 1", "late_result a 1", "succeeded b 1"]
+    assert on.plan.outcome("a") is Outcome.TIMED_OUT
+    assert on.of(events.TaskFinished)[0].abandoned
+
+
+def test_a_result_of_an_attempt_that_nobody_knows_is_dropped() -> None:
+    on = stage({"a": {}})
+
+    def tell(event: Event) -> None:
+        if isinstance(event, events.TaskStarted):
+            on.calls_side.report(Result(id=99, outcome=Outcome.SUCCEEDED))
+            on.calls_side.report(Began(id=99, worker="w", pid=1))
+
+    on.on_event = tell
+    on.run()
+    assert on.story() == ["started a 1", "succeeded a 1"]
+
+
+def test_the_first_signal_stops_and_the_run_drains() -> None:
+    on = stage({"a": {}, "b": {"needs": ["a"]}}, {("a", None, 1): Act(lasts=None, stops_in=3.0)})
+    on.loop.after(10.0, lambda: on.engine.interrupt(signal.SIGTERM))
+    tally = on.run()
+    assert tally.signal == signal.SIGTERM
+    assert on.story() == ["started a 1", "interrupted", "cancelled a 1", "skipped b: cancelled"] or on.story() == [
+        "started a 1",
+        "interrupted",
+        "skipped b: cancelled",
+        "cancelled a 1",
+    ]
+    assert on.calls_side.kills == 0
+    assert on.loop.now == 13.0
+    (interrupted,) = on.of(events.RunInterrupted)
+    assert (interrupted.reason, interrupted.signal) == ("stopped by SIGTERM", "SIGTERM")
+
+
+def test_the_second_signal_kills_at_once() -> None:
+    on = stage({"a": {}}, {("a", None, 1): Act(lasts=None, stops_in=None)})
+    on.loop.after(10.0, lambda: on.engine.interrupt(signal.SIGINT))
+    on.loop.after(11.0, lambda: on.engine.interrupt(signal.SIGINT))
+    tally = on.run()
+    assert (on.calls_side.kills, on.commands_side.kills) == (1, 1)
+    assert tally.signal == signal.SIGINT
+    assert on.loop.now == 11.0
+    (finished,) = on.of(events.TaskFinished)
+    assert finished.outcome == "cancelled"
+    assert len(on.of(events.RunInterrupted)) == 1
+
+
+def test_a_signal_before_the_first_task_starts_nothing() -> None:
+    on = stage({"a": {}, "b": {}})
+    on.engine.interrupt(signal.SIGHUP)
+    assert on.run().signal == signal.SIGHUP
+    assert on.story() == ["interrupted", "skipped a: cancelled", "skipped b: cancelled"]
+
+
+def test_the_jobs_timeout_interrupts_the_run_and_says_why() -> None:
+    on = stage({"a": {}, "b": {"needs": ["a"]}}, {("a", None, 1): Act(lasts=None)}, timeout=60)
+    tally = on.run()
+    assert tally.signal is None
+    assert on.plan.has_timed_out
+    assert [each.reason for each in on.of(events.RunInterrupted)] == ["the job's timeout is over"]
+    assert on.of(events.TaskFinished)[0].outcome == "cancelled"
+
+
+def test_fail_fast_stops_what_runs() -> None:
+    script: Script = {("a", None, 1): Act(outcome=Outcome.FAILED), ("b", None, 1): NEVER}
+    on = stage({"a": {}, "b": {}, "c": {}}, script, workers=2, fail_fast=True)
+    on.run()
+    assert sorted(on.story()) == ["cancelled b 1", "failed a 1", "skipped c: cancelled", "started a 1", "started b 1"]
+
+
+# --- our own bugs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_can_never_end_is_called_our_bug_instead_of_being_waited_for() -> None:
+    on = stage({"a": {}}, workers=0)
+    with pytest.raises(JobrunnerError, match=r"^stuck: .* \[this is a bug\]$"):
+        on.run()
+    assert on.calls_side.kills == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a sink broke"), KeyboardInterrupt()])
+def test_whatever_breaks_the_engine_every_lane_is_killed(error: BaseException) -> None:
+    def broken(event: Event) -> None:
+        if isinstance(event, events.TaskStarted):
+            raise error
+
+    on = stage({"a": {}}, on_event=broken)
+    with pytest.raises(type(error)):
+        on.run()
+    assert (on.calls_side.kills, on.commands_side.kills) == (1, 1)
+
+
+# --- any script --------------------------------------------------------------------------------------------------------------
+
+acts = st.builds(
+    Act,
+    begins=st.sampled_from([0.0, 0.5, None]),
+    lasts=st.sampled_from([0.0, 1.0, 3.0]),
+    outcome=st.sampled_from([Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED]),
+    stops_in=st.sampled_from([0.0, 1.0, None]),
+    at_once=st.booleans(),
+    abandons=st.booleans(),
+)
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> Stage:
+    tasks: dict[str, dict[str, Any]] = {}
+    for number in range(draw(st.integers(1, 5))):
+        task: dict[str, Any] = {"needs": [name for name in tasks if draw(st.booleans())]}
+        if draw(st.booleans()):
+            task["foreach"] = {"range": draw(st.integers(0, 4))}
+        if draw(st.booleans()):
+            task["retry"] = {"max": draw(st.integers(0, 2)), "delay": draw(st.integers(0, 2))}
+        if draw(st.booleans()):
+            task["timeout"] = draw(st.sampled_from([0.5, 2.0]))
+        tasks[f"t{number}"] = task
+    script: Script = {
+        (name, index if "foreach" in task else None, number): draw(acts)
+        for name, task in tasks.items()
+        for index in range(task.get("foreach", {"range": 1})["range"])
+        for number in (1, 2, 3)
+    }
+    more: dict[str, Any] = {"fail_fast": draw(st.booleans())}
+    if draw(st.booleans()):
+        more["timeout"] = draw(st.sampled_from([1.0, 4.0]))
+    refuse = frozenset(draw(st.lists(st.sampled_from(sorted(tasks)), max_size=1)))
+    on = stage(tasks, script, workers=draw(st.integers(1, 3)), refuse=refuse, **more)
+    for moment in draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), max_size=2)):
+        on.loop.after(moment, lambda: on.engine.interrupt(signal.SIGTERM))
+    return on
+
+
+@settings(max_examples=150)
+@given(on=stages())
+def test_every_start_has_exactly_one_finish_whatever_happens(on: Stage) -> None:
+    on.run()
+    starts = Counter((each.task, each.item, each.attempt) for each in on.of(events.TaskStarted))
+    ends = Counter((each.task, each.item, each.attempt) for each in on.of(events.TaskFinished))
+    assert starts == ends
+    assert set(starts.values()) <= {1}
+    assert all(on.plan.outcome(name) for name in on.plan.states)
+    assert_in_order(on)
+
+
+def assert_in_order(on: Stage) -> None:
+    """A start before its finish, a retry between two tries, at most one outcome a task that ran or was skipped."""
+    seen: set[tuple[str, str | None, int]] = set()
+    for event in on.events:
+        if isinstance(event, events.TaskStarted):
+            seen.add((event.task, event.item, event.attempt))
+        elif isinstance(event, events.TaskFinished):
+            assert (event.task, event.item, event.attempt) in seen
+        elif isinstance(event, events.TaskRetrying):
+            assert (event.task, event.item, event.attempt - 1) in seen
+            assert (event.task, event.item, event.attempt) not in seen
+    skipped = Counter(each.task for each in on.of(events.TaskSkipped))
+    assert set(skipped.values()) <= {1}
+    assert not set(skipped) & {task for task, _, _ in seen}
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 1 << 16))
+def test_the_order_of_reports_within_a_turn_changes_no_outcome(seed: int) -> None:
+    rng = random.Random(seed)
+    script: Script = {("a", index, 1): Act(lasts=1.0, begins=rng.choice([0.0, 0.5])) for index in range(6)}
+    on = stage({"a": {"foreach": {"range": 6}}, "b": {"needs": ["a"]}}, script, workers=rng.randint(1, 6))
+    on.run()
+    assert on.plan.states == {"a": Outcome.SUCCEEDED, "b": Outcome.SUCCEEDED}

@@ -1,0 +1,310 @@
+"""Events: the schema is that of the classes, a line leaves out what says nothing, the stream numbers without a gap."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import orjson
+import pytest
+
+from jobrunner import api, events
+from jobrunner.events import Event, Stamped, Stream, json_schema, level, payload, timestamp
+from jobrunner.sinks.log import log_sink
+
+ROOT = Path(__file__).parent.parent
+SCHEMA_FILE = ROOT / "schemas" / "event.schema.json"
+
+WORKER: dict[str, Any] = {"worker": "cpu-1", "pool": "cpu", "mode": "process_pool", "pid": 7}
+ATTEMPT: dict[str, Any] = {"task": "a", "item": "x", "attempt": 1}
+RUNNER: dict[str, Any] = {**ATTEMPT, "mode": "process_pool", "worker": "cpu-1", "pid": 7}
+ERROR = {"type": "ValueError", "message": "no", "traceback": "Traceback …"}
+
+# Each event twice: with all that it can say, and with as little as it can say.
+FULL: list[Event] = [
+    events.RunStarted(file="/j.yaml", run_dir="/s/j/r", pid=1, tasks=3, params={"n": 1, "list": ["a"]}),
+    events.RunInterrupted(reason="stopped by SIGTERM", signal="SIGTERM"),
+    events.RunFinished(outcome="failed", exit_code=1, duration=1.5, task_time=3.0, outcomes={"failed": 1}),
+    events.PoolOpened(pool="cpu", mode="executor", workers=2, executor="loky:get_reusable_executor"),
+    events.PoolClosed(pool="cpu"),
+    events.WorkerStarted(**WORKER, thread=9),
+    events.WorkerDied(**WORKER, thread=9, reason="killed by SIGKILL"),
+    events.WorkerJoined(**WORKER, thread=9, tasks=3, lived=1.5, exit_code=0, signal="SIGKILL"),
+    events.TaskStarted(**RUNNER, thread=9),
+    events.TaskFinished(
+        **RUNNER, outcome="failed", duration=1.0, thread=9, cpu=0.5, max_rss=1 << 20, exit_code=1, signal="SIGSEGV",
+        error=ERROR, note="dropped", output="last\nlines", abandoned=True, retried=True, forgiven=True,
+    ),
+    events.TaskRetrying(**ATTEMPT, delay=1.0),
+    events.TaskSkipped(task="a", reason="needs", cause="b", cause_outcome="failed"),
+    events.TaskLateResult(**ATTEMPT, outcome="succeeded"),
+    events.TaskLeftover(**ATTEMPT, pids=[5, 6], killed=True),
+]  # fmt: skip
+BARE: list[Event] = [
+    events.RunStarted(file="/j.yaml", run_dir="/s/j/r", pid=1, tasks=0, params={}),
+    events.RunInterrupted(reason="the job's timeout is over"),
+    events.RunFinished(outcome="succeeded", exit_code=0, duration=0.0, task_time=0.0, outcomes={}),
+    events.PoolOpened(pool="cpu", mode="process_pool", workers=2),
+    events.PoolClosed(pool="cpu"),
+    events.WorkerStarted(**WORKER),
+    events.WorkerDied(**WORKER, reason=""),
+    events.WorkerJoined(**WORKER, tasks=0, lived=0.0),
+    events.TaskStarted(**{**RUNNER, "item": None}),
+    events.TaskFinished(**{**RUNNER, "item": None}, outcome="succeeded", duration=0.0),
+    events.TaskRetrying(**{**ATTEMPT, "item": None}, delay=0.0),
+    events.TaskSkipped(task="a", reason="empty"),
+    events.TaskLateResult(**{**ATTEMPT, "item": None}, outcome="succeeded"),
+    events.TaskLeftover(**{**ATTEMPT, "item": None}, pids=[], killed=False),
+]
+LOGGED = [kind for kind in get_args(Event) if kind is not events.TaskOutput]
+
+
+def line_of(event: Event) -> dict[str, Any]:
+    """The event as a reader of the log gets it."""
+    file = io.BytesIO()
+    log_sink(file, format="json", minimum="debug")(Stamped(seq=1, ts=timestamp(0), run_id="r", job="j", event=event))
+    found = orjson.loads(file.getvalue())
+    assert isinstance(found, dict)
+    return found
+
+
+# --- the schema --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_file_is_that_of_the_classes() -> None:
+    expected = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    fresh = 'python -c "import json, jobrunner.events as e; print(json.dumps(e.json_schema(), indent=2, ensure_ascii=False))"'
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == expected, f"write it again: {fresh} > schemas/event.schema.json"
+
+
+def test_the_schema_is_a_valid_schema_with_one_alternative_an_event() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert [each["title"] for each in schema["oneOf"]] == [kind.NAME for kind in LOGGED]
+    assert all(each["description"] for each in schema["oneOf"])
+
+
+def test_every_event_class_is_tried_here() -> None:
+    assert [type(event) for event in FULL] == [type(event) for event in BARE] == LOGGED
+
+
+@pytest.mark.parametrize("event", [*FULL, *BARE], ids=lambda event: event.NAME)
+def test_every_event_validates_with_all_that_it_can_say_and_with_as_little(event: Event) -> None:
+    jsonschema.Draft202012Validator(json_schema()).validate(line_of(event))
+
+
+@pytest.mark.parametrize("event", FULL, ids=lambda event: event.NAME)
+def test_a_line_with_an_unknown_field_or_without_a_needed_one_is_not_valid(event: Event) -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    line = line_of(event)
+    assert not validator.is_valid({**line, "unknown": 1})
+    for name in ("ts", "seq", "event", "run_id", "job", "level"):
+        assert not validator.is_valid({key: value for key, value in line.items() if key != name})
+
+
+@pytest.mark.parametrize("event", FULL, ids=lambda event: event.NAME)
+def test_null_is_never_valid(event: Event) -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    line = line_of(event)
+    for name in payload(event):
+        assert not validator.is_valid({**line, name: None}), name
+
+
+# --- what a line holds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", FULL, ids=lambda event: event.NAME)
+def test_a_payload_holds_every_field_that_says_something(event: Event) -> None:
+    assert payload(event) == {each.name: getattr(event, each.name) for each in fields(event)}
+
+
+@pytest.mark.parametrize("event", BARE, ids=lambda event: event.NAME)
+def test_a_payload_leaves_out_what_says_nothing_and_nothing_else(event: Event) -> None:
+    kept = payload(event)
+    for each in fields(event):
+        value = getattr(event, each.name)
+        assert (each.name in kept) == (value is not None and (each.default is MISSING or value is not each.default))
+
+
+def test_a_no_that_is_an_answer_is_written() -> None:
+    event = events.TaskLeftover(task="a", item=None, attempt=1, pids=[5], killed=False)
+    assert payload(event)["killed"] is False
+
+
+def test_names_are_unique_and_in_the_past_tense_of_their_class() -> None:
+    names = [kind.NAME for kind in get_args(Event)]
+    assert len(set(names)) == len(names)
+    for kind in get_args(Event):
+        assert kind.NAME.replace(".", "_").replace("_", "") == kind.__name__.lower()
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (FULL[0], "info"),
+        (FULL[1], "warning"),
+        (events.RunFinished(outcome="succeeded", exit_code=0, duration=1, task_time=1, outcomes={}), "info"),
+        (events.RunFinished(outcome="failed", exit_code=1, duration=1, task_time=1, outcomes={}), "error"),
+        (FULL[3], "info"),
+        (FULL[4], "info"),
+        (FULL[5], "info"),
+        (FULL[6], "warning"),
+        (FULL[7], "info"),
+        (FULL[8], "info"),
+        (events.TaskFinished(**RUNNER, outcome="succeeded", duration=1), "info"),
+        (events.TaskFinished(**RUNNER, outcome="failed", duration=1), "error"),
+        (events.TaskFinished(**RUNNER, outcome="timed_out", duration=1), "error"),
+        (events.TaskFinished(**RUNNER, outcome="crashed", duration=1), "error"),
+        (events.TaskFinished(**RUNNER, outcome="cancelled", duration=1), "error"),
+        (events.TaskFinished(**RUNNER, outcome="failed", duration=1, retried=True), "warning"),
+        (events.TaskFinished(**RUNNER, outcome="failed", duration=1, forgiven=True), "warning"),
+        (FULL[10], "warning"),
+        (FULL[11], "info"),
+        (FULL[12], "warning"),
+        (FULL[13], "warning"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.NAME,
+)
+def test_the_level_is_how_much_a_person_should_care(event: Event, expected: str) -> None:
+    assert level(event) == expected
+
+
+# --- the stream --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_stream_numbers_events_from_one_without_a_gap_and_output_takes_no_number() -> None:
+    seen: list[Stamped] = []
+    stream = Stream(run_id="r", job="j", sinks=[seen.append], now=lambda: 0.0)
+    said = events.TaskOutput(task="a", item=None, attempt=1, pool="p", data=b"x")
+    for event in (FULL[0], said, FULL[3], said, said, FULL[4]):
+        stream.emit(event)
+    assert [each.seq for each in seen] == [1, 1, 2, 2, 2, 3]
+    assert [each.seq for each in seen if not isinstance(each.event, events.TaskOutput)] == [1, 2, 3]
+
+
+def test_every_sink_gets_every_event_in_the_same_order() -> None:
+    first: list[Stamped] = []
+    second: list[Stamped] = []
+    stream = Stream(run_id="r", job="j", sinks=[first.append, second.append], now=lambda: 0.0)
+    for event in FULL:
+        stream.emit(event)
+    assert first == second
+    assert [each.event for each in first] == FULL
+    assert {(each.run_id, each.job) for each in first} == {("r", "j")}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (1_767_323_045.123456, "2026-01-02T03:04:05.123456Z"),
+        (951_782_399.5, "2000-02-28T23:59:59.500000Z"),
+    ],
+)
+def test_a_timestamp_is_utc_in_rfc_3339_with_microseconds(seconds: float, expected: str) -> None:
+    assert timestamp(seconds) == expected
+
+
+def test_an_event_never_changes() -> None:
+    with pytest.raises(AttributeError):
+        FULL[4].pool = "other"  # type: ignore[misc,union-attr]
+
+
+# --- docs/events.md ----------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### `([\w.]+)`\n(.*?)(?=^### |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+ENVELOPE = ["ts", "level", "event", "seq", "run_id", "job"]
+QUESTIONS = re.findall(r"^(.*\?.*)\n\n```sh\n(jq .*)\n```$", PAGE, re.MULTILINE)
+
+
+def documented(text: str) -> list[str]:
+    return re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)
+
+
+def test_every_event_is_documented_and_no_other() -> None:
+    assert set(SECTIONS) == {kind.NAME for kind in LOGGED}
+    assert documented(PAGE.partition("### ")[0]) == ENVELOPE
+
+
+@pytest.mark.parametrize("kind", LOGGED, ids=lambda kind: kind.NAME)
+def test_every_field_is_documented_in_its_order(kind: type[Event]) -> None:
+    assert documented(SECTIONS[kind.NAME]) == [each.name for each in fields(kind)]
+
+
+@pytest.mark.parametrize("kind", LOGGED, ids=lambda kind: kind.NAME)
+def test_every_event_has_one_example_that_is_a_line_of_the_log(kind: type[Event]) -> None:
+    (line,) = re.findall(r"^```json\n(.*)\n```$", SECTIONS[kind.NAME], re.MULTILINE)
+    found = json.loads(line)
+    assert found["event"] == kind.NAME
+    jsonschema.Draft202012Validator(json_schema()).validate(found)
+    (alternative,) = [each for each in json_schema()["oneOf"] if each["title"] == kind.NAME]
+    assert list(found) == [name for name in alternative["properties"] if name in found]
+
+
+@pytest.fixture(scope="module")
+def run_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real log, run.jsonl: two items that succeed, one that fails twice, a target in a pool, no end."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "job.yaml").write_text(
+        """
+workers: 2
+tasks:
+  part: {foreach: [one, two, bad], run: "test ${{ item }} != bad", retry: {max: 1, delay: 0}}
+  target: {mode: process_pool, workers: 1, target: "time:time"}
+"""
+    )
+    file = io.BytesIO()
+    api.run_prepared(api.prepare(folder / "job.yaml", api.Options()), sinks=[log_sink(file, format="json", minimum="info")])
+    (folder / "run.jsonl").write_bytes(file.getvalue())
+    return folder
+
+
+def asked(question: str, folder: Path) -> list[str]:
+    """What the jq line under the question of the page that starts so answers."""
+    (command,) = [command for said, command in QUESTIONS if said.startswith(question)]
+    assert shutil.which("jq"), "these tests need jq"
+    ended = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_there_are_five_questions() -> None:
+    assert len(QUESTIONS) == 5
+
+
+def test_the_page_says_how_to_find_what_failed(run_log: Path) -> None:
+    assert asked("What failed", run_log) == ["part[bad] failed: exit 1"]
+
+
+def test_the_page_says_how_to_find_the_slowest(run_log: Path) -> None:
+    found = asked("Which five", run_log)
+    assert len(found) == 5
+    durations = [float(line.split()[0]) for line in found]
+    assert durations == sorted(durations, reverse=True)
+
+
+def test_the_page_says_how_to_sum_the_time_of_a_task(run_log: Path) -> None:
+    found = [json.loads(line) for line in asked("Where did", run_log)]
+    assert [(each["task"], each["attempts"]) for each in found] == [("part", 4), ("target", 1)]
+
+
+def test_the_page_says_how_to_see_what_workers_did(run_log: Path) -> None:
+    (line,) = asked("Who ran", run_log)
+    assert re.fullmatch(r"target-1 took up 1 in [\d.e-]+ s", line)
+
+
+def test_the_page_says_how_to_find_what_was_cut_short(run_log: Path, tmp_path: Path) -> None:
+    assert asked("What was running", run_log) == []
+    lines = (run_log / "run.jsonl").read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if '"task.started"' in line)
+    (tmp_path / "run.jsonl").write_text("".join(lines[: first + 1]))
+    (cut,) = asked("What was running", tmp_path)
+    assert json.loads(cut) == json.loads(lines[first])

@@ -1,0 +1,122 @@
+"""What docs/operations.md tells people to install and type: the very text of the page, tried."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobrunner import spec
+from jobrunner.cli.main import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+UNITS = ("nightly.service", "nightly.timer")
+
+
+def block(info: str) -> str:
+    """The fenced block with this info string."""
+    (found,) = re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def setting(unit: str, key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", block(f"ini file={unit}"), re.MULTILINE)
+    return str(found)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_takes_the_units_without_a_word(tmp_path: Path) -> None:
+    """As they stand on the page, but for the path of the command, which has to exist."""
+    for name in UNITS:
+        text = block(f"ini file={name}").replace("/opt/jobs/.venv/bin/jobrunner", "/bin/true")
+        (tmp_path / name).write_text(text)
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", *(str(tmp_path / name) for name in UNITS)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = [line for line in (ended.stdout + ended.stderr).splitlines() if any(name in line for name in UNITS)]
+    assert (ended.returncode, said) == (0, []), ended.stderr
+
+
+def test_the_unit_leaves_more_time_to_stop_than_the_grace() -> None:
+    assert int(setting("nightly.service", "TimeoutStopSec")) > spec.DEFAULT_GRACE
+
+
+def test_the_unit_signals_the_runner_alone_and_keeps_its_state_private() -> None:
+    assert setting("nightly.service", "KillMode") == "mixed"
+    assert setting("nightly.service", "StateDirectoryMode") == "0700"
+
+
+def arguments(command: str) -> list[str]:
+    """What stands after the path of the command."""
+    return command.partition("/bin/jobrunner ")[2].split()
+
+
+@pytest.mark.parametrize(
+    "command", [setting("nightly.service", "ExecStart"), block("crontab").splitlines()[1]], ids=["systemd", "cron"]
+)
+def test_the_command_line_runs_a_job(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nightly.yaml").write_text("tasks: {a: {run: echo done}}")
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.delenv("JOBRUNNER_STATE")
+    paths = {"/opt/jobs/nightly.yaml": str(tmp_path / "nightly.yaml"), "/var/log/jobs/nightly.jsonl": str(tmp_path / "log.jsonl")}
+    assert cli([paths.get(word, word) for word in arguments(command)]) == 0
+    (output,) = (tmp_path / "state").glob("nightly/*/output/a.log")
+    assert output.read_text() == "done\n"
+
+
+def test_the_cron_line_has_five_fields_and_no_percent_sign() -> None:
+    """cron takes % for the end of the line."""
+    line = block("crontab").splitlines()[1]
+    assert re.match(r"([\d*/,-]+ ){5}/", line)
+    assert "%" not in line
+
+
+def test_pruning_removes_old_runs_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    job = tmp_path / "job.yaml"
+    job.write_text("tasks: {a: {run: echo done}}")
+    for _ in range(3):
+        assert cli([str(job), "-q"]) == 0
+    old, *_ = runs = sorted((tmp_path / "state" / "job").iterdir())
+    long_ago = time.time() - 40 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    subprocess.run(["sh", "-c", block("sh name=prune")], check=True)
+    assert sorted((tmp_path / "state" / "job").iterdir()) == runs[1:]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
+def test_every_jq_filter_on_the_page_reads_a_log(tmp_path: Path) -> None:
+    job, log = tmp_path / "job.yaml", tmp_path / "log.jsonl"
+    job.write_text("tasks: {a: {target: 'math:sqrt', args: [2]}, b: {run: exit 3}}")
+    assert cli([str(job), "-q", "--log-level", "info", "--log-file", str(log)]) == 1
+    filters = re.findall(r"jq (-\w+ )?'(.*?)'", PAGE)
+    assert len(filters) == 4
+    for options, text in filters:
+        ended = subprocess.run(["jq", *options.split(), text, log], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout
+
+
+def test_the_exit_codes_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    cli(["--help"])
+    text = capsys.readouterr().out
+    in_help = re.findall(r"^ +([\d, ]+?)  +\w", text[text.index("Exit codes") :], re.MULTILINE)
+    assert re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE) == in_help
+
+
+def test_the_variables_for_the_state_are_asked_in_the_order_of_the_table(tmp_path: Path) -> None:
+    names = ("JOBRUNNER_STATE", "STATE_DIRECTORY", "XDG_STATE_HOME")
+    assert tuple(re.findall(r"^\| `([A-Z_]+)`", PAGE, re.MULTILINE)) == names
+    job = tmp_path / "job.yaml"
+    job.write_text("tasks: {a: {run: 'true'}}")
+    for first in range(3):
+        env = {name: str(tmp_path / f"{first}-{name}") for name in names[first:]}
+        command = [sys.executable, "-m", "jobrunner", "-q", str(job)]
+        subprocess.run(command, env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), **env}, check=True)
+        assert [path.name for path in tmp_path.glob(f"{first}-*")] == [f"{first}-{names[first]}"]

@@ -1,0 +1,653 @@
+"""Sinks: a log that every reader can parse, a terminal that no task can control, output that is kept, an end on one screen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobrunner import events
+from jobrunner.events import Event, Stamped
+from jobrunner.rundir import RunDir, append
+from jobrunner.sinks import log
+from jobrunner.sinks.log import log_sink
+from jobrunner.sinks.output import file_sink, terminal_sink
+from jobrunner.sinks.summary import Summary
+from jobrunner.sinks.terminal import colours, escaped, visible
+
+ROOT = Path(__file__).parent.parent
+TS = "2026-01-02T03:04:05.678901Z"
+
+
+class Terminal(io.BytesIO):
+    """A file that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Writes(io.BytesIO):
+    """A file that counts its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        return len(data)
+
+
+def stamped(event: Event, seq: int = 1) -> Stamped:
+    return Stamped(seq=seq, ts=TS, run_id="r1", job="j", event=event)
+
+
+def finished(**more: Any) -> events.TaskFinished:
+    given = {"task": "a", "item": None, "attempt": 1, "mode": "thread_pool", "worker": "w-1", "pid": 7, "outcome": "succeeded"}
+    return events.TaskFinished(**{**given, "duration": 1.5, **more})
+
+
+def failed(message: str = "no", **more: Any) -> events.TaskFinished:
+    return finished(**{"outcome": "failed", "error": {"type": "ValueError", "message": message}, **more})
+
+
+def started(params: dict[str, Any] | None = None) -> events.RunStarted:
+    return events.RunStarted(file="/j.yaml", run_dir="/s/j/r1", pid=1, tasks=1, params=params or {})
+
+
+def said(data: bytes, task: str = "a", item: str | None = None, attempt: int = 1) -> events.TaskOutput:
+    return events.TaskOutput(task=task, item=item, attempt=attempt, pool="p", data=data)
+
+
+def logged(event: Event, format: str, file: io.BytesIO | None = None) -> bytes:  # noqa: A002  # as the option is called
+    file = file or io.BytesIO()
+    log_sink(file, format=format, minimum="info")(stamped(event))
+    return file.getvalue()
+
+
+# --- JSON lines --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_json_line_has_its_place_first_and_then_its_fields() -> None:
+    assert logged(failed(), "json").decode() == (
+        f'{{"ts":"{TS}","level":"error","event":"task.finished","seq":1,"run_id":"r1","job":"j","task":"a","attempt":1,'
+        '"mode":"thread_pool","worker":"w-1","pid":7,"outcome":"failed","duration":1.5,'
+        '"error":{"type":"ValueError","message":"no"}}\n'
+    )
+
+
+BAD_TEXTS = ["\x00\x01\x1b[31m\x7f\x85", "\ud800", "a\nb\rc\u2028d", '"quotes" \\ and =', "ü🎉", "", "\ufeff"]
+
+
+@pytest.mark.parametrize("text", BAD_TEXTS)
+def test_a_line_is_one_write_of_one_line_that_strict_readers_take(text: str) -> None:
+    file = Writes()
+    sink = log_sink(file, format="json", minimum="info")
+    sink(stamped(failed(text, item=text, output=text, note=text, worker=text)))
+    (line,) = file.pieces
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    expected = text.replace("\ud800", "\\ud800")
+    found = orjson.loads(line)
+    assert found == json.loads(line)
+    assert (found["error"]["message"], found["worker"]) == (expected, expected)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), None),
+        (float("inf"), None),
+        ([float("nan"), "\ud800"], [None, "\\ud800"]),
+        (1 << 64, 1 << 64),
+        ([10**5000, -(10**5000)], ["(a number of 16610 bits)"] * 2),  # in a list, as pytest names a case by its numbers
+        ({"\ud800": 1 << 70}, {"\\ud800": 1 << 70}),
+        ({1: 2}, {"1": 2}),
+        (Path("/x"), "PosixPath('/x')"),
+        (Unprintable(), "(Unprintable, whose repr raised RuntimeError)"),
+        ([Unprintable(), "\ud800"], ["(Unprintable, whose repr raised RuntimeError)", "\\ud800"]),
+        ((1 << 70, None, True), [1 << 70, None, True]),
+        (b"\xff", "b'\\xff'"),
+    ],
+)
+def test_a_value_that_json_cannot_hold_becomes_a_marker_never_an_exception(value: Any, expected: Any) -> None:
+    line = logged(started({"x": value}), "json")
+    found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found["params"]["x"] == expected
+
+
+def test_a_value_without_an_end_is_cut() -> None:
+    assert b"(nested too deeply)" in logged(started({"x": ENDLESS}), "json")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=anything, text=st.text(st.characters()), name=st.sampled_from(["json", "logfmt", "console"]))
+def test_whatever_an_event_holds_each_format_writes_one_line(value: Any, text: str, name: str) -> None:
+    for event in (started({"x": value, text: 1}), failed(text, item=text, worker=text)):
+        line = logged(event, name)
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        line.decode()
+        if name == "json":
+            json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+
+
+def test_output_is_not_in_the_log() -> None:
+    assert logged(said(b"x\n"), "json") == b""
+
+
+@pytest.mark.parametrize(("minimum", "count"), [("debug", 3), ("info", 3), ("warning", 2), ("error", 1)])
+def test_only_events_of_at_least_the_minimum_level_are_written(minimum: str, count: int) -> None:
+    file = Writes()
+    sink = log_sink(file, format="json", minimum=minimum)
+    for event in (finished(), failed(forgiven=True), failed()):
+        sink(stamped(event))
+    assert len(file.pieces) == count
+
+
+def test_the_lines_are_rendered_by_structlogs_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    for name in ("JSONRenderer", "LogfmtRenderer"):
+        renderer = getattr(structlog.processors, name)
+
+        class Spy(renderer):  # type: ignore[misc,valid-type]
+            def __call__(self, *args: Any) -> Any:
+                used.append(type(self).__mro__[1].__name__)
+                return super().__call__(*args)
+
+        monkeypatch.setattr(structlog.processors, name, Spy)
+    logged(finished(), "json")
+    logged(finished(), "logfmt")
+    assert used == ["JSONRenderer", "LogfmtRenderer"]
+
+
+# --- logfmt ------------------------------------------------------------------------------------------------------------------
+
+
+def parsed_logfmt(line: str) -> dict[str, str]:
+    """The pairs of a line, as readers of logfmt take it: key=value, key="quoted \\" value", split at blanks."""
+    found, at = {}, 0
+    while at < len(line):
+        key, _, _ = line[at:].partition("=")
+        assert key.replace("_", "").isalnum(), f"{key!r} is no key"
+        at += len(key) + 1
+        value, at = _quoted(line, at + 1) if line[at : at + 1] == '"' else _bare(line, at)
+        found[key] = value
+        at += 1
+    return found
+
+
+def _bare(line: str, at: int) -> tuple[str, int]:
+    end = line.find(" ", at)
+    end = len(line) if end < 0 else end
+    return line[at:end], end
+
+
+def _quoted(line: str, at: int) -> tuple[str, int]:
+    made = ""
+    while line[at] != '"':
+        if line[at] == "\\":
+            at += 1
+            made += {"n": "\n"}.get(line[at], line[at])
+        else:
+            made += line[at]
+        at += 1
+    return made, at + 1
+
+
+@pytest.mark.parametrize("text", ["plain", "two words", 'a "quote"', "a=b", "back\\slash and space", "two\nlines here", ""])
+def test_a_logfmt_line_parses_to_what_the_event_said(text: str) -> None:
+    found = parsed_logfmt(logged(finished(note=text, item=text), "logfmt").decode().rstrip("\n"))
+    assert (found["note"], found["item"], found["event"], found["duration"]) == (text, text, "task.finished", "1.5")
+
+
+@given(text=st.text(st.characters()))
+def test_a_logfmt_line_parses_whatever_a_task_said(text: str) -> None:
+    line = logged(failed(text, item=text), "logfmt").decode().rstrip("\n")
+    found = parsed_logfmt(line)
+    assert list(found)[-1] == "error"
+    assert not [char for char in line if char < " " or "\x7f" <= char <= "\x9f"]
+
+
+def test_maps_and_flags_in_logfmt_are_json_and_words() -> None:
+    found = parsed_logfmt(logged(failed(retried=True), "logfmt").decode().strip())
+    assert json.loads(found["error"]) == {"type": "ValueError", "message": "no"}
+    assert found["retried"] == "true"
+
+
+# --- the console -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_console_is_for_people() -> None:
+    line = logged(failed("two words", item="x", cpu=0.25, output="shown before"), "console").decode()
+    assert line == (
+        "03:04:05.678 error   task.finished   task=a item=x attempt=1 mode=thread_pool worker=w-1 pid=7 outcome=failed "
+        "duration=1.500 cpu=0.250 error='two words'\n"
+    )
+
+
+@pytest.mark.parametrize("text", [*BAD_TEXTS, "\x1b[8mhidden", "\x1b]0;title\x07", "\u202eright to left", "a\tb"])
+def test_the_console_passes_no_control_character_from_a_task_to_the_terminal(text: str) -> None:
+    event = failed(text, task=text or "a", item=text, worker=text, note=text)
+    shown = logged(event, "console", Terminal()).decode()
+    for code in ("\x1b[31m", "\x1b[1m", "\x1b[0m"):
+        shown = shown.replace(code, "", 1 if code != "\x1b[0m" else 2)
+    assert shown.endswith("\n")
+    assert shown[:-1].isprintable(), repr(shown)
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "painted"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(
+    environ: dict[str, str], terminal: bool, painted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    shown = logged(finished(), "console", Terminal() if terminal else io.BytesIO())
+    assert (b"\x1b[" in shown) is painted
+    assert colours(terminal)("x", "unknown kind") == "x"
+
+
+@pytest.mark.parametrize(("file", "is_json"), [(io.BytesIO(), True), (Terminal(), False)])
+def test_auto_is_the_console_on_a_terminal_and_json_elsewhere(file: io.BytesIO, is_json: bool) -> None:
+    assert logged(finished(), "auto", file).startswith(b"{") is is_json
+
+
+# --- files that break --------------------------------------------------------------------------------------------------------
+
+
+def closed_file() -> BinaryIO:
+    file = io.BytesIO()
+    file.close()
+    return file
+
+
+@contextlib.contextmanager
+def broken_pipe() -> Iterator[BinaryIO]:
+    near, far = os.pipe()
+    os.close(near)
+    with os.fdopen(far, "wb", buffering=0) as file:
+        yield file
+
+
+@pytest.mark.parametrize("format", ["auto", "json", "logfmt", "console"])
+def test_a_closed_or_broken_log_ends_the_log_never_the_run(format: str) -> None:  # noqa: A002  # as the option is called
+    with broken_pipe() as broken, open("/dev/full", "wb", buffering=0) as full:
+        for file in (closed_file(), broken, full):
+            sink = log_sink(file, format=format, minimum="info")
+            sink(stamped(finished()))
+            sink(stamped(finished()))
+
+
+def test_a_log_that_is_closed_later_ends_there() -> None:
+    file = io.BytesIO()
+    sink = log_sink(file, format="json", minimum="info")
+    sink(stamped(finished()))
+    file.close()
+    sink(stamped(finished()))
+
+
+def test_a_log_file_that_somebody_made_non_blocking_loses_no_line() -> None:
+    near, far = os.pipe()
+    os.set_blocking(far, False)
+    count = 2000  # far more than a pipe holds
+    reader = subprocess.Popen(["wc", "-l"], stdin=near, stdout=subprocess.PIPE)
+    os.close(near)
+    with os.fdopen(far, "wb", buffering=0) as file:
+        sink = log_sink(file, format="json", minimum="info")
+        for _ in range(count):
+            sink(stamped(finished(note="x" * 500)))
+    assert int(reader.communicate()[0]) == count
+
+
+def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    with open(tmp_path / "log", "wb", buffering=0) as file:
+        sink = log_sink(file, format="json", minimum="info")
+        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+        sink(stamped(finished()))
+        monkeypatch.undo()
+    assert (tmp_path / "log").read_bytes() == logged(finished(), "json")
+
+
+# --- rich is kept out --------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_does_not_load_rich_where_it_is_installed(tmp_path: Path) -> None:
+    """A fake rich on the path tells when it is imported; what wants the real one afterwards gets it."""
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("print('rich was imported')\n")
+    (tmp_path / "rich" / "console.py").write_text("class Console: ...\n")
+    (tmp_path / "rich" / "traceback.py").write_text("class Traceback: ...\n")
+    (tmp_path / "rich" / "pretty.py").write_text("")
+    assert "rich was imported" in run_python("import structlog", tmp_path), "if structlog has stopped it, so can we"
+    assert run_python("import jobrunner.sinks.log", tmp_path) == ""
+    assert run_python("import jobrunner.cli.run, jobrunner.sinks.log", tmp_path) == ""
+    assert run_python("import jobrunner.sinks.log, rich.console; rich.console.Console()", tmp_path) == "rich was imported\n"
+    assert run_python("import rich, jobrunner.sinks.log, structlog; assert structlog.dev.rich is rich", tmp_path) != ""
+
+
+def run_python(code: str, *path: Path) -> str:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+    return subprocess.run([sys.executable, "-c", code], env=environ, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_module_that_was_made_unavailable_is_available_again() -> None:
+    with log._unavailable("wave"), pytest.raises(ImportError):
+        import wave
+    import wave
+
+    assert "wave" in sys.modules
+    assert wave.__name__ == "wave"
+
+
+# --- output on the terminal --------------------------------------------------------------------------------------------------
+
+
+def shown(pieces: list[Event], file: io.BytesIO | None = None) -> str:
+    file = file or io.BytesIO()
+    sink = terminal_sink(file)
+    for event in pieces:
+        sink(stamped(event))
+    return file.getvalue().decode()
+
+
+END = events.RunFinished(outcome="succeeded", exit_code=0, duration=1, task_time=1, outcomes={})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        pytest.param([said(b"one\ntwo\n")], "a | one\na | two\n", id="lines"),
+        pytest.param([said(b"on"), said(b"e\ntw"), said(b"o\n")], "a | one\na | two\n", id="pieces"),
+        pytest.param([said(b"x", item="i")], "", id="a part of a line waits"),
+        pytest.param([said(b"x"), finished()], "a | x\n", id="until its attempt ends"),
+        pytest.param([said(b"x", attempt=1), finished(attempt=2)], "", id="its own attempt"),
+        pytest.param([said(b"x", task="", attempt=0), END], "(p) | x\n", id="or the run ends"),
+        pytest.param([said(b"x\n", item="i")], "a[i] | x\n", id="item"),
+        pytest.param([said(b"\n\n")], "a | \na | \n", id="empty lines"),
+        pytest.param([said(b"\xff\xfe\n")], None, id="not UTF-8"),
+        pytest.param(
+            [said(b"a1", task="a"), said(b"b1", task="b"), said(b"a2\n", task="a"), said(b"b2\n", task="b")],
+            "a | a1a2\nb | b1b2\n",
+            id="interleaved",
+        ),
+    ],
+)
+def test_lines_are_shown_whole_with_the_name_of_their_task(pieces: list[Event], expected: str | None) -> None:
+    if expected is None:
+        file = io.BytesIO()
+        terminal_sink(file)(stamped(pieces[0]))
+        assert file.getvalue() == b"a | \xff\xfe\n", "what is not shown to a terminal is passed on as it is"
+    else:
+        assert shown(pieces) == expected
+
+
+@given(
+    texts=st.dictionaries(st.sampled_from("abc"), st.lists(st.sampled_from([b"x", b"y\n", b"\n", b"zz"]), max_size=6)),
+    order=st.randoms(use_true_random=False),
+)
+def test_however_pieces_interleave_each_task_keeps_its_lines(texts: dict[str, list[bytes]], order: Any) -> None:
+    queue = [task for task, pieces in texts.items() for _ in pieces]
+    order.shuffle(queue)
+    rest = {task: iter(pieces) for task, pieces in texts.items()}
+    text = shown([*(said(next(rest[task]), task=task) for task in queue), *(finished(task=task) for task in texts)])
+    for task, pieces in texts.items():
+        lines = [line.removeprefix(f"{task} | ") for line in text.splitlines() if line.startswith(f"{task} | ")]
+        assert lines == b"".join(pieces).decode().splitlines()
+
+
+def test_a_line_without_an_end_is_shown_in_bounded_pieces() -> None:
+    file = Writes()
+    sink = terminal_sink(file)
+    for _ in range(64):
+        sink(stamped(said(b"x" * (1 << 14))))  # a megabyte in all
+    assert sum(piece.count(b"x") for piece in file.pieces) >= (1 << 20) - (1 << 16)
+    assert max(map(len, file.pieces)) < (1 << 17)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x1b[2J\x1b]0;t\x07\r\x08", "a | \\x1b[2J\\x1b]0;t\\x07\\x0d\\x08\n"),
+        (b"\x1b[31mred", "a | \x1b[31mred\x1b[0m\n"),
+        (b"dos line\r", "a | dos line\n"),
+        (b"tab\t\xc2\x85", "a | tab\t\\x85\n"),
+        (b"\xff", "a | \ufffd\n"),
+        (b"\x00", "a | \\x00\n"),
+    ],
+)
+def test_a_terminal_is_shown_colours_and_no_other_control_character(data: bytes, expected: str) -> None:
+    assert shown([said(data + b"\n")], Terminal()) == expected
+
+
+def test_a_colour_ends_with_its_line() -> None:
+    assert shown([said(b"\x1b[31mred\nplain\n")], Terminal()) == "a | \x1b[31mred\x1b[0m\na | plain\n"
+
+
+def test_an_item_cannot_control_the_terminal_either() -> None:
+    assert "\x1b]" not in shown([said(b"x\n", item="\x1b]0;t\x07")], Terminal())
+
+
+def test_a_reader_that_goes_away_ends_the_display_never_the_run() -> None:
+    near, far = os.pipe()
+    file = os.fdopen(far, "wb")
+    sink = terminal_sink(file)
+    os.close(near)
+    for _ in range(3):
+        sink(stamped(said(b"x\n")))
+    file.close()
+
+
+def test_a_display_that_was_closed_is_none() -> None:
+    terminal_sink(closed_file())(stamped(said(b"x\n")))
+
+
+def test_a_real_terminal_is_one() -> None:
+    near, far = pty.openpty()
+    with os.fdopen(far, "wb", buffering=0) as file:
+        terminal_sink(file)(stamped(said(b"\x1b[2Jx\n")))
+        assert os.read(near, 100) == b"a | \\x1b[2Jx\r\n"
+    os.close(near)
+
+
+@pytest.mark.parametrize(
+    ("text", "with_colours", "without"),
+    [
+        ("plain\ttab\nline", "plain\ttab\nline", "plain\ttab\nline"),
+        ("\x1b[1;31mx\x1b[m", "\x1b[1;31mx\x1b[m", "\\x1b[1;31mx\\x1b[m"),
+        ("\x1b[2J", "\\x1b[2J", "\\x1b[2J"),
+        ("\x9b31m", "\\x9b31m", "\\x9b31m"),
+        ("\x1b[31", "\\x1b[31", "\\x1b[31"),
+        ("ü🎉", "ü🎉", "ü🎉"),
+    ],
+)
+def test_what_a_terminal_may_be_shown(text: str, with_colours: str, without: str) -> None:
+    assert visible(text) == with_colours
+    assert escaped(text) == without
+
+
+# --- output in files ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_task_and_item_has_a_file_of_its_own_and_nobodys_output_that_of_the_pool(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    run = RunDir(id="r1", path=tmp_path)
+    sink = file_sink(lambda task, item, data: append(run.output_file(task, item), data))
+    odd = ["..", "../x", "a/b", "a%2Fb", "x" * 5000, "x" * 5001, " ", "ü"]
+    for event in (said(b"one\n"), said(b"two\n"), said(b"\xff\x00", task="b"), said(b"?", task=""), said(b"own", task="pool-p")):
+        sink(stamped(event))
+    for number, item in enumerate(odd):
+        sink(stamped(said(b"%d" % number, item=item)))
+    sink(stamped(finished()))
+    out = tmp_path / "output"
+    assert (out / "a.log").read_bytes() == b"one\ntwo\n"
+    assert (out / "b.log").read_bytes() == b"\xff\x00"
+    assert (out / "pool.p.log").read_bytes() == b"?"
+    assert (out / "pool-p.log").read_bytes() == b"own"
+    assert sorted(file.read_bytes() for file in (out / "a").iterdir()) == sorted(b"%d" % number for number in range(len(odd)))
+    assert [path for path in tmp_path.iterdir() if path != out] == []
+
+
+# --- the summary -------------------------------------------------------------------------------------------------------------
+
+
+def summary_of(happened: list[Event], job: str = "nightly") -> str:
+    summary = Summary()
+    for event in happened:
+        summary(stamped(event))
+    return summary.text(job)
+
+
+def ended(exit_code: int = 0, **outcomes: int) -> events.RunFinished:
+    outcome = "failed" if exit_code else "succeeded"
+    return events.RunFinished(outcome=outcome, exit_code=exit_code, duration=2.0, task_time=5.0, outcomes=outcomes)
+
+
+def skipped(task: str, reason: str = "needs", cause: str | None = "a", outcome: str | None = "failed") -> events.TaskSkipped:
+    return events.TaskSkipped(task=task, reason=reason, cause=cause, cause_outcome=outcome)
+
+
+TRACE = "Traceback (most recent call last):\n  File x, line 1, in f\n    raise ValueError('no')\nValueError: no\n"
+
+SUMMARIES: dict[str, tuple[list[Event], str]] = {
+    "success": (
+        [started(), finished(), finished(task="b", item="x", duration=0.5), ended(succeeded=2)],
+        """
+
+        ✓ nightly: succeeded. Tasks: 2 succeeded
+          2 runs in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          slowest: a 1.50 s, b[x] 0.50 s
+          output:  /s/j/r1/output""",
+    ),
+    "failures and skips": (
+        [
+            started(),
+            failed(retried=True),
+            failed(attempt=2, error={"type": "ValueError", "message": "no", "traceback": TRACE}),
+            failed("exit 3", task="b", item="x", error={"type": "CommandFailed", "message": "exit 3"}, output="last\nlines"),
+            finished(task="t", outcome="timed_out", error={"type": "TimedOut", "message": "timed out after 3 s"}),
+            skipped("c"),
+            skipped("d", cause="c", outcome="skipped"),
+            skipped("e", reason="empty", cause=None, outcome=None),
+            skipped("f", reason="cancelled", cause=None, outcome=None),
+            ended(1, failed=2, timed_out=1, skipped=3, succeeded=1),
+        ],
+        """
+
+        ✗ a: failed (attempt 2): ValueError: no
+              File x, line 1, in f
+                raise ValueError('no')
+
+        ✗ b[x]: failed: exit 3
+            last
+            lines
+
+        ✗ t: timed out: timed out after 3 s
+        - c: skipped: needs a, which failed
+        - d: skipped: needs c, which was skipped
+        - e: nothing to do: no items
+        - f: skipped: the run was stopped first
+
+        ✗ nightly: failed. Tasks: 2 failed, 1 timed out, 3 skipped, 1 succeeded
+          3 runs in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          slowest: t 1.50 s, b[x] 1.50 s, a 1.50 s
+          output:  /s/j/r1/output""",
+    ),
+    "forgiven": (
+        [started(), failed(forgiven=True), ended(failed=1)],
+        """
+
+        ✗ a: failed: ValueError: no — allowed by continue_on_error
+
+        ✓ nightly: succeeded. Tasks: 1 failed
+          1 run in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          slowest: a 1.50 s
+          output:  /s/j/r1/output""",
+    ),
+    "many failures": (
+        [*(failed(item=str(number), duration=float(number)) for number in range(500)), *(skipped(f"s{n}") for n in range(12))],
+        "".join(f"\n\n✗ a[{number}]: failed: ValueError: no" for number in range(10))
+        + "\n  … and 490 more"
+        + "".join(f"\n- s{number}: skipped: needs a, which failed" for number in range(10))
+        + "\n  … and 2 more",
+    ),
+    "nothing ran": ([started(), ended()], "\n\n✓ nightly: succeeded. Tasks: none\n  output:  /s/j/r1/output"),
+}
+
+
+@pytest.mark.parametrize("case", SUMMARIES)
+def test_the_summary_says_what_happened_on_one_screen(case: str) -> None:
+    happened, expected = SUMMARIES[case]
+    assert summary_of(happened) == textwrap.dedent(expected).removeprefix("\n")
+
+
+def test_a_gain_is_claimed_only_where_there_is_one() -> None:
+    end = events.RunFinished(outcome="succeeded", exit_code=0, duration=2.0, task_time=2.0, outcomes={"succeeded": 1})
+    assert "1 run in 2.00 s\n" in summary_of([finished(), end])
+
+
+def test_the_slowest_are_the_slowest_of_all() -> None:
+    text = summary_of([*(finished(item=str(number), duration=float(number % 97)) for number in range(500)), ended(succeeded=1)])
+    assert "slowest: a[96] 1 min 36 s" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown_as"),
+    [(0.004, "0.00 s"), (59.99, "59.99 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
+)
+def test_times_are_said_as_people_say_them(seconds: float, shown_as: str) -> None:
+    assert f"slowest: a {shown_as}" in summary_of([finished(duration=seconds), ended(succeeded=1)])
+
+
+def test_the_summary_holds_no_control_character_of_a_task() -> None:
+    text = summary_of([failed("\x1b[2J\rgone", output="\x1b[8mhidden\x07"), ended(1, failed=1)])
+    assert "\x1b" not in text
+    assert "\r" not in text
+
+
+def test_memory_of_the_summary_is_bounded() -> None:
+    summary = Summary()
+    for number in range(5000):
+        summary(stamped(failed(item=str(number))))
+    assert len(summary.failures) == 10
+    assert len(summary.slowest) == 3

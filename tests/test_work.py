@@ -1,0 +1,113 @@
+"""`work.run`: whatever a target does is in the Result, as JSON and text. It never raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from jobrunner import work
+from jobrunner.work import Call, Outcome, Result
+
+TARGETS = "tests.targets.contract"
+
+
+def run(target: str, *args: object, needed: bool = False, **kwargs: object) -> Result:
+    name = target if ":" in target else f"{TARGETS}:{target}"
+    return work.run(Call(id=7, target=name, args=list(args), kwargs=kwargs, needed=needed))
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "value"),
+    [
+        ("echo", ["é", 1.5, None], {"args": ["é", 1.5, None], "kwargs": {}}),
+        ("big_number", [], 2**80),
+        ("wait_a_little", [], "awaited"),
+        ("leave", [], None),
+        ("leave", [0], None),
+        ("leave", [256], None),
+        ("json:loads", ["[1]"], [1]),
+        ("os.path:basename", ["a/b"], "b"),
+    ],
+)
+def test_a_value_comes_back_as_json(target: str, args: list[object], value: object) -> None:
+    result = run(target, *args)
+    assert (result.id, result.outcome, result.json(), result.error) == (7, Outcome.SUCCEEDED, value, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "message"),
+    [(3, 3, "exit 3"), (-1, 255, "exit -1"), (259, 3, "exit 259"), (True, 1, "exit True"), ("no disk", 1, "exit no disk")],
+)
+def test_sys_exit_with_a_code_is_a_failure_with_the_code_that_a_process_would_have(
+    code: object, exit_code: int, message: str
+) -> None:
+    result = run("leave", code)
+    assert result.error is not None
+    assert (result.outcome, result.exit_code, result.error.message) == (Outcome.FAILED, exit_code, message)
+
+
+@pytest.mark.parametrize("target", ["return_object", "return_lambda", "return_nan", "return_surrogate", "return_evil"])
+def test_a_value_that_is_not_json_is_dropped_with_a_note_or_refused_where_it_is_needed(target: str) -> None:
+    dropped, refused = run(target), run(target, needed=True)
+    assert (dropped.outcome, dropped.value) == (Outcome.SUCCEEDED, None)
+    assert dropped.note.endswith(": dropped")
+    assert refused.outcome is Outcome.FAILED
+    assert refused.error is not None
+    assert f"{refused.error.message}: dropped" == dropped.note
+
+
+@pytest.mark.parametrize("target", ["generate", "generate_later"])
+def test_a_generator_is_refused_because_nothing_ran(target: str) -> None:
+    result = run(target)
+    assert result.error is not None
+    assert result.error.message == "returned a generator, so nothing ran; return a list instead of using yield"
+
+
+@pytest.mark.parametrize(("excess", "outcome"), [(-2, Outcome.SUCCEEDED), (-1, Outcome.FAILED)])
+def test_a_value_is_refused_beyond_its_largest_size(
+    excess: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "LARGEST_RESULT", 1000)
+    assert run("text_of", 1000 + excess).outcome is outcome  # two quotes come on top
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "message"),
+    [
+        ("raise_value", "ValueError", "a plain mistake"),
+        ("raise_keyboard_interrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise_speechless", "Speechless", "(no message: its __str__ raised ValueError)"),
+        ("no.such:f", "ModuleNotFoundError", "No module named 'no'"),
+        ("no_such_function", "AttributeError", f"module '{TARGETS}' has no attribute 'no_such_function'"),
+        ("NOT_CALLABLE", "TypeError", f"{TARGETS}:NOT_CALLABLE is not callable but int"),
+    ],
+)
+def test_an_exception_becomes_text(target: str, kind: str, message: str) -> None:
+    error = run(target).error
+    assert error is not None
+    assert (error.type, error.message) == (kind, message)
+    assert error.traceback.rstrip().splitlines()[-1].startswith((kind, f"{TARGETS}.{kind}"))
+
+
+def test_a_long_traceback_is_cut_in_the_middle() -> None:
+    error = work.describe(ValueError("x" * 100_000))
+    assert len(error.traceback) < 17_000
+    assert "characters left out" in error.traceback
+    assert len(error.message) == 2000
+
+
+def test_text_with_lone_surrogates_is_escaped() -> None:
+    error = work.describe(ValueError("\udcff"))
+    assert json.dumps(error.message, ensure_ascii=False).encode() == b'"\\\\udcff"'
+
+
+def test_an_exception_that_cannot_even_be_formatted_is_still_described() -> None:
+    class Hopeless(Exception):
+        @property
+        def __cause__(self) -> Any:
+            raise RuntimeError
+
+    error = work.describe(Hopeless("why"))
+    assert (error.type, error.message) == ("Hopeless", "why")
