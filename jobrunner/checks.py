@@ -1,20 +1,13 @@
-"""What the models cannot see: tasks that need what is not there, circles, pools that do not fit, numbers that are not JSON."""
+"""What the models cannot see: tasks that need what is not there, names that look alike, pools that do not fit, endless ranges."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from jobrunner import spec
+from jobrunner import needs, spec
 from jobrunner.document import Finding, Path
 from jobrunner.hints import did_you_mean
-
-Line: TypeAlias = Callable[[Path], int]
-Tasks: TypeAlias = Mapping[str, spec.Task]
-
-MOST_CYCLES = 10
-MOST_EDGES = 12
-"""Edges of one cycle that are printed."""
 
 MOST_ITEMS = 10_000_000
 """Items that one `range` may give."""
@@ -23,10 +16,9 @@ _SHARED: Final = frozenset({"thread", "thread_pool"})
 _OWN: Final = ("mode", "workers")
 
 
-def find(job: spec.Job, line: Line) -> Iterator[Finding]:
+def find(job: spec.Job, line: needs.Line) -> Iterator[Finding]:
     """Everything that is wrong across the tasks of a job whose defaults are merged. `line` gives the line of a path's value."""
-    yield from _needs(job.tasks)
-    yield from _cycles(job.tasks, line)
+    yield from needs.find(job.tasks, line)
     yield from _look_alikes("tasks", job.tasks)
     yield from _look_alikes("pools", job.pools)
     yield from _pools(job)
@@ -39,82 +31,7 @@ def find(job: spec.Job, line: Line) -> Iterator[Finding]:
             yield from _foreach(name, task)
 
 
-# --- needs -------------------------------------------------------------------------------------------------------------------
-
-
-def _needs(tasks: Tasks) -> Iterator[Finding]:
-    for name, task in tasks.items():
-        if len(task.needs) == 1 and task.needs[0] != name and task.needs[0] in tasks:
-            continue  # as most are
-        seen: set[str] = set()
-        for position, need in enumerate(task.needs):
-            if (finding := _need(name, need, ("tasks", name, "needs", position), tasks, seen)) is not None:
-                yield finding
-            seen.add(need)
-
-
-def _need(name: str, need: str, path: Path, tasks: Tasks, seen: set[str]) -> Finding | None:
-    if need not in tasks:
-        return Finding(path=path, message=f"no task is called {need!r}", hint=did_you_mean(need, tasks.keys()))
-    if need == name:
-        return Finding(path=path, message="a task cannot need itself")
-    if need in seen:
-        return Finding(path=path, message=f"{need!r} is listed twice", hint="Leave one out.")
-    return None
-
-
-def _cycles(tasks: Tasks, line: Line) -> Iterator[Finding]:
-    """Circles of needs, one finding for each that a depth-first walk meets, at the first of its tasks in the file."""
-    if _is_declared_in_order(tasks):
-        return
-    order = {name: position for position, name in enumerate(tasks)}
-    for number, cycle in enumerate(_circles(tasks)):
-        if number == MOST_CYCLES:
-            return
-        first = min(range(len(cycle)), key=lambda at: order[cycle[at]])
-        yield _cycle(cycle[first:] + cycle[:first], tasks, line)
-
-
-def _is_declared_in_order(tasks: Tasks) -> bool:
-    """Whether every task stands below all that it needs, as most files are written: then there is no circle."""
-    above: set[str] = set()
-    for name, task in tasks.items():
-        if not above.issuperset(task.needs):
-            return False
-        above.add(name)
-    return True
-
-
-def _circles(tasks: Tasks) -> Iterator[list[str]]:
-    """Depth first, without recursion: each edge is walked once. A task that needs itself has its own finding."""
-    done: set[str] = set()
-    for root in tasks:
-        path = [] if root in done else [root]
-        depth = dict.fromkeys(path, 0)
-        needs = [iter(tasks[name].needs) for name in path]
-        while path:
-            need = next((need for need in needs[-1] if need in tasks and need not in done and need != path[-1]), None)
-            if need is None:
-                done.add(path[-1])
-                needs.pop()
-                del depth[path.pop()]
-            elif need in depth:
-                yield path[depth[need] :]
-            else:
-                depth[need] = len(path)
-                path.append(need)
-                needs.append(iter(tasks[need].needs))
-
-
-def _cycle(cycle: list[str], tasks: Tasks, line: Line) -> Finding:
-    edges = []
-    for name, need in list(zip(cycle, cycle[1:] + cycle[:1], strict=True))[:MOST_EDGES]:
-        path = ("tasks", name, "needs", tasks[name].needs.index(need))
-        edges.append(f"{name} needs {need} (line {line(path)})")
-    if len(cycle) > MOST_EDGES:
-        edges.append(f"and {len(cycle) - MOST_EDGES} more, back to {cycle[0]}")
-    place = ("tasks", cycle[0], "needs", tasks[cycle[0]].needs.index(cycle[1]))
-    return Finding(path=place, message=f"tasks need each other in a circle: {', '.join(edges)}")
+# --- names -------------------------------------------------------------------------------------------------------------------
 
 
 def _look_alikes(table: str, names: Mapping[str, object]) -> Iterator[Finding]:

@@ -277,8 +277,11 @@ def run_speaking(call: Call) -> tuple[Result, str]:
     """`work.run` for an executor's worker, wherever it is: the Result, and what the target printed."""
     speech.install()
     said: list[str] = []
+    pid = os.getpid()
     with speech.Voice(said.append):
         result = run(call, time.thread_time)
+    if os.getpid() != pid:  # a fork that returned in the child too: a second worker would take the first one's calls
+        os._exit(0)
     return result, "".join(said)
 
 

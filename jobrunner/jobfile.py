@@ -56,13 +56,18 @@ def read(path: str | os.PathLike[str]) -> JobFile:
 def parse(source: bytes, file: str) -> spec.Job:
     """The job in the bytes of a file. `file` is named in problems; its stem names the job where the job does not say."""
     with _garbage_left_alone():
-        document = reader.read(source, file)
-        job, findings = _checked(document)
-        problems = _placed(findings, document)
+        job, problems = _judged(source, file)
     if problems:
         raise JobFileError(problems)
     assert job is not None, "a job without a problem is valid"
     return job if job.name else job.model_copy(update={"name": name_of(file)})
+
+
+def _judged(source: bytes, file: str) -> tuple[spec.Job | None, tuple[Problem, ...]]:
+    """On return the document is gone: the collector, when it is enabled again, walks what is left, which takes a tenth."""
+    document = reader.read(source, file)
+    job, findings = _checked(document)
+    return job, _placed(findings, document)
 
 
 def name_of(file: str) -> str:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any, Final, TypeAlias
 
-from jobrunner import spec
+from jobrunner import needs, spec
 from jobrunner.document import Finding, Path
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import ROOTS, Reference, Template, parse
 from jobrunner.hints import did_you_mean
 
-Tasks: TypeAlias = Mapping[str, spec.Task]
-
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
 _OF_COMMANDS: Final = ("stdout", "outputs", "exit_code")
 _OTHERS_HAVE: Final = frozenset({"result", "results", *_OF_COMMANDS})
 _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
-
-BATCH = 1024
-"""Tasks whose dependents are looked for in one pass over the graph."""
 
 MOST_EXPRESSIONS = 1000
 """Expressions in one text: each takes 20 µs to read."""
@@ -61,7 +57,8 @@ def find(job: spec.Job) -> Iterator[Finding]:
     for name, task in job.tasks.items():
         yield from _task(name, task, job, uses)
     if uses:
-        yield from _unneeded(uses, job.tasks)
+        unneeded = needs.unneeded([(use.task, use.target) for use in uses], job.tasks)
+        yield from (uses[position].finding for position in unneeded)
 
 
 _WITH_EXPRESSIONS: Final = ("args", "kwargs", "run", "argv", "env", "cwd")
@@ -202,8 +199,8 @@ class _Judge:
 
     def _note(self, name: str, reference: Reference) -> None:
         task = str(self.place.task)
-        needs = ", ".join([*self.job.tasks[task].needs[:10], name])
-        hint = f"Add {name} to needs: [{needs}]." if len(self.job.tasks[task].needs) < 10 else f"Add {name} to needs."
+        named = self.job.tasks[task].needs
+        hint = f"Add {name} to needs: [{', '.join([*named, name])}]." if len(named) < 10 else f"Add {name} to needs."
         message = f"{name!r} is not among the needs of {task!r}, so it may not have run yet"
         finding = Finding(path=self.place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
         self.uses.append(_Use(task=task, target=name, finding=finding))
@@ -221,11 +218,10 @@ def _key_of(root: str, keys: Sequence[str | int], known: Sequence[str]) -> Wrong
 def _result_key(name: str, task: spec.Task, keys: Sequence[str | int]) -> Wrong:
     """What `tasks.name.KEY` has to be for that kind of task."""
     key = str(keys[0]) if keys else ""
-    if key in _OTHERS_HAVE:
-        wrong = _of_target(name, task, key) if task.target is not None else _of_command(name, task, key)
-        if wrong is not None:
-            return wrong
-    return _key_of(f"tasks.{name}", keys, (*_own_keys(task), "outcome"))
+    own = _own_keys(task)
+    if key in own or key not in _OTHERS_HAVE:
+        return _key_of(_spelled(name), keys, (*own, "outcome"))
+    return _of_target(name, own[0], key) if task.target is not None else _of_command(name, task, key)
 
 
 def _own_keys(task: spec.Task) -> tuple[str, ...]:
@@ -234,24 +230,24 @@ def _own_keys(task: spec.Task) -> tuple[str, ...]:
     return _OF_COMMANDS if task.foreach is None else ()
 
 
-def _of_target(name: str, task: spec.Task, key: str) -> Wrong:
-    (own,) = _own_keys(task)
-    if key == own:
-        return None
-    hint = f"Write tasks.{name}.{own}."
+def _of_target(name: str, own: str, key: str) -> Wrong:
+    hint = f"Write {_spelled(name)}.{own}."
     if key in _OF_COMMANDS:
         return f"{name!r} is a target: it has no {key}", hint
     return f"{name!r} {'has no foreach: it has one result' if own == 'result' else 'has foreach: it has a list of results'}", hint
 
 
 def _of_command(name: str, task: spec.Task, key: str) -> Wrong:
-    if key in _own_keys(task):
-        return None
     if task.foreach is None:
-        hint = f"Write tasks.{name}.stdout, tasks.{name}.outputs.KEY or tasks.{name}.exit_code."
-        return f"{name!r} is a command: it has no {key}", hint
+        keys = " or ".join(f"{_spelled(name)}.{own}" for own in ("stdout", "outputs.KEY", "exit_code"))
+        return f"{name!r} is a command: it has no {key}", f"Write {keys}."
     hint = "Let the command write files, or write it as a target: that has results."
     return f"{name!r} is a command with foreach: it has no {key}{' of its own, each item has' * (key in _OF_COMMANDS)}", hint
+
+
+def _spelled(name: str) -> str:
+    """The task as an expression refers to it."""
+    return f"tasks.{name}" if name.isidentifier() and not iskeyword(name) else f"tasks[{name!r}]"
 
 
 # --- foreach -----------------------------------------------------------------------------------------------------------------
@@ -320,50 +316,3 @@ def _type_of(param: object) -> str | None:
             return param.type
         param = param.default if param.default is not None else (param.choices or [None])[0]
     return {bool: "bool", int: "int", float: "float", list: "list"}.get(type(param), "str")
-
-
-# --- needs of needs ----------------------------------------------------------------------------------------------------------
-
-
-def _unneeded(uses: Sequence[_Use], tasks: Tasks) -> Iterator[Finding]:
-    """The uses whose target is not among the task's needs, nor among theirs.
-
-    A bit for each target, handed down the graph: linear in the edges for each BATCH of targets. Nothing is said of a graph with
-    a circle, which has its own finding.
-    """
-    order = _sorted(tasks)
-    if order is None:
-        return
-    targets = list(dict.fromkeys(use.target for use in uses))
-    for start in range(0, len(targets), BATCH):
-        bits = {target: 1 << position for position, target in enumerate(targets[start : start + BATCH])}
-        above = _bits_above(order, tasks, bits)
-        for use in uses:
-            if use.target in bits and not above[use.task] & bits[use.target]:
-                yield use.finding
-
-
-def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int]) -> dict[str, int]:
-    above: dict[str, int] = {}
-    for name in order:
-        mine = 0
-        for need in tasks[name].needs:
-            mine |= above.get(need, 0) | bits.get(need, 0)
-        above[name] = mine
-    return above
-
-
-def _sorted(tasks: Tasks) -> list[str] | None:
-    """The tasks, each below all that it needs; None where there is a circle."""
-    waits = {name: sum(need in tasks for need in task.needs) for name, task in tasks.items()}
-    dependents: dict[str, list[str]] = {}
-    for name, task in tasks.items():
-        for need in task.needs:
-            dependents.setdefault(need, []).append(name)
-    order = [name for name, count in waits.items() if count == 0]
-    for name in order:  # grows while it is walked
-        for dependent in dependents.get(name, ()):
-            waits[dependent] -= 1
-            if waits[dependent] == 0:
-                order.append(dependent)
-    return order if len(order) == len(tasks) else None

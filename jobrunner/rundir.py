@@ -1,7 +1,7 @@
 """The state directory, and in it one directory for each run: the job file as it was, and what tasks printed.
 
-        STATE/JOB/RUN_ID/job.yaml
-        STATE/JOB/RUN_ID/output/TASK.log, output/TASK/ITEM.log
+STATE/JOB/RUN_ID/job.yaml
+STATE/JOB/RUN_ID/output/TASK.log, output/TASK/ITEM.log
 """
 
 from __future__ import annotations

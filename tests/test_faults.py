@@ -55,6 +55,7 @@ COLUMN = {lane: position for position, lanes in enumerate(COLUMNS.values()) for 
 ALL = "crashed, neighbours too"
 NOT_TRIED = "–"
 DEATH = ("crashed", ALL, ALL, ALL)
+OURS_ONLY = ("crashed", ALL, NOT_TRIED, NOT_TRIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +96,9 @@ ROWS = {
             has_timeout=True,
         ),
         Row(words="leaves a child that holds standard output", deed="leaves_a_child", outcomes=("succeeded",) * 4),
-        Row(words="writes garbage to its worker's connection", deed="talks_nonsense", outcomes=("crashed", ALL, NOT_TRIED, NOT_TRIED)),
-        Row(words="forges the result of another attempt", deed="lies", outcomes=("crashed", ALL, NOT_TRIED, NOT_TRIED)),
-        Row(words="closes its worker's connection", deed="hangs_up", outcomes=("crashed", ALL, NOT_TRIED, NOT_TRIED)),
+        Row(words="writes garbage to its worker's connection", deed="talks_nonsense", outcomes=OURS_ONLY),
+        Row(words="forges the result of another attempt", deed="lies", outcomes=OURS_ONLY),
+        Row(words="closes its worker's connection", deed="hangs_up", outcomes=OURS_ONLY),
     )
 }
 CASES = [(row, lane) for row in ROWS for lane in LANES if ROWS[row].outcomes[COLUMN[lane]] != NOT_TRIED]
@@ -123,8 +124,9 @@ def run_cli(job: dict[str, Any], folder: Path) -> Run:
     cookie = f"FAULTS_COOKIE={uuid.uuid4().hex}"
     name, _, value = cookie.partition("=")
     started = time.monotonic()
+    options = ["--log-format", "json", "--log-file", str(folder / "log")]
     ended = subprocess.run(
-        [sys.executable, "-m", "jobrunner", "run", "--log-format", "json", "--log-file", str(folder / "log"), str(folder / "job.yaml")],
+        [sys.executable, "-m", "jobrunner", "run", *options, str(folder / "job.yaml")],
         cwd=ROOT,
         env={**os.environ, name: value},
         capture_output=True,
@@ -316,9 +318,7 @@ def test_hosts_that_die_at_once_end_the_attempt_and_are_not_started_for_ever(
     assert len(ran.of(WorkerStarted)) <= 10
 
 
-def test_an_interpreter_that_cannot_be_started_is_a_failure_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interpreter_that_cannot_be_started_is_a_failure_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     task = {"target": f"{TARGETS}:innocent", "foreach": {"range": 5}, "pool": "p"}
     ran = run_job(tmp_path, {"pools": {"p": LANES["spawned_pool"]}, "tasks": {"task": task}})
@@ -347,7 +347,7 @@ def test_an_executor_that_cannot_be_made_is_a_failure_that_says_so(factory: str,
 
 
 def threads_job(lane: str, deed: str, seconds: float, timeout: float) -> dict[str, Any]:
-    tasks = {
+    tasks: dict[str, dict[str, Any]] = {
         "guilty": {"target": f"{TARGETS}:beside", "args": ["", deed], "timeout": timeout},
         "innocent": {"target": f"{TARGETS}:innocent", "args": ["", seconds]},
     }
@@ -391,7 +391,8 @@ def test_a_thread_that_a_task_left_running_does_not_hold_up_the_run(
     lane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "_CLOSING_GRACE", 0.3)
-    ran = run_job(tmp_path, {"pools": {"p": LANES[lane]}, "tasks": {"task": {"target": f"{TARGETS}:leaves_a_thread", "pool": "p"}}})
+    task = {"target": f"{TARGETS}:leaves_a_thread", "pool": "p"}
+    ran = run_job(tmp_path, {"pools": {"p": LANES[lane]}, "tasks": {"task": task}})
     assert ran.result.ok
     assert ran.wall < 10
 

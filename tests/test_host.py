@@ -27,9 +27,21 @@ class Line:
         child.connection.setblocking(True)
         child.connection.settimeout(20)
         self._frames = child.connection.makefile("rb")
+        self._code: int | None = None
 
     def call(self, call_id: int, function: str, *args: object, **more: Any) -> None:
         self.send(orjson.dumps(Call(id=call_id, target=f"{TARGETS}:{function}", args=list(args), **more)) + b"\n")
+
+    def close(self) -> int:
+        """Go away, as an engine does that dies; the return code of the host."""
+        self._frames.close()
+        self.child.connection.close()
+        return self.ended()
+
+    def ended(self) -> int:
+        if self._code is None:
+            self._code = self.child.reap()
+        return self._code
 
     def send(self, data: bytes) -> None:
         self.child.connection.sendall(data)
@@ -54,11 +66,11 @@ def started(lane: str, method: str = "fork", executor: str = "", workers: int = 
     )
     child = start_host(settings, method=method, folder=os.getcwd())
     child.connection.sendall(greeting(settings, method))
+    line = Line(child)
     try:
-        yield Line(child)
+        yield line
     finally:
-        child.connection.close()
-        child.reap()
+        line.close()
         os.close(child.pidfd)
         os.close(child.output)
 
@@ -107,7 +119,7 @@ def test_a_host_ends_by_itself_when_the_engine_closes_its_side(lane: str) -> Non
         line.call(1, "echo")
         line.frames("began result")
         line.child.connection.shutdown(1)
-        assert line.child.reap() == 0
+        assert line.ended() == 0
 
 
 @pytest.mark.parametrize("lane", ALL)
@@ -115,9 +127,7 @@ def test_a_host_ends_when_the_engine_is_gone(lane: str) -> None:
     with started(lane) as line:
         line.call(1, "echo", "x" * (1 << 22))  # more than the socket holds: it must notice while it answers
         line.frames("began")
-        line._frames.close()
-        line.child.connection.close()
-        assert line.child.reap() == 70
+        assert line.close() == 70
 
 
 @pytest.mark.parametrize("lane", ["serial", "process", "process_pool"])

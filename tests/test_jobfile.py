@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import checks, jobfile, spec
+from jobrunner import jobfile, needs, spec
 from jobrunner.errors import JobFileError, Problem
 
 
@@ -330,11 +330,11 @@ def chain(length: int, *, circle: bool) -> dict[str, spec.Task]:
 
 
 def test_a_long_chain_is_no_circle_and_needs_no_recursion() -> None:
-    assert list(checks._cycles(chain(20_000, circle=False), lambda path: 1)) == []
+    assert list(needs.find(chain(20_000, circle=False), lambda path: 1)) == []
 
 
 def test_a_long_circle_is_printed_in_part() -> None:
-    (finding,) = checks._cycles(chain(20_000, circle=True), lambda path: 1)
+    (finding,) = needs.find(chain(20_000, circle=True), lambda path: 1)
     assert finding.message.endswith("(line 1), and 19988 more, back to t19999")
 
 
@@ -545,6 +545,67 @@ tasks:
 def test_expressions_are_checked_with_their_place_in_the_scalar(rest: str, place: str, message: str) -> None:
     (line,) = said(f"{TASKS}  x:\n    {rest}\n    needs: [many, cmd]\n")
     assert line.startswith(f"{place}: tasks.x.{message}")
+
+
+KINDS = """\
+tasks:
+  list-files: {target: "m:f"}
+  cmd: {run: ls}
+  cmds: {argv: [ls], foreach: [1, 2]}
+  x:
+    needs: [cmd, cmds, list-files]
+    target: m:f
+    args: ["${{ %s }}"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        *[
+            (f"tasks.cmd.{key}", f"'cmd' is a command: it has no {key}. Write tasks.cmd.stdout or tasks.cmd.outputs.KEY or")
+            for key in ("result", "results")
+        ],
+        ("tasks.cmd.result[0]", "'cmd' is a command: it has no result."),
+        ("tasks.cmd", "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome."),
+        ("tasks.cmd.stdot", "tasks.cmd has no 'stdot'. Did you mean 'stdout'?"),
+        *[
+            (f"tasks.cmds.{key}", f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Let the command")
+            for key in ("stdout", "outputs", "exit_code")
+        ],
+        ("tasks.cmds.results", "'cmds' is a command with foreach: it has no results. Let the command write files, or"),
+        ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.outcome; there is outcome."),
+        ("tasks['list-files'].stdout", "'list-files' is a target: it has no stdout. Write tasks['list-files'].result."),
+        ("tasks['list-files']", "tasks['list-files'] alone is no value. Write tasks['list-files'].result; there are result,"),
+        ("tasks.list-files.result", "no task is called 'list'. A name with a hyphen is written tasks['list-files']."),
+    ],
+)
+def test_what_a_task_has_depends_on_its_kind(reference: str, message: str) -> None:
+    line = said(KINDS % reference)[0]
+    assert line.startswith(f"8:17: tasks.x.args[0]: {message}")
+
+
+@pytest.mark.parametrize("key", ["stdout", "outputs.k", "exit_code", "outcome"])
+def test_a_command_has_what_commands_have(key: str) -> None:
+    job(KINDS % f"tasks.cmd.{key}")
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "where"),
+    [
+        ("cat <<END\n      ${{ params.a }}\n      END", "6:11", "a here-document"),
+        ("echo `${{ params.a }}`", "5:17", "`…`"),
+        ("ls # ${{ params.a }}", "5:16", "a comment"),
+    ],
+)
+def test_a_value_that_no_quoting_makes_safe_is_refused_where_it_stands(command: str, place: str, where: str) -> None:
+    (line,) = said(f"params: {{a: 1}}\ntasks:\n  x:\n    run: |\n      {command}\n")
+    assert line.startswith(f"{place}: tasks.x.run: `params.a` cannot be quoted safely in {where}")
+
+
+def test_a_text_of_very_many_expressions_is_refused_without_reading_them() -> None:
+    (line,) = said("tasks: {a: {run: '" + "${{ 1 }} " * 1001 + "'}}")
+    assert line.startswith("1:18: tasks.a.run: a text holds at most 1,000 expressions; this one has 1,001.")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "raises_group": ({"target": "raise_group"}, "BaseExceptionGroup", "two at once (2 sub-exceptions)"),
     "exits_3": ({"target": "leave", "args": [3]}, "SystemExit", "exit 3"),
     "exits_text": ({"target": "leave", "args": ["no disk"]}, "SystemExit", "exit no disk"),
-    "generates": ({"target": "generate"}, "ResultError", "returned a generator, so nothing ran; return a list instead of using yield"),
+    "generates": ({"target": "generate"}, "ResultError", "returned a generator, so nothing ran; return a list instead"),
     "generates_later": ({"target": "generate_later"}, "ResultError", "returned a generator, so nothing ran; return a list"),
     "needed_object": ({"target": "return_object"}, "ResultError", "returned an object, which is not JSON"),
     "misses_module": ({"target": "no.such.module:f"}, "ModuleNotFoundError", "No module named 'no'"),
@@ -35,7 +35,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "misses_call": ({"target": f"{TARGETS}:NOT_CALLABLE"}, "TypeError", "NOT_CALLABLE is not callable but int"),
     "cannot_import": ({"target": "broken_import:f"}, "RuntimeError", "broken while imported"),
     "cannot_parse": ({"target": "broken_syntax:f"}, "SyntaxError", "broken_syntax.py"),
-    "wrong_arguments": ({"target": "length", "args": [1, 2]}, "TypeError", "length() takes 1 positional argument but 2 were given"),
+    "wrong_arguments": ({"target": "length", "args": [1, 2]}, "TypeError", "length() takes 1 positional argument but 2"),
 }
 """Task → what it runs, the type of its error, and the beginning of its message (or a part of it)."""
 
@@ -81,7 +81,7 @@ def target(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def contract_job(lane: str, folder: Path) -> dict[str, Any]:
-    tasks = {
+    tasks: dict[str, dict[str, Any]] = {
         "span": {"target": "span", "foreach": {"range": SPANS}, "args": ["${{ item }}", 0.02]},
         "meet": {"target": "meet", "foreach": {"range": 2}, "args": [str(folder), "${{ item }}", 1 if lane == "serial" else 2]},
         "text": {"target": "text_of", "args": [5_000_000]},
@@ -92,7 +92,7 @@ def contract_job(lane: str, folder: Path) -> dict[str, Any]:
         "path": {"target": "path"},
         "job_env": {"target": "environment", "args": ["WIDE"]},
     }
-    one_by_one = {
+    one_by_one: dict[str, dict[str, Any]] = {
         "replaces_stdout": {"target": "replace_stdout"},
         "after_replaced": {"target": "say", "args": ["after replaced"]},
         "closes_stdout": {"target": "close_stdout"},

@@ -6,24 +6,30 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
 from jobrunner import speech
 
 
-@pytest.fixture
-def behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Standard output as a Speech over a text that the test can read."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(speech, "_installed", {})
-    speech.install()
-    yield stream
+def over_a_text(test: Callable[[io.StringIO], None]) -> Callable[[], None]:
+    """Standard output is a Speech over a text that the test can read. No fixture: pytest's capture comes between."""
+
+    def call() -> None:
+        behind = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("stdout", "stderr"):
+                patch.setattr(sys, name, behind)
+            patch.setattr(speech, "_installed", {})
+            speech.install()
+            test(behind)
+
+    call.__name__ = test.__name__
+    return call
 
 
+@over_a_text
 def test_a_thread_with_a_voice_is_heard_by_its_listener_alone(behind: io.StringIO) -> None:
     heard: dict[str, list[str]] = {"a": [], "b": []}
     together = threading.Barrier(2)
@@ -45,11 +51,13 @@ def test_a_thread_with_a_voice_is_heard_by_its_listener_alone(behind: io.StringI
     assert behind.getvalue() == ""
 
 
+@over_a_text
 def test_a_thread_without_a_voice_goes_on_to_the_stream_behind(behind: io.StringIO) -> None:
     sys.stdout.write("nobody's\n")
     assert behind.getvalue() == "nobody's\n"
 
 
+@over_a_text
 def test_a_piece_is_passed_on_when_its_line_is_whole_or_its_attempt_has_ended(behind: io.StringIO) -> None:
     heard: list[str] = []
     with speech.Voice(heard.append):
@@ -61,6 +69,7 @@ def test_a_piece_is_passed_on_when_its_line_is_whole_or_its_attempt_has_ended(be
     assert heard == ["ab\nc", "d"]
 
 
+@over_a_text
 def test_a_line_without_end_is_passed_on_in_pieces(behind: io.StringIO) -> None:
     heard: list[str] = []
     with speech.Voice(heard.append):
@@ -70,6 +79,7 @@ def test_a_line_without_end_is_passed_on_in_pieces(behind: io.StringIO) -> None:
     assert "".join(heard) == "x" * 100_000
 
 
+@over_a_text
 def test_bytes_are_heard_too(behind: io.StringIO) -> None:
     heard: list[str] = []
     with speech.Voice(heard.append):
@@ -77,6 +87,7 @@ def test_bytes_are_heard_too(behind: io.StringIO) -> None:
     assert heard == ["café \\xff\n"]
 
 
+@over_a_text
 def test_what_replaced_it_is_replaced_by_the_next_install(behind: io.StringIO) -> None:
     first = sys.stdout
     sys.stdout = io.StringIO()
@@ -84,6 +95,7 @@ def test_what_replaced_it_is_replaced_by_the_next_install(behind: io.StringIO) -
     assert sys.stdout is first
 
 
+@over_a_text
 def test_a_forked_child_has_no_voice(behind: io.StringIO) -> None:
     heard: list[str] = []
     with speech.Voice(heard.append):

@@ -66,9 +66,7 @@ def test_a_generator_is_refused_because_nothing_ran(target: str) -> None:
 
 
 @pytest.mark.parametrize(("excess", "outcome"), [(-2, Outcome.SUCCEEDED), (-1, Outcome.FAILED)])
-def test_a_value_is_refused_beyond_its_largest_size(
-    excess: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_value_is_refused_beyond_its_largest_size(excess: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "LARGEST_RESULT", 1000)
     assert run("text_of", 1000 + excess).outcome is outcome  # two quotes come on top
 
@@ -106,8 +104,8 @@ def test_text_with_lone_surrogates_is_escaped() -> None:
 def test_an_exception_that_cannot_even_be_formatted_is_still_described() -> None:
     class Hopeless(Exception):
         @property
-        def __cause__(self) -> Any:
-            raise RuntimeError
+        def __notes__(self) -> Any:  # type: ignore[override]  # it is here to be hostile
+            raise KeyboardInterrupt
 
     error = work.describe(Hopeless("why"))
     assert (error.type, error.message) == ("Hopeless", "why")

@@ -35,8 +35,7 @@ def start_host(settings: host.Settings, *, method: str, folder: str) -> Child:
     near, far = socket.socketpair()
     output, far_output = os.pipe()
     try:
-        start = _fork if method == "fork" else _spawn
-        pid, reap = start(settings, far, far_output, folder)
+        pid, reap = _fork(settings, far, far_output, folder) if method == "fork" else _spawn(far, far_output, folder)
         pidfd = os.pidfd_open(pid)
     except BaseException:
         near.close()
@@ -75,7 +74,7 @@ def _serve(connection: socket.socket, output: int, settings: host.Settings, fold
     host.forked(connection, output, settings)
 
 
-def _spawn(settings: host.Settings, connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:
+def _spawn(connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:
     fd = connection.fileno()
     code = _SPAWNED.format(path=[os.path.abspath(entry) for entry in sys.path], fd=fd)
     process = subprocess.Popen(

@@ -1,10 +1,10 @@
 """The hosts of one pool as the engine sees them: handing over, death, stopping, recycling, joining.
 
-        start(call) ─▶ host with room, or a new one ─Call─▶ … ─Began─▶ … ─Result─▶ idle, recycled or ended
-        stop(call)  ─▶ a host of one attempt: signal, grace, SIGKILL
-                       a host of many: the attempt is abandoned, the host gets no new work and is killed when empty,
-                       or when it does not answer a ping within the grace (a thread that never lets go of the GIL)
-        death       ─▶ calls that began are CRASHED, calls that did not are returned; nobody else is touched
+start(call) ─▶ host with room, or a new one ─Call─▶ … ─Began─▶ … ─Result─▶ idle, recycled or ended
+stop(call)  ─▶ a host of one attempt: signal, grace, SIGKILL
+               a host of many: the attempt is abandoned, the host gets no new work and is killed when empty,
+               or when it does not answer a ping within the grace (a thread that never lets go of the GIL)
+death       ─▶ calls that began are CRASHED, calls that did not are returned; nobody else is touched
 """
 
 from __future__ import annotations

@@ -57,17 +57,16 @@ def read_available(fd: int) -> bytes | None:
 
 def group_members(pid: int) -> tuple[int, ...]:
     """Live processes in the process group of `pid`, the leader left out (Linux: from /proc; elsewhere none are found)."""
-    found = []
+    names: list[str] = []
     with contextlib.suppress(OSError):
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and int(name) != pid and _lives_in_group(name, pid):
-                found.append(int(name))
-    return tuple(sorted(found))
+        names = os.listdir("/proc")
+    others = (int(name) for name in names if name.isdecimal() and int(name) != pid)
+    return tuple(sorted(other for other in others if _lives_in_group(other, pid)))
 
 
-def _lives_in_group(name: str, group: int) -> bool:
+def _lives_in_group(pid: int, group: int) -> bool:
     try:
-        with open(f"/proc/{name}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()  # the command may hold anything, even ")"
     except OSError:
         return False

@@ -1,0 +1,142 @@
+"""The graph of needs: every need is a task, none runs in a circle, and what a task reaches through the needs of its needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from jobrunner import spec
+from jobrunner.document import Finding, Path
+from jobrunner.hints import did_you_mean
+
+Line: TypeAlias = Callable[[Path], int]
+Tasks: TypeAlias = Mapping[str, spec.Task]
+
+MOST_CYCLES = 10
+MOST_EDGES = 12
+"""Edges of one cycle that are printed."""
+
+BATCH = 1024
+"""Tasks whose dependents are looked for in one pass over the graph."""
+
+
+def find(tasks: Tasks, line: Line) -> Iterator[Finding]:
+    """Needs of what is not there, of itself and twice, and circles. `line` gives the line of a path's value."""
+    for name, task in tasks.items():
+        if len(task.needs) == 1 and task.needs[0] != name and task.needs[0] in tasks:
+            continue  # as most are
+        seen: set[str] = set()
+        for position, need in enumerate(task.needs):
+            if (finding := _need(name, need, ("tasks", name, "needs", position), tasks, seen)) is not None:
+                yield finding
+            seen.add(need)
+    yield from _cycles(tasks, line)
+
+
+def _need(name: str, need: str, path: Path, tasks: Tasks, seen: set[str]) -> Finding | None:
+    if need not in tasks:
+        return Finding(path=path, message=f"no task is called {need!r}", hint=did_you_mean(need, tasks.keys()))
+    if need == name:
+        return Finding(path=path, message="a task cannot need itself")
+    if need in seen:
+        return Finding(path=path, message=f"{need!r} is listed twice", hint="Leave one out.")
+    return None
+
+
+def _cycles(tasks: Tasks, line: Line) -> Iterator[Finding]:
+    """Circles of needs, one finding for each that a depth-first walk meets, at the first of its tasks in the file."""
+    if _is_declared_in_order(tasks):
+        return
+    order = {name: position for position, name in enumerate(tasks)}
+    for number, cycle in enumerate(_circles(tasks)):
+        if number == MOST_CYCLES:
+            return
+        first = min(range(len(cycle)), key=lambda at: order[cycle[at]])
+        yield _cycle(cycle[first:] + cycle[:first], tasks, line)
+
+
+def _is_declared_in_order(tasks: Tasks) -> bool:
+    """Whether every task stands below all that it needs, as most files are written: then there is no circle."""
+    above: set[str] = set()
+    for name, task in tasks.items():
+        if not above.issuperset(task.needs):
+            return False
+        above.add(name)
+    return True
+
+
+def _circles(tasks: Tasks) -> Iterator[list[str]]:
+    """Depth first, without recursion: each edge is walked once. A task that needs itself has its own finding."""
+    done: set[str] = set()
+    for root in tasks:
+        path = [] if root in done else [root]
+        depth = dict.fromkeys(path, 0)
+        needs = [iter(tasks[name].needs) for name in path]
+        while path:
+            need = next((need for need in needs[-1] if need in tasks and need not in done and need != path[-1]), None)
+            if need is None:
+                done.add(path[-1])
+                needs.pop()
+                del depth[path.pop()]
+            elif need in depth:
+                yield path[depth[need] :]
+            else:
+                depth[need] = len(path)
+                path.append(need)
+                needs.append(iter(tasks[need].needs))
+
+
+def _cycle(cycle: list[str], tasks: Tasks, line: Line) -> Finding:
+    edges = []
+    for name, need in list(zip(cycle, cycle[1:] + cycle[:1], strict=True))[:MOST_EDGES]:
+        path = ("tasks", name, "needs", tasks[name].needs.index(need))
+        edges.append(f"{name} needs {need} (line {line(path)})")
+    if len(cycle) > MOST_EDGES:
+        edges.append(f"and {len(cycle) - MOST_EDGES} more, back to {cycle[0]}")
+    place = ("tasks", cycle[0], "needs", tasks[cycle[0]].needs.index(cycle[1]))
+    return Finding(path=place, message=f"tasks need each other in a circle: {', '.join(edges)}")
+
+
+# --- needs of needs ----------------------------------------------------------------------------------------------------------
+
+
+def unneeded(uses: Sequence[tuple[str, str]], tasks: Tasks) -> Iterator[int]:
+    """Positions of the pairs (task, other) whose other is not among the task's needs, nor among theirs.
+
+    A bit for each other, handed down the graph: linear in the edges for each BATCH of others. Nothing is said of a graph with
+    a circle, which has its own finding.
+    """
+    order = _sorted(tasks)
+    if order is None:
+        return
+    others = list(dict.fromkeys(other for _, other in uses))
+    for start in range(0, len(others), BATCH):
+        bits = {other: 1 << position for position, other in enumerate(others[start : start + BATCH])}
+        above = _bits_above(order, tasks, bits)
+        yield from (at for at, (task, other) in enumerate(uses) if other in bits and not above[task] & bits[other])
+
+
+def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int]) -> dict[str, int]:
+    above: dict[str, int] = {}
+    for name in order:
+        mine = 0
+        for need in tasks[name].needs:
+            mine |= above.get(need, 0) | bits.get(need, 0)
+        above[name] = mine
+    return above
+
+
+def _sorted(tasks: Tasks) -> list[str] | None:
+    """The tasks, each below all that it needs; None where there is a circle."""
+    waits = {name: sum(need in tasks for need in task.needs) for name, task in tasks.items()}
+    dependents: dict[str, list[str]] = {}
+    for name, task in tasks.items():
+        for need in task.needs:
+            dependents.setdefault(need, []).append(name)
+    order = [name for name, count in waits.items() if count == 0]
+    for name in order:  # grows while it is walked
+        for dependent in dependents.get(name, ()):
+            waits[dependent] -= 1
+            if waits[dependent] == 0:
+                order.append(dependent)
+    return order if len(order) == len(tasks) else None
