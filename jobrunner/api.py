@@ -27,6 +27,7 @@ from jobrunner.host import MODES
 from jobrunner.jobfile import JobFile, load, read
 from jobrunner.loop import Loop
 from jobrunner.plan import Plan
+from jobrunner.sinks.output import file_sink
 from jobrunner.spec import MOST_WORKERS, Job, Mode, Pool, Stop
 from jobrunner.work import Outcome, StopRule
 
@@ -130,14 +131,12 @@ def run_prepared(
     prepared: Prepared,
     *,
     sinks: Sequence[Sink] = (),
-    run_sinks: Sequence[Callable[[rundir.RunDir], Sink]] = (),
     keep_results: bool = False,
 ) -> RunResult:
-    """Run what was prepared. `sinks` get every event; `run_sinks` are functions that make a sink from the RunDir."""
+    """Run what was prepared. What tasks print is kept in the run directory; `sinks` get every event as well."""
     now, job = time.time(), prepared.job
     directory = _directory(prepared, now)
-    all_sinks = [*sinks, *(make(directory) for make in run_sinks)]
-    stream = Stream(run_id=directory.id, job=job.name, sinks=all_sinks, now=time.time)
+    stream = Stream(run_id=directory.id, job=job.name, sinks=[file_sink(directory.keep), *sinks], now=time.time)
     binder = _binder(prepared, directory, now)
     used = data_references(job)
     plan = _plan(prepared, binder, directory, keeps=lambda name: keep_results or name in used)
@@ -187,7 +186,6 @@ def _engine(
         {name: _lane(name, pool, folder, binder.job_env) for name, pool in prepared.pools.items()},
         bind=lambda plan, attempt: binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
         rule_of=lambda name: _stop_rule(job.tasks[name].stop),
-        is_forgiven=lambda name: job.tasks[name].continue_on_error,
         emit=stream.emit,
         loop=loop,
     )

@@ -1,4 +1,11 @@
-"""Events of a YAML parser → plain values with their marks, in one pass; what multiplies or nests without end is refused."""
+"""Events of a YAML parser → plain values with their marks, in one pass; what multiplies or nests without end is refused.
+
+What a mapping waits for, in `key` (a sequence always waits for an _ITEM):
+
+    _AWAIT_KEY ─a key─→ its text ─value─→ _AWAIT_KEY
+               ─<<────→ _MERGE   ─map(s)→ _AWAIT_KEY   merged when the mapping ends: its own keys win
+               ─refused→ _DROPPED ─value→ _AWAIT_KEY   the value is read, and kept out
+"""
 
 from __future__ import annotations
 
@@ -63,16 +70,16 @@ class Builder:
         self.raws: dict[int, dict[str | int, str]] = {}
         self.anchors: dict[str, _Anchored | None] = {}
         self.dropped: list[object] = []  # keeps what was refused alive: identities must not be used again
-        self.merge_lines: dict[int, int] = {}
-        self.nodes = 0
-        self.copies = 0
+        self.merge_lines: dict[int, int] = {}  # by container, for a second <<
+        self.nodes = 0  # values so far, aliases expanded
+        self.copies = 0  # those of them that aliases and merges made
         self.most_copies = FREE_COPIES + len(text)
         self.root: list[Any] = []
         self.container: Any = self.root
-        self.here: list[yaml.Mark] = []
+        self.here: list[yaml.Mark] = []  # marks of the container
         self.key: str | _State = _ITEM
-        self.height = 0
-        self.merge: Any = None
+        self.height = 0  # of the highest value in the container
+        self.merge: Any = None  # maps that << named
         self.stack: list[tuple[Any, list[yaml.Mark], str | _State, int, Any, str | None, int]] = []
         self.has_document = False
 

@@ -84,12 +84,11 @@ class Engine:
         *,
         bind: Callable[[Plan, Attempt], Call | Command],
         rule_of: Callable[[str], StopRule],
-        is_forgiven: Callable[[str], bool],
         emit: Callable[[Event], None],
         loop: Loop,
     ) -> None:
         self._plan, self._lanes, self._emit, self._loop = plan, lanes, emit, loop
-        self._bind, self._rule_of, self._is_forgiven = bind, rule_of, is_forgiven
+        self._bind, self._rule_of = bind, rule_of
         self._inbox: deque[Report] = deque()
         self._flights: dict[int, _Flight] = {}
         self._abandoned: dict[int, _Flight] = {}
@@ -144,25 +143,18 @@ class Engine:
 
     def _start(self, attempt: Attempt) -> None:
         lane = self._lanes[attempt.pool]
+        self._flights[attempt.id] = _Flight(attempt, "command" if attempt.is_command else lane.mode)
         try:
-            if attempt.refused is not None:
-                raise _Refused(attempt.refused)
-            bound = self._bind(self._plan, attempt)
+            bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
-            self._refuse(attempt, lane, Error(type="ExpressionError", message=str(error)))
-        except _Refused as refused:
-            self._refuse(attempt, lane, refused.error)
-        else:
-            self._flights[attempt.id] = _Flight(attempt, lane.mode if isinstance(bound, Call) else "command")
-            if isinstance(bound, Call):
+            attempt.refused, bound = Error(type="ExpressionError", message=str(error)), None
+        match bound:
+            case Call():
                 lane.calls.start(bound)
-            else:
+            case Command():
                 lane.commands.start(bound)
-
-    def _refuse(self, attempt: Attempt, lane: Lane, error: Error) -> None:
-        """It cannot even be started: a start and a failure, so that the log tells as much as for any other."""
-        self._flights[attempt.id] = _Flight(attempt, lane.mode)
-        self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=error))
+            case None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
+                self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
 
     def _stop_due(self) -> None:
         timed_out = self._plan.has_timed_out
@@ -306,7 +298,7 @@ class Engine:
             output=_last_lines(flight.tail) if failed else None,
             abandoned=result.abandoned,
             retried=retried,
-            forgiven=failed and not retried and self._is_forgiven(attempt.task),
+            forgiven=ended.forgiven,
         )
 
     def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
@@ -340,11 +332,6 @@ class Engine:
                     exit_code=report.exit_code,
                     signal=_signal_name(report.signal),
                 )
-
-
-class _Refused(Exception):
-    def __init__(self, error: Error) -> None:
-        self.error = error
 
 
 def _signal_name(number: int | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import math
 import os
 import re
@@ -139,7 +141,7 @@ def _misfit(value: JsonValue, kind: spec.ParamType) -> str | None:
 
 def _said(value: object) -> str:
     if isinstance(value, bool) or value is None:
-        return {None: "null", True: "true", False: "false"}[value]
+        return json.dumps(value)
     return shortened(str(value)) if isinstance(value, (str, int, float)) else shortened(repr(value))
 
 
@@ -178,8 +180,6 @@ def _as_str(value: object) -> JsonValue:
 
 
 def _as_date(value: object) -> JsonValue:
-    import datetime  # few jobs have a date
-
     if isinstance(value, datetime.date):
         return value.isoformat()[:10]
     try:
@@ -194,8 +194,6 @@ def _as_list(value: object) -> JsonValue:
     if not isinstance(value, str):
         raise ValueError(f"{_said(value)} is not a list")
     if value.lstrip().startswith("["):
-        import json  # few lists are given as JSON
-
         try:
             return _as_json(json.loads(value))
         except (ValueError, RecursionError):
@@ -204,8 +202,6 @@ def _as_list(value: object) -> JsonValue:
 
 
 def _as_json(value: object) -> JsonValue:
-    import json
-
     try:
         return cast(JsonValue, json.loads(json.dumps(value, allow_nan=False)))
     except (TypeError, ValueError, RecursionError):

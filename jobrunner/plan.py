@@ -43,6 +43,9 @@ _MOVES: Mapping[State, Collection[State]] = {
 }
 
 
+_FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
+
+
 class Skip(StrEnum):
     """Why a task did not run."""
 
@@ -69,6 +72,7 @@ class Attempt:
     task: str
     number: int
     pool: str
+    is_command: bool = False
     index: int | None = None
     item: object = None
     key: str | None = None
@@ -81,11 +85,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is."""
+    """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is.
+
+    `forgiven` says that it failed for good, but the job goes on as if it had not (`continue_on_error`).
+    """
 
     attempt: Attempt
     outcome: Outcome
     retry_at: float | None = None
+    forgiven: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -283,8 +291,7 @@ class Plan:
         """An attempt has ended. Gives what it comes to, and moves every task that this decides."""
         node = self._land(attempt)
         outcome = attempt.stopping or result.outcome
-        retry = node.task.retries
-        if outcome is not Outcome.SUCCEEDED and attempt.number <= retry.max and not attempt.refused and not self.is_cancelled:
+        if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node):
             retry_at = now + self._delay(attempt, node)
             node.delayed += 1
             heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.number + 1))
@@ -292,9 +299,10 @@ class Plan:
             return Ended(attempt=attempt, outcome=outcome, retry_at=retry_at)
         self._record(node, attempt, result, outcome)
         self._settle(node)
-        if outcome is not Outcome.SUCCEEDED and self._job.fail_fast and not node.task.continue_on_error:
+        forgiven = node.task.continue_on_error and outcome in _FORGIVABLE
+        if outcome is not Outcome.SUCCEEDED and self._job.fail_fast and not forgiven:
             self.cancel()
-        return Ended(attempt=attempt, outcome=outcome)
+        return Ended(attempt=attempt, outcome=outcome, forgiven=forgiven)
 
     def cancel(self) -> None:
         """Nothing new starts, what runs is to be stopped, what waits is skipped."""
@@ -376,7 +384,8 @@ class Plan:
         return attempt
 
     def _attempt(self, node: _Node, index: int, number: int) -> Attempt:
-        attempt = Attempt(id=self._last_id, task=node.name, number=number, pool=node.pool)
+        is_command = node.task.target is None
+        attempt = Attempt(id=self._last_id, task=node.name, number=number, pool=node.pool, is_command=is_command)
         if node.items is None:
             return attempt
         item = node.items[index]
@@ -401,6 +410,9 @@ class Plan:
         pool.free += 1
         self._stirred[pool] = None
         return node
+
+    def _may_retry(self, attempt: Attempt, node: _Node) -> bool:
+        return attempt.number <= node.task.retries.max and not attempt.refused and not self.is_cancelled
 
     def _delay(self, attempt: Attempt, node: _Node) -> float:
         """Seconds before the re-run that follows `attempt`: exponential, with jitter to both sides, never over `max_delay`."""
@@ -429,7 +441,7 @@ class Plan:
         self._pass_on(node)
 
     def _is_forgiven(self, node: _Node) -> bool:
-        return node.task.continue_on_error and node.state in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
+        return node.task.continue_on_error and node.state in _FORGIVABLE
 
     def _pass_on(self, ended: _Node) -> None:
         """Tell the dependents of a task that has its outcome; a skip goes on to theirs (a chain may be long: no recursion)."""

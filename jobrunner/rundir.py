@@ -6,6 +6,7 @@ STATE/JOB/RUN_ID/output/TASK.log, output/TASK/ITEM.log
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -33,6 +34,11 @@ class RunDir:
         if item is None:
             return self.path / "output" / f"{task}.log"
         return self.path / "output" / task / f"{_file_name(item)}.log"
+
+    def keep(self, task: str, item: str | None, data: bytes) -> None:
+        """Add output to its file. What a full disk does not take is lost: it must not stop the tasks."""
+        with contextlib.suppress(OSError):
+            append(self.output_file(task, item), data)
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:

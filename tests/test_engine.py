@@ -194,7 +194,6 @@ class Stage:
             self.lanes,
             bind=lambda plan, attempt: self._bind(attempt),
             rule_of=lambda name: StopRule(signal=15, grace=10.0),
-            is_forgiven=lambda name: self.job.tasks[name].continue_on_error,
             emit=self._emit,
             loop=self.loop,
         )

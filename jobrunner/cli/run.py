@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import click
 
 from jobrunner.cli.options import options, run_options
 from jobrunner.events import Sink
-from jobrunner.rundir import RunDir, append
 from jobrunner.sinks.log import FORMATS, LEVELS, log_sink
-from jobrunner.sinks.output import file_sink, terminal_sink
+from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
 
 
@@ -49,7 +48,7 @@ def run(dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_
         if not quiet:
             sinks.append(terminal_sink(sys.stdout.buffer))
         _collect_garbage_again()
-        result = api.run_prepared(prepared, sinks=sinks, run_sinks=[lambda directory: file_sink(_keeper(directory))])
+        result = api.run_prepared(prepared, sinks=sinks)
     if not quiet or result.exit_code:
         _say(summary.text(prepared.job.name))
     return result.exit_code
@@ -66,14 +65,6 @@ def _collect_garbage_again() -> None:
     """The collector was off while modules were imported; forked workers get it as it is here. What lives now lives to the end."""
     gc.freeze()
     gc.enable()
-
-
-def _keeper(directory: RunDir) -> Callable[[str, str | None, bytes], None]:
-    def keep(task: str, item: str | None, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not stop the tasks
-            append(directory.output_file(task, item), data)
-
-    return keep
 
 
 @contextlib.contextmanager
