@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Level: TypeAlias = Literal["info", "warning", "error"]
@@ -258,18 +260,31 @@ class Stream:
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC with microseconds, for seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole = int(seconds // 1)
+    return f"{_second(whole)}.{int((seconds - whole) * 1_000_000):06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(whole: int) -> str:
+    """The part of a timestamp that thousands of events share."""
+    return datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def payload(event: Event) -> dict[str, Any]:
     """The event's own fields, without those that say nothing."""
-    values = ((name, getattr(event, name), default) for name, default in _FIELDS[type(event)])
-    return {name: value for name, value, default in values if value is not None and value is not default}
+    names, values_of, defaults = _FIELDS[type(event)]
+    rows = zip(names, values_of(event), defaults, strict=True)
+    return {name: value for name, value, default in rows if value is not None and value is not default}
 
 
-_FIELDS: dict[type, tuple[tuple[str, object], ...]] = {
-    kind: tuple((each.name, each.default) for each in fields(kind)) for kind in get_args(Event)
-}
+def _fields_of(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[object, ...]]:
+    """Names, one call that reads all values, and defaults."""
+    names = tuple(each.name for each in fields(kind))
+    getter: Callable[[Any], Any] = attrgetter(*names)
+    return names, getter if len(names) > 1 else lambda event: (getter(event),), tuple(each.default for each in fields(kind))
+
+
+_FIELDS = {kind: _fields_of(kind) for kind in get_args(Event)}
 
 
 def level(event: Event) -> Level:
