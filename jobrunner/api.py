@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from jobrunner import cpus, params, rundir, signals
+from jobrunner import cpus, rundir, signals
 from jobrunner.bind import Binder, Run, data_references
 from jobrunner.engine import Engine, Lane, Tally
 from jobrunner.errors import UsageError
@@ -24,7 +24,7 @@ from jobrunner.executors.commands import Commands
 from jobrunner.executors.hosts import HostPool, PoolSettings, start_method
 from jobrunner.hints import did_you_mean
 from jobrunner.host import MODES
-from jobrunner.jobfile import JobFile, load, read
+from jobrunner.jobfile import JobFile, load, params, read
 from jobrunner.loop import Loop
 from jobrunner.plan import Plan
 from jobrunner.sinks.output import file_sink

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jobrunner import document, jobfile, spec
+from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile import document
 
 VALID = """\
 name: nightly

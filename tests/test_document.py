@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from jobrunner import reader
-from jobrunner.document import LONGEST_LINE, Document, Finding, Path, dotted
+from jobrunner.jobfile import reader
+from jobrunner.jobfile.document import LONGEST_LINE, Document, Finding, Path, dotted
 
 
 def read(text: str) -> Document:

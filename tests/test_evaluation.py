@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import pytest
 import simpleeval  # type: ignore[import-untyped]  # it ships no types
 
-from jobrunner import grammar
 from jobrunner.errors import ExpressionError
-from jobrunner.evaluation import FUNCTIONS, METHODS, OPERATIONS, Evaluation
-from jobrunner.grammar import Code
+from jobrunner.expressions import grammar
+from jobrunner.expressions.evaluation import FUNCTIONS, METHODS, OPERATIONS, Evaluation
+from jobrunner.expressions.grammar import Code
 from tests.templates import SCOPE, failed, template, value
 
 ACCEPTED: list[tuple[str, object]] = [
@@ -246,7 +246,7 @@ def test_a_pure_look_up_does_not_import_simpleeval() -> None:
 @pytest.mark.parametrize("method", [name for node, name in METHODS.items() if node is not ast.List])
 def test_simpleeval_has_the_private_methods_that_are_called_or_replaced(method: str) -> None:
     has = callable(getattr(simpleeval.SimpleEval, method, None))
-    assert has, f"simpleeval {_version()} has no SimpleEval.{method} any more: see METHODS in jobrunner/evaluation.py"
+    assert has, f"simpleeval {_version()} has no SimpleEval.{method} any more: see METHODS in jobrunner/expressions/evaluation.py"
 
 
 def test_simpleeval_evaluates_every_part_of_a_tree_through_our_eval() -> None:

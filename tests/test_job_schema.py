@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from jobrunner import jobfile, reader, spec
+from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError
+from jobrunner.jobfile import reader
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schemas" / "job.schema.json"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import jobfile, needs, spec
+from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile import loader, needs
 
 
 def job(text: str) -> spec.Job:
@@ -61,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_at_its_beginning(tmp_path: Path
     os.mkfifo("fifo")
     Path("folder").mkdir()
     Path("large").write_bytes(b"#" * 101)
-    monkeypatch.setattr(jobfile, "LARGEST", 100)
+    monkeypatch.setattr(loader, "LARGEST", 100)
     table = {
         "absent.yaml": "there is no such file",
         "folder": "this is a directory",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import jobfile, params, spec
+from jobrunner import jobfile, spec
 from jobrunner.errors import UsageError
+from jobrunner.jobfile import params
 
 FOLDER, CWD = Path("/jobs"), Path("/here")
 

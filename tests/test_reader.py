@@ -7,9 +7,9 @@ import math
 import pytest
 import yaml
 
-from jobrunner import builder, reader
-from jobrunner.document import MOST_PROBLEMS, Document, Finding
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile import builder, reader
+from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding
 
 
 def read(text: str | bytes) -> Document:

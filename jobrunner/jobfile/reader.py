@@ -12,9 +12,9 @@ from typing import Any, Final
 import yaml
 from yaml import cyaml
 
-from jobrunner.builder import Builder, Refused
-from jobrunner.document import Document, problem_at
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile.builder import Builder, Refused
+from jobrunner.jobfile.document import Document, problem_at
 
 _ASCII_CONTROLS: Final = bytes(code for code in range(0x20) if code not in b"\t\n\r") + b"\x7f"
 _UNFIT: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)"

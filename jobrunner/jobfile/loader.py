@@ -19,9 +19,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from jobrunner import checks, mistakes, params, reader, references, spec
-from jobrunner.document import MOST_PROBLEMS, Document, Finding
+from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile import checks, mistakes, params, reader, references
+from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest job file that is read."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any, Final, TypeAlias
 
-from jobrunner import needs, spec
-from jobrunner.document import Finding, Path
+from jobrunner import spec
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import ROOTS, Reference, Template, parse
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile import needs
+from jobrunner.jobfile.document import Finding, Path
 
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
 _OF_COMMANDS: Final = ("stdout", "outputs", "exit_code")

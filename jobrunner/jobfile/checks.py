@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from jobrunner import needs, spec
-from jobrunner.document import Finding, Path
+from jobrunner import spec
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile import needs
+from jobrunner.jobfile.document import Finding, Path
 
 MOST_ITEMS = 10_000_000
 """Items that one `range` may give."""

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from jobrunner import spec
-from jobrunner.document import Document, Finding, Path, shortened
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile.document import Document, Finding, Path, shortened
 
 Advice: TypeAlias = Callable[[object], tuple[str, str] | None]
 """From the value that was written: our key, and how it is written with that value."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from jobrunner.errors import ExpressionError
+from jobrunner.expressions.values import PLAIN, size_refusal
 from jobrunner.hints import did_you_mean
-from jobrunner.values import PLAIN, size_refusal
 
 Key: TypeAlias = "str | int"
 Path: TypeAlias = tuple[str, tuple[Key, ...]]

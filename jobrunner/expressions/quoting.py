@@ -19,7 +19,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from jobrunner.values import kind_of, text_of
+from jobrunner.expressions.values import kind_of, text_of
 
 DEEPEST: Final = 50
 """Levels of quotes and brackets that are followed."""

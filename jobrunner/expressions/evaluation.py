@@ -17,11 +17,11 @@ from typing import Final, cast
 
 import simpleeval  # type: ignore[import-untyped]  # it ships no types
 
-from jobrunner import quoting
 from jobrunner.errors import ExpressionError
-from jobrunner.grammar import CONSTANTS, NODES, Code, named, references
+from jobrunner.expressions import quoting
+from jobrunner.expressions.grammar import CONSTANTS, NODES, Code, named, references
+from jobrunner.expressions.values import TOO_LARGE, WIDEST, Scope, kind_of, size_refusal, text_of
 from jobrunner.hints import did_you_mean
-from jobrunner.values import TOO_LARGE, WIDEST, Scope, kind_of, size_refusal, text_of
 
 LARGEST: Final = 10_000_000
 """Characters or elements that + and join() may make."""

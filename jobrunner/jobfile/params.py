@@ -14,9 +14,9 @@ from typing import Final, TypeAlias, cast
 from pydantic import JsonValue
 
 from jobrunner import spec
-from jobrunner.document import Finding, shortened
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile.document import Finding, shortened
 
 Parse: TypeAlias = Callable[[object], JsonValue]
 

@@ -16,9 +16,9 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from jobrunner import scalars
-from jobrunner.document import MOST_PROBLEMS, Document, Path, dotted, problem_at, shortened, word_at
 from jobrunner.errors import Problem
+from jobrunner.jobfile import scalars
+from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Path, dotted, problem_at, shortened, word_at
 
 DEEPEST = 64
 """How deep lists and maps may be nested, aliases followed."""

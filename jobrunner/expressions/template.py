@@ -16,15 +16,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, cast
 
-from jobrunner import grammar, quoting
 from jobrunner.errors import ExpressionError
-from jobrunner.grammar import DEEPEST, LONGEST, ROOTS, Code, Reference
-from jobrunner.values import PLAIN, JsonValue, Scope, plain, text_of
-
-__all__ = [
-    "DEEPEST", "LONGEST", "ROOTS", "Expression", "JsonValue", "Reference", "Scope", "Template",
-    "compiled", "is_constant", "parse", "text_of",
-]  # fmt: skip
+from jobrunner.expressions import grammar, quoting
+from jobrunner.expressions.grammar import Code, Reference
+from jobrunner.expressions.values import PLAIN, JsonValue, Scope, plain, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +57,7 @@ class Expression:
                 return found
             except (LookupError, TypeError):
                 pass
-        from jobrunner.evaluation import evaluate  # loads simpleeval, which most job files do without
+        from jobrunner.expressions.evaluation import evaluate  # loads simpleeval, which most job files do without
 
         return evaluate(self.tree, self.code, scope)
 

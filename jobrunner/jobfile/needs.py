@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from jobrunner import spec
-from jobrunner.document import Finding, Path
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile.document import Finding, Path
 
 Line: TypeAlias = Callable[[Path], int]
 Tasks: TypeAlias = Mapping[str, spec.Task]

@@ -1,0 +1,12 @@
+"""The `${{ … }}` language: checked when a job file is read, evaluated once an item."""
+
+from __future__ import annotations
+
+from jobrunner.expressions.grammar import DEEPEST, LONGEST, ROOTS, Reference
+from jobrunner.expressions.template import Expression, Template, compiled, is_constant, parse
+from jobrunner.expressions.values import JsonValue, Scope, text_of
+
+__all__ = [
+    "DEEPEST", "LONGEST", "ROOTS", "Expression", "JsonValue", "Reference", "Scope", "Template",
+    "compiled", "is_constant", "parse", "text_of",
+]  # fmt: skip

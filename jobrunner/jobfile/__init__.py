@@ -1,0 +1,7 @@
+"""The job file: read with positions, validated, checked, explained. Every mistake at once, in file order."""
+
+from __future__ import annotations
+
+from jobrunner.jobfile.loader import LARGEST, JobFile, load, name_of, parse, read
+
+__all__ = ["LARGEST", "JobFile", "load", "name_of", "parse", "read"]
