@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from html.parser import HTMLParser
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -129,14 +132,36 @@ def test_a_name_that_is_not_utf8_is_skipped_and_counted(tree: Path, out: Path) -
     assert listing["skipped"] == {"name that is not UTF-8": 1}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_files_and_folders_that_cannot_be_read_are_skipped_and_counted(tree: Path, out: Path) -> None:
-    (tree / "data.txt").chmod(0)
-    (tree / "package").chmod(0)
-    try:
-        listing = nightly.list_files(str(tree), str(out))
-    finally:
-        (tree / "package").chmod(0o700)
+def _listing_without_privileges(root: Path, out: Path) -> nightly.Listing:
+    """`list_files` in a child that is nobody: root reads every file. An ordinary user stays who it is."""
+
+    def work(answer: Connection) -> None:
+        if os.geteuid() == 0:
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        answer.send(nightly.list_files(str(root), str(out)))
+
+    receive, send = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=work, args=(send,))
+    child.start()
+    send.close()
+    listing: nightly.Listing = receive.recv()
+    child.join()
+    return listing
+
+
+def test_files_and_folders_that_cannot_be_read_are_skipped_and_counted() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own temporary folders are closed to others
+        root, out = Path(folder, "tree"), Path(folder, "out")
+        for each in (Path(folder), root, root / "package", out):
+            each.mkdir(exist_ok=True)
+            each.chmod(0o777)
+        for name in ("data.txt", "package/module.py"):
+            (root / name).write_text("")
+        (root / "data.txt").chmod(0)
+        (root / "package").chmod(0)
+        listing = _listing_without_privileges(root, out)
+        (root / "package").chmod(0o700)
     assert listing["files"] == []
     assert listing["skipped"] == {"file that cannot be read": 1, "folder that cannot be read": 1}
 

@@ -170,7 +170,7 @@ def kill_idle(pid: int) -> None:
         try:
             if Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the second while it is being reaped
             return
         time.sleep(0.002)
 
