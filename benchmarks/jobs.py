@@ -21,7 +21,8 @@ def write_job(folder: Path, name: str, text: str) -> Path:
 
 def command(job: Path) -> list[str]:
     """The command line that runs `job` as users do, with the structured log in a file."""
-    return [sys.executable, "-m", "jobrunner", str(job), "-q", "--log-level", "info", "--log-format", "json", "--log-file", str(_log_of(job))]
+    log = ["--log-level", "info", "--log-format", "json", "--log-file", str(_log_of(job))]
+    return [sys.executable, "-m", "jobrunner", str(job), "-q", *log]
 
 
 def logged(job: Path, items: int) -> Callable[[str], str | None]:

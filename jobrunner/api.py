@@ -21,7 +21,7 @@ from jobrunner.engine import Engine, Lane, Tally
 from jobrunner.errors import UsageError
 from jobrunner.events import RunFinished, RunStarted, Sink, Stream, timestamp
 from jobrunner.executors.commands import Commands
-from jobrunner.executors.hosts import HostPool, PoolSettings, start_method
+from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 from jobrunner.hints import did_you_mean
 from jobrunner.host import MODES
 from jobrunner.jobfile import JobFile, load, params, read
@@ -169,7 +169,7 @@ def _directory(prepared: Prepared, now: float) -> rundir.RunDir:
 def _binder(prepared: Prepared, directory: rundir.RunDir, now: float) -> Binder:
     folder = str(prepared.file.path.parent)
     facts = Run(id=directory.id, dir=str(directory.path), started_at=timestamp(now), folder=folder)
-    return Binder(prepared.job, params=prepared.params, environ=os.environ, run=facts)
+    return Binder(prepared.job, params=prepared.params, environ=dict(os.environ), run=facts)
 
 
 def _plan(prepared: Prepared, binder: Binder, directory: rundir.RunDir, keeps: Callable[[str], bool]) -> Plan:

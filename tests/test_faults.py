@@ -28,7 +28,7 @@ import pytest
 from jobrunner import events, work
 from jobrunner.events import TaskLateResult, WorkerDied, WorkerStarted
 from jobrunner.executors import hosts
-from jobrunner.executors.hosts import HostPool, PoolSettings
+from jobrunner.executors.pool import HostPool, PoolSettings
 from jobrunner.loop import Loop
 from jobrunner.work import Outcome
 from tests.harness import POOLS, run_job

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from jobrunner import host
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({fd})"
-_ALL_SIGNALS = signal.valid_signals()
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +50,16 @@ def start_host(settings: host.Settings, *, method: str, folder: str) -> Child:
 
 
 def _fork(settings: host.Settings, connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:
-    """Signals stay blocked until the child has let go of the engine's handlers: one for it must not look like one for us."""
+    """What the engine handles stays blocked until the child has let go of it: a signal for it must not look like one for us."""
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_serve, args=(connection, output, settings, folder), name=settings.worker)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    # The module reaps what it knows of whenever a process is started; ours keep their number until we have ended their group.
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
     def reap() -> int:
         process.join()

@@ -18,11 +18,11 @@ from jobrunner.executors.processes import PIPE_READS, Exit, group_members, read_
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.work import Began, Command, Error, Leftover, Outcome, Report, Result, Said, StopRule
 
+_MOST_KNOWN = 256
 _KEPT_STDOUT = 64 << 10
 _MOST_OUTPUTS = 1 << 20
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # what shells answer (POSIX, 2.8.2 Exit Status for Commands)
-_ALL_SIGNALS = signal.valid_signals()
-_NOT_SETTABLE = {signal.SIGKILL, signal.SIGSTOP}
+_DEFAULTED = [int(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
 
 
 class Commands:
@@ -31,6 +31,7 @@ class Commands:
     def __init__(self, *, pool: str, slots: int) -> None:
         self.pool, self.slots = pool, slots
         self._running: dict[int, _Running] = {}
+        self._known: dict[tuple[str, str], str] = {}
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         self.loop, self.report = loop, report
@@ -75,7 +76,6 @@ class Commands:
 
     def _spawn(self, command: Command, pipes: _Pipes) -> int:
         """posix_spawn has no working directory of its own, so this process steps into the command's and back."""
-        path = _found(command.argv[0], command.env.get("PATH", os.defpath))
         actions = [
             (os.POSIX_SPAWN_DUP2, self.null, 0),
             (os.POSIX_SPAWN_DUP2, pipes.out_write, 1),
@@ -83,16 +83,28 @@ class Commands:
         ]
         os.chdir(command.cwd)
         try:
-            return _posix_spawn(path, command, actions)
+            return self._spawn_here(command, actions)
         finally:
             os.fchdir(self._folder)
+
+    def _spawn_here(self, command: Command, actions: list[tuple[int, int, int]]) -> int:
+        """Where the last command of this name was found, this one is tried; what has gone from there is looked up again."""
+        name = (command.argv[0], command.env.get("PATH", os.defpath))
+        if known := self._known.pop(name, None):
+            with contextlib.suppress(FileNotFoundError):
+                pid = _posix_spawn(known, command, actions)
+                self._known[name] = known
+                return pid
+        path = _found(*name)
+        pid = _posix_spawn(path, command, actions)
+        if os.path.isabs(path) and len(self._known) < _MOST_KNOWN:
+            self._known[name] = path
+        return pid
 
 
 def _posix_spawn(path: str, command: Command, actions: list[tuple[int, int, int]]) -> int:
     def spawn(path: str, argv: tuple[str, ...]) -> int:
-        return os.posix_spawn(
-            path, argv, command.env, file_actions=actions, setsid=True, setsigmask=[], setsigdef=_ALL_SIGNALS - _NOT_SETTABLE
-        )
+        return os.posix_spawn(path, argv, command.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED)
 
     try:
         return spawn(path, command.argv)

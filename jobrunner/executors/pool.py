@@ -1,0 +1,172 @@
+"""The hosts of one pool: which one gets a call, when a new one is started, and when one has had enough.
+
+start(call) ─▶ host with room, or a new one ─▶ … ─Result─▶ idle, recycled or ended
+stop(call)  ─▶ a host of one attempt is ended; one of many abandons the attempt
+death       ─▶ calls that began are CRASHED, calls that did not are returned; nobody else is touched
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobrunner import host
+from jobrunner.executors.children import Child, greeting, start_host
+from jobrunner.executors.hosts import Host
+from jobrunner.executors.processes import Exit
+from jobrunner.loop import Loop
+from jobrunner.work import Call, Error, Outcome, Report, Result, Returned, StopRule
+
+_MOST_STILLBORN = 3
+"""So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
+tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """A pool as the job file wants it, with its numbers decided."""
+
+    name: str
+    mode: str
+    workers: int
+    executor: str = ""
+    max_tasks_per_worker: int | None = None
+    start_method: str = "fork"
+    path: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    folder: str = "/"
+
+
+def start_method(wanted: str | None) -> str:
+    """How hosts are started: as wanted, else forked, which is quick and safe in a process with one thread on Linux."""
+    if wanted is not None:
+        return wanted
+    return "spawn" if sys.platform == "darwin" or threading.active_count() > 1 else "fork"
+
+
+class HostPool:
+    """An executor of Calls. Never blocks and never raises for a task's fault; everything it has to say is a Report."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings, self.name = settings, settings.name
+        self.slots = settings.workers
+        self._mode = host.MODES[settings.mode]
+        self.has_threads = self._mode.threads
+        self._holders: dict[int, Host] = {}
+        self._hosts: set[Host] = set()
+        self._idle: list[Host] = []
+        self._started = 0
+        self._stillborn = 0
+
+    def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
+        """Get ready; hosts are started when there is work for them."""
+        self.loop, self._report = loop, report
+
+    def start(self, call: Call) -> None:
+        """Hand `call` to a host; its Began and its Result follow as reports."""
+        try:
+            holder = self._idle_host() or self._shared_or_new()
+        except OSError as error:
+            message = f"could not start a worker process: {error.strerror}"
+            self.report(Result(id=call.id, outcome=Outcome.FAILED, error=Error(type=type(error).__name__, message=message)))
+            return
+        self._holders[call.id] = holder
+        holder.hand_over(call)
+
+    def stop(self, call_id: int, rule: StopRule) -> None:
+        """Stop an attempt: where it has its process to itself by signal, grace and SIGKILL; else abandon it."""
+        holder = self._holders.get(call_id)
+        if holder is None:
+            return
+        if self._mode.threads:
+            holder.abandon(call_id, rule)
+        else:
+            holder.end(rule)
+
+    def close(self) -> None:
+        """Ask every host to end; `closed` tells when all of them were joined."""
+        self._idle.clear()
+        for each in tuple(self._hosts):
+            each.finish()
+
+    def kill(self) -> None:
+        """End every host at once."""
+        for each in tuple(self._hosts):
+            each.kill()
+
+    @property
+    def closed(self) -> bool:
+        return not self._hosts
+
+    def _idle_host(self) -> Host | None:
+        while self._idle:
+            if not (holder := self._idle.pop()).retired:
+                return holder
+        return None
+
+    def _shared_or_new(self) -> Host:
+        if self._mode.hosts is host.Hosts.ONE:
+            for each in self._hosts:
+                if not each.retired:
+                    return each
+        self._started += 1
+        new = Host(self, self._child(), self._name())
+        self._hosts.add(new)
+        return new
+
+    def _name(self) -> str:
+        """Of the worker where a host is one; the first part of its threads' names where it has threads."""
+        if self._mode.threads:
+            return self.name if self._started == 1 else f"{self.name}.{self._started}"
+        return f"{self.name}-{self._started}"
+
+    def _child(self) -> tuple[Child, bytes]:
+        settings = host.Settings(
+            pool=self._name(),
+            worker=self._name() if not self.settings.executor else f"{self._name()}-executor",
+            lane=self.settings.mode,
+            workers=self.settings.workers,
+            executor=self.settings.executor,
+            path=self.settings.path,
+            env=self.settings.env,
+        )
+        method = self.settings.start_method
+        return start_host(settings, method=method, folder=self.settings.folder), greeting(settings, method)
+
+    # What hosts tell their pool.
+
+    def report(self, report: Report) -> None:
+        self._report(report)
+
+    def ended(self, each: Host, result: Result) -> None:
+        self._holders.pop(result.id, None)
+        self.report(result)
+        self._place(each)
+
+    def _place(self, each: Host) -> None:
+        """A host that has just become empty: idle again, or at its end."""
+        if each.calls or each.retired or self._mode.hosts is host.Hosts.ONE:
+            return
+        limit = self.settings.max_tasks_per_worker
+        if self._mode.hosts is host.Hosts.ATTEMPT or (limit and each.tasks >= limit):
+            each.finish()
+        else:
+            self._idle.append(each)
+
+    def began(self) -> None:
+        self._stillborn = 0
+
+    def gone(self, each: Host, lost: list[int], exit: Exit) -> None:
+        """A host was reaped; the calls in `lost` were handed to it, but never began."""
+        self._hosts.discard(each)
+        if lost and not each.has_begun and not each.stopping:
+            self._stillborn += 1
+        for call_id in lost:
+            del self._holders[call_id]
+            if self._stillborn < _MOST_STILLBORN + self.settings.workers:
+                self.report(Returned(id=call_id))
+            else:
+                message = f"its worker ended before it began ({exit}), {self._stillborn} times in a row"
+                self.report(Result(id=call_id, outcome=Outcome.CRASHED, error=Error(type="WorkerDied", message=message)))

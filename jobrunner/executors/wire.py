@@ -1,0 +1,165 @@
+"""The engine's end of the socket to a host: Calls out, frames in, neither of which ever blocks.
+
+A frame is one line of JSON; the value of a result is the line after it, and is passed on unread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from jobrunner.loop import Loop, Watch
+from jobrunner.work import LARGEST_RESULT, Call, Error, Outcome, Result
+
+Frame = list[Any]
+
+_RECEIVE = 1 << 18
+_LONGEST_LINE = LARGEST_RESULT + (1 << 20)
+"""Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
+_PING = b"\n"
+
+
+class Wire:
+    """One host's socket. `on_frame` gets each frame with the value that follows it; it raises for one that cannot be.
+
+    `on_hang_up` is called once: the far end has closed, or sent what is no frame (then with the reason).
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        connection: socket.socket,
+        *,
+        on_frame: Callable[[Frame, bytes | None], None],
+        on_hang_up: Callable[[str], None],
+    ) -> None:
+        self._loop, self._connection = loop, connection
+        self._on_frame, self._on_hang_up = on_frame, on_hang_up
+        self._unsent = bytearray()
+        self._unsent_watch: Watch | None = None
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._frame: Frame | None = None
+        self._watch = loop.watch(connection.fileno(), self.receive)
+
+    # Out.
+
+    def call(self, call: Call) -> None:
+        self.send(_encoded(call) + b"\n")
+
+    def ping(self) -> None:
+        self.send(_PING)
+
+    def send(self, data: bytes) -> None:
+        """Send as much as fits now, and the rest when there is room."""
+        self._unsent += data
+        if self._unsent_watch is None:
+            self._flush()
+
+    def shut(self) -> None:
+        """Nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def _flush(self) -> None:
+        try:
+            del self._unsent[: self._connection.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is dead or dying: its pidfd tells
+            self._unsent.clear()
+        if self._unsent and self._unsent_watch is None:  # a descriptor of its own: a selector takes each only once
+            self._unsent_watch = self._loop.watch(os.dup(self._connection.fileno()), self._flush, writable=True)
+        elif not self._unsent:
+            self._forget_unsent()
+
+    def _forget_unsent(self) -> None:
+        if self._unsent_watch is not None:
+            self._unsent_watch.close()
+            os.close(self._unsent_watch.fd)
+            self._unsent_watch = None
+
+    # In.
+
+    def receive(self) -> bool:
+        """Take in what has come; False where nothing had."""
+        try:
+            data = self._connection.recv(_RECEIVE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        why = ""
+        try:
+            for line in self._lines(data):
+                self._take(line)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            why, data = "it sent what is no frame", b""
+        if not data and self._watch.active:
+            self._watch.close()
+            self._on_hang_up(why)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Take in all that is there. The last frame may be torn, and somebody else may hold the far end open."""
+        while self._watch.active and self.receive():
+            pass
+
+    def close(self) -> None:
+        self._watch.close()
+        self._forget_unsent()
+        self._connection.close()
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Raises ValueError where one becomes longer than any that a host sends."""
+        *lines, rest = data.split(b"\n")
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces, self._waiting = [], 0
+        if rest:
+            self._pieces.append(rest)
+            self._waiting += len(rest)
+        if self._waiting > _LONGEST_LINE:
+            raise ValueError(self._waiting)
+        return lines
+
+    def _take(self, line: bytes) -> None:
+        if self._frame is not None:
+            frame, self._frame = self._frame, None
+            self._on_frame(frame, line)
+            return
+        frame = orjson.loads(line)
+        if frame[0] == "result" and frame[-1]:
+            self._frame = frame  # its value is the next line
+        else:
+            self._on_frame(frame, None)
+
+
+def result_of(frame: Frame, value: bytes | None) -> Result:
+    """The Result in a frame. Raises ValueError or TypeError where it is none."""
+    _, call_id, outcome, duration, cpu, max_rss, exit_code, note, error, _ = frame
+    return Result(
+        id=call_id,
+        outcome=Outcome(outcome),
+        duration=duration,
+        cpu=cpu,
+        max_rss=max_rss,
+        exit_code=exit_code,
+        note=note,
+        error=Error(type=error[0], message=error[1], traceback=error[2]) if isinstance(error, list) else None,
+        value=value,
+    )
+
+
+def _encoded(call: Call) -> bytes:
+    try:
+        return orjson.dumps(call)
+    except TypeError:  # a whole number beyond 64 bits, a lone surrogate from the environment: slower, but they pass
+        return json.dumps(asdict(call)).encode()
