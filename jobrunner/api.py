@@ -24,7 +24,8 @@ from jobrunner.executors.commands import Commands
 from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 from jobrunner.hints import did_you_mean
 from jobrunner.host import MODES
-from jobrunner.jobfile import JobFile, load, params, read
+from jobrunner.jobfile import JobFile, checks, load, params, read
+from jobrunner.jobfile.document import dotted
 from jobrunner.loop import Loop
 from jobrunner.plan import Plan
 from jobrunner.sinks.output import file_sink
@@ -123,6 +124,7 @@ def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     _check_only(file.job, options.only)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    _check_changed(job, options)
     values = params.resolve(job, options.params, folder=file.path.parent, cwd=_current_folder())
     return Prepared(file=file, job=job, params=values, pools=_sized(job), only=tuple(options.only))
 
@@ -250,6 +252,16 @@ def _check_pool(options: Options) -> None:
         raise UsageError("--mode serial runs one at a time: leave --workers out")
 
 
+def _check_changed(job: Job, options: Options) -> None:
+    """What was right in the mode of the file can be wrong in another: threads share one environment and one folder."""
+    if options.mode is None and options.workers is None:
+        return
+    if findings := list(checks.find(job, lambda path: 0)):
+        option = "--workers" if options.mode is None else f"--mode {options.mode}"
+        told = (f"{option}: {dotted(finding.path)}: {finding.message}. {finding.hint}".rstrip() for finding in findings)
+        raise UsageError("\n".join(told))
+
+
 def _check_only(job: Job, only: Collection[str]) -> None:
     """`only` leaves out what a task needs, so what it reads from there would be missing."""
     if isinstance(only, str):
@@ -258,9 +270,9 @@ def _check_only(job: Job, only: Collection[str]) -> None:
         if name not in job.tasks:
             raise UsageError(f"--only {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
     selected = job.model_copy(update={"tasks": {name: job.tasks[name] for name in only}})
-    for name in data_references(selected):
-        if name not in only:
-            raise UsageError(f"--only leaves out {name}, whose data is used. Add --only {name}")
+    if missing := [name for name in data_references(selected) if name not in only]:
+        more = " ".join(f"--only {name}" for name in missing)
+        raise UsageError(f"--only leaves out {', '.join(missing)}, whose data is used. Add {more}")
 
 
 def _sized(job: Job) -> dict[str, PoolPlan]:

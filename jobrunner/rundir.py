@@ -105,6 +105,10 @@ def _refuse_unsafe(path: Path) -> None:
         raise UnsafeError(f"{path} is not a directory of its own: remove it or set JOBRUNNER_STATE")
     if found.st_uid != os.geteuid():
         raise UnsafeError(f"{path} belongs to another user: set JOBRUNNER_STATE to a directory of your own")
+    if found.st_mode & stat.S_ISVTX:
+        raise UnsafeError(
+            f"{path} is shared by all: set JOBRUNNER_STATE to a directory of your own, such as {path / 'jobrunner'}"
+        )
     if found.st_mode & 0o022:
         raise UnsafeError(f"others may write to {path}: chmod go-w {path}")
 

@@ -210,10 +210,22 @@ def resolve(target: str) -> Callable[..., Any]:
     module_name, _, attributes = target.partition(":")
     found: Any = importlib.import_module(module_name)
     for name in attributes.split("."):
-        found = getattr(found, name)
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise AttributeError(_nothing_called(name, found, target)) from None
     if not callable(found):
         raise TypeError(f"{target} is not callable but {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def _nothing_called(name: str, place: Any, target: str) -> str:
+    """Names the file too: a module of this name may be found elsewhere than its author thinks."""
+    import difflib
+
+    near = difflib.get_close_matches(name, [each for each in dir(place) if not each.startswith("_")], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{target}: there is no {name!r} in {getattr(place, '__file__', place)!r}.{hint}"
 
 
 def _awaited(awaitable: Any) -> Any:

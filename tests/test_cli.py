@@ -287,21 +287,39 @@ def test_fail_fast_and_keep_going_replace_what_the_file_says(
     assert {event["task"] for event in events(capsys.readouterr().err) if event["event"] == "task.started"} == ran
 
 
+def test_a_mode_that_the_tasks_cannot_run_in_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(folder, "mode: process_pool\ntasks: {a: {target: 'os:getcwd', cwd: /, env: {A: b}}}")
+    assert cli([file, "--mode", "process"]) == 0
+    capsys.readouterr()
+    assert cli([file, "--mode", "thread"]) == 2
+    told = capsys.readouterr().err
+    assert "--mode thread: tasks.a.env: " in told
+    assert "--mode thread: tasks.a.cwd: " in told
+
+
 def test_quiet_prints_nothing_where_all_succeeds(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli([job, "-q"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_quiet_tells_of_a_failure_in_the_summary_and_in_the_log(failing: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_tells_of_a_failure_in_the_summary_alone(failing: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli([failing, "-q"]) == 1
     told = capsys.readouterr()
     assert "✗ bad: failed: exit 3" in told.out
     assert "out of luck" in told.out
     assert "other |" not in told.out
-    assert [(event["event"], event["level"]) for event in events(told.err) if event["event"] != "task.skipped"] == [
-        ("task.finished", "error"),
-        ("run.finished", "error"),
-    ]
+    assert told.err == ""
+
+
+def test_quiet_leaves_the_log_file_and_a_level_that_was_asked_for(
+    job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli([job, "-q", "--log-file", str(tmp_path / "log")]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert [event["seq"] for event in events((tmp_path / "log").read_text())][0] == 1
+    assert cli([job, "-q", "--log-level", "info"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, events(told.err)[-1]["event"]) == ("", "run.finished")
 
 
 @pytest.mark.parametrize("log_format", FORMATS)

@@ -56,7 +56,7 @@ SUCCESSES: dict[str, tuple[dict[str, Any], Any]] = {
 DROPPED = {
     "returns_object": "returned an object, which is not JSON (Object of type object is not JSON serializable): dropped",
     "returns_lambda": "returned a function, which is not JSON (Object of type function is not JSON serializable): dropped",
-    "returns_nan": "returned a float, which is not JSON (Out of range float values are not JSON compliant): dropped",
+    "returns_nan": "returned a float, which is not JSON (Out of range float values are not JSON compliant",
     "returns_surrogate": "returned a str, which is not JSON (",
     "returns_evil": "returned an EvilReduce, which is not JSON (Object of type EvilReduce is not JSON serializable): dropped",
 }

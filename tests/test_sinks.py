@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -66,7 +67,7 @@ def failed(message: str = "no", **more: Any) -> events.TaskFinished:
 
 
 def started(params: dict[str, Any] | None = None) -> events.RunStarted:
-    return events.RunStarted(file="/j.yaml", run_dir="/s/j/r1", pid=1, tasks=1, params=params or {})
+    return events.RunStarted(file="/jobs/j.yaml", run_dir="/s/j/r1", pid=1, tasks=1, params=params or {})
 
 
 def said(data: bytes, task: str = "a", item: str | None = None, attempt: int = 1) -> events.TaskOutput:
@@ -547,7 +548,14 @@ def skipped(task: str, reason: str = "needs", cause: str | None = "a", outcome: 
     return events.TaskSkipped(task=task, reason=reason, cause=cause, cause_outcome=outcome)
 
 
-TRACE = "Traceback (most recent call last):\n  File x, line 1, in f\n    raise ValueError('no')\nValueError: no\n"
+TRACE = """Traceback (most recent call last):
+  File "/jobs/own.py", line 7, in work
+    json.loads(text)
+    ~~~~~~~~~~^^^^^^
+  File "/usr/lib/python3.11/json/decoder.py", line 355, in raw_decode
+    raise ValueError('no')
+ValueError: no
+"""
 
 SUMMARIES: dict[str, tuple[list[Event], str]] = {
     "success": (
@@ -575,8 +583,8 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         """
 
         ✗ a: failed (attempt 2): ValueError: no
-              File x, line 1, in f
-                raise ValueError('no')
+            own.py:7 in work
+              json.loads(text)
 
         ✗ b[x]: failed: exit 3
             last
@@ -589,7 +597,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         - f: skipped: the run was stopped first
 
         ✗ nightly: failed. Tasks: 2 failed, 1 timed out, 3 skipped, 1 succeeded
-          3 runs in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          3 runs and 1 retry in 2.00 s; one after the other 5.00 s
           slowest: t 1.50 s, b[x] 1.50 s, a 1.50 s
           output:  /s/j/r1/output""",
     ),
@@ -600,7 +608,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         ✗ a: failed: ValueError: no — allowed by continue_on_error
 
         ✓ nightly: succeeded. Tasks: 1 failed
-          1 run in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          1 run in 2.00 s
           slowest: a 1.50 s
           output:  /s/j/r1/output""",
     ),
@@ -624,6 +632,10 @@ def test_the_summary_says_what_happened_on_one_screen(case: str) -> None:
 def test_a_gain_is_claimed_only_where_there_is_one() -> None:
     end = events.RunFinished(outcome="succeeded", exit_code=0, duration=2.0, task_time=2.0, outcomes={"succeeded": 1})
     assert "1 run in 2.00 s\n" in summary_of([finished(), end])
+    assert "2 runs in 2.00 s; one after the other 2.00 s\n" in summary_of([finished(), finished(), end])
+    quick = dataclasses.replace(end, task_time=5.0)
+    assert "one after the other 5.00 s: 2.5 × faster\n" in summary_of([finished(), finished(), quick])
+    assert "faster" not in summary_of([finished(), finished(), dataclasses.replace(quick, outcome="interrupted", exit_code=130)])
 
 
 def test_the_slowest_are_the_slowest_of_all() -> None:

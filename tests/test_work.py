@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from jobrunner import work
 from jobrunner.work import Call, Outcome, Result
 
 TARGETS = "tests.targets.contract"
+FILE = str(Path(__file__).with_name("targets") / "contract.py")
 
 
 def run(target: str, *args: object, needed: bool = False, **kwargs: object) -> Result:
@@ -78,7 +80,7 @@ def test_a_value_is_refused_beyond_its_largest_size(excess: int, outcome: Outcom
         ("raise_keyboard_interrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
         ("raise_speechless", "Speechless", "(no message: its __str__ raised ValueError)"),
         ("no.such:f", "ModuleNotFoundError", "No module named 'no'"),
-        ("no_such_function", "AttributeError", f"module '{TARGETS}' has no attribute 'no_such_function'"),
+        ("no_such_function", "AttributeError", f"{TARGETS}:no_such_function: there is no 'no_such_function' in {FILE!r}."),
         ("NOT_CALLABLE", "TypeError", f"{TARGETS}:NOT_CALLABLE is not callable but int"),
     ],
 )

@@ -20,13 +20,16 @@ from jobrunner.sinks.summary import Summary
 @click.command(short_help="Run a job file.")
 @run_options
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would run, and run nothing (the same as `jobrunner plan`).")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something fails; warnings and errors are still logged.")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Print nothing unless the run fails, then the summary. --log-file gets its log all the same.",
+)
 @click.option(
     "--log-format", type=click.Choice(FORMATS), default="auto", show_default=True, help="auto: console on a terminal, else json."
 )
-@click.option(
-    "--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info; warning with -q]"
-)
+@click.option("--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info]")
 @click.option("--log-file", type=click.Path(dir_okay=False), metavar="FILE", help="Append the log to FILE instead of stderr.")
 def run(dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_file: str | None, **given: Any) -> int:
     """Run a job file. The exit code is 0 only if every task succeeded, or its failure was allowed.
@@ -44,7 +47,9 @@ def run(dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_
         return _show_plan(prepared)
     summary = Summary()
     with _opened(log_file) as log:
-        sinks: list[Sink] = [log_sink(log, format=log_format, minimum=log_level or ("warning" if quiet else "info")), summary]
+        sinks: list[Sink] = [summary]
+        if log_file or log_level or not quiet:
+            sinks.append(log_sink(log, format=log_format, minimum=log_level or "info"))
         if not quiet:
             sinks.append(terminal_sink(sys.stdout.buffer))
         _collect_garbage_again()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -12,6 +14,9 @@ from jobrunner.sinks.terminal import escaped
 _SLOWEST = 3
 _MOST_FAILURES = 10
 _LEAST_GAIN = 1.05
+_FRAME = re.compile(
+    r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?', re.MULTILINE
+)
 _SPEAKS_FOR_ITSELF = ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError")
 """Kinds of errors whose message needs no kind in front."""
 
@@ -25,12 +30,15 @@ class Summary:
     slowest: list[tuple[float, str]] = field(default_factory=list)
     failures: list[TaskFinished] = field(default_factory=list)
     failed: int = 0
+    retries: int = 0
     started: RunStarted | None = None
     finished: RunFinished | None = None
 
     def __call__(self, stamped: Stamped) -> None:
         match stamped.event:
-            case TaskFinished() as event if not event.retried:
+            case TaskFinished(retried=True):
+                self.retries += 1
+            case TaskFinished() as event:
                 self._count(event)
             case TaskSkipped() as event:
                 self.skips[f"{event.task}: {_why_skipped(event)}"] += 1
@@ -60,10 +68,15 @@ class Summary:
         lines = []
         for event in self.failures:
             lines += ["", f"✗ {name_of(event)}: {_why_failed(event)}"]
-            lines += [f"    {line}" for line in _details(event)]
+            lines += [f"    {line}" for line in self._details(event)]
         if self.failed > len(self.failures):
             lines.append(f"  … and {self.failed - len(self.failures)} more")
         return lines
+
+    def _details(self, event: TaskFinished) -> list[str]:
+        """The last that it printed, and where in the job's own code it went wrong."""
+        folder = os.path.dirname(self.started.file) if self.started else ""
+        return [*(event.output or "").splitlines(), *_place((event.error or {}).get("traceback", ""), folder)]
 
     def _skip_lines(self) -> list[str]:
         lines = [f"- {text}" for text in list(self.skips)[:_MOST_FAILURES]]
@@ -76,18 +89,28 @@ class Summary:
         lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome}. Tasks: {tasks or 'none'}"]
         runs = sum(self.attempts.values())
         if runs:
-            lines.append(f"  {runs} {'run' if runs == 1 else 'runs'} in {_time(end.duration)}{_gain(end)}")
+            lines.append(f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_gain(end) if runs > 1 else ''}")
             slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
             lines.append(f"  slowest: {slow}")
         if self.started is not None:
             lines.append(f"  output:  {self.started.run_dir}/output")
         return lines
 
+    def _tries(self) -> str:
+        return f" and {_counted(self.retries, 'retry')}" if self.retries else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
 
 def _gain(end: RunFinished) -> str:
-    """What parallelism bought; nothing is said where it bought nothing."""
+    """The time of all attempts together, and what parallelism bought, where it bought something and the work was done."""
     gain = end.task_time / end.duration if end.duration else 1.0
-    return f"; one after the other {_time(end.task_time)}: {gain:.1f} × faster" if gain >= _LEAST_GAIN else ""
+    said = f"; one after the other {_time(end.task_time)}"
+    return f"{said}: {gain:.1f} × faster" if gain >= _LEAST_GAIN and end.outcome == "succeeded" else said
 
 
 def name_of(event: TaskFinished) -> str:
@@ -104,11 +127,15 @@ def _why_failed(event: TaskFinished) -> str:
     return f"{event.outcome.replace('_', ' ')}{tries}: {shown}" + (" — allowed by continue_on_error" if event.forgiven else "")
 
 
-def _details(event: TaskFinished) -> list[str]:
-    if event.output:
-        return event.output.splitlines()
-    trace = (event.error or {}).get("traceback", "").splitlines()
-    return trace[-3:-1] if len(trace) > 3 else trace[:-1]
+def _place(traceback: str, folder: str) -> list[str]:
+    """The innermost line of the traceback that stands in the job's folder, where the mistake most likely is; else its innermost."""
+    frames = list(_FRAME.finditer(traceback))
+    own = [frame for frame in frames if frame["file"].startswith(f"{folder}/")]
+    if not frames:
+        return []
+    frame = (own or frames)[-1]
+    code = [frame["code"].strip()] if frame["code"] else []
+    return [f"{frame['file'].removeprefix(f'{folder}/')}:{frame['line']} in {frame['name']}", *(f"  {line}" for line in code)]
 
 
 def _why_skipped(event: TaskSkipped) -> str:
