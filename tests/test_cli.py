@@ -316,7 +316,7 @@ def test_quiet_leaves_the_log_file_and_a_level_that_was_asked_for(
 ) -> None:
     assert cli([job, "-q", "--log-file", str(tmp_path / "log")]) == 0
     assert capsys.readouterr() == ("", "")
-    assert [event["seq"] for event in events((tmp_path / "log").read_text())][0] == 1
+    assert events((tmp_path / "log").read_text())[0]["seq"] == 1
     assert cli([job, "-q", "--log-level", "info"]) == 0
     told = capsys.readouterr()
     assert (told.out, events(told.err)[-1]["event"]) == ("", "run.finished")

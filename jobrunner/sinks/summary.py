@@ -128,7 +128,7 @@ def _why_failed(event: TaskFinished) -> str:
 
 
 def _place(traceback: str, folder: str) -> list[str]:
-    """The innermost line of the traceback that stands in the job's folder, where the mistake most likely is; else its innermost."""
+    """The innermost line of the traceback in the job's folder, where the mistake most likely is; else the innermost of all."""
     frames = list(_FRAME.finditer(traceback))
     own = [frame for frame in frames if frame["file"].startswith(f"{folder}/")]
     if not frames:
