@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 
@@ -14,6 +15,8 @@ def main() -> None:
     end: together a fifth of the time of a short run.
     """
     gc.disable()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the engine listens there is nothing to tidy up: just end
     from jobrunner.cli.main import cli
 
     code = cli()

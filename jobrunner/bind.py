@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import posixpath
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,12 +219,40 @@ def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
     """Without shell syntax the words are the command, as in GNU make; with it, `sh -e` runs the text."""
     template = expressions.parse(line)
     if template is None:
-        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(line.split())
+        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(_BLANKS.split(line))
         return lambda scope: argv
     literals = [part for part in template.parts if isinstance(part, str)]
     if needs_shell(literals) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
         return lambda scope: ("/bin/sh", "-ec", template.shell(scope))
-    return lambda scope: tuple(shlex.split(template.shell(scope)))
+    return lambda scope: _words(template, scope)
+
+
+_BLANKS = re.compile(r"[ \t]+")  # what separates words in a shell, and no other space
+
+
+def _words(template: expressions.Template, scope: Scope) -> tuple[str, ...]:
+    """The words of a line without shell syntax: each value is one word, or part of one; a list is a word for each element."""
+    words: list[str] = []
+    is_open = False
+    for part in template.parts:
+        for number, piece in enumerate(_pieces(part, scope)):
+            is_open = is_open and number == 0
+            if piece is None:
+                continue
+            words[-1:] = [words[-1] + piece] if is_open else [*words[-1:], piece]
+            is_open = True
+    return tuple(map(_passable, words))
+
+
+def _pieces(part: str | expressions.Expression, scope: Scope) -> list[str | None]:
+    """What a part adds to the words: the first piece to the one that is open, the others are new. None adds nothing."""
+    if isinstance(part, str):
+        return [piece or None for piece in _BLANKS.split(part)]
+    value = part.value(scope)
+    try:
+        return [expressions.text_of(each) for each in value] if isinstance(value, list) else [expressions.text_of(value)]
+    except ValueError as error:
+        raise ExpressionError(str(error)) from None
 
 
 def needs_shell(parts: Sequence[str]) -> bool:
@@ -349,4 +376,7 @@ class _Values(Mapping[str, object]):
 
 
 def _value_of(result: Result | None) -> Any:
-    return None if result is None else result.json()
+    try:
+        return None if result is None else result.json()
+    except ValueError as error:
+        raise ExpressionError(f"the result cannot be read: {error}") from None

@@ -103,7 +103,9 @@ class Engine:
             self._plan.begin(started)
             while not self._plan.done:
                 self._fill()
-                if not self._drain() and not self._plan.done:  # what came back at once may have made room: fill before waiting
+                if self._drain():  # what came back at once may have made room: fill again, but look at signals meanwhile
+                    self._loop.turn(self._loop.clock())
+                elif not self._plan.done:
                     self._wait()
             self._report_skipped()
             self._close()

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ from jobrunner import speech
 from jobrunner.work import Call, Error, Outcome, Result, describe, resolve, run
 
 _ENGINE_IS_GONE = 70
+_CANNOT_SERVE = 71
+_OURS = {"jobrunner", "__main__"}
 _FIRST_FREE = 3
+_LONGEST_SAID = 1 << 20
 _PING = b"\n"
 _MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
 
@@ -74,10 +78,12 @@ class Port:
             os._exit(_ENGINE_IS_GONE)
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
-        self._send(["began", call.id, worker, os.getpid(), thread])
+        self._send(["began", call.id, worker, thread])
 
     def said(self, call_id: int, text: str) -> None:
-        self._send(["said", call_id, text.encode("utf-8", "backslashreplace").decode()])
+        for start in range(0, len(text), _LONGEST_SAID):
+            piece = text[start : start + _LONGEST_SAID]
+            self._send(["said", call_id, piece.encode("utf-8", "backslashreplace").decode()])
 
     def joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
         self._send(["joined", worker, thread, tasks, lived])
@@ -123,6 +129,7 @@ class InOrder:
                 result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
             else:
                 result = run(call)
+            signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
             self._port.streams.restore()
             self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAX_RSS_UNIT)
 
@@ -155,11 +162,12 @@ class ThreadPerCall:
             match self._inbox.get():
                 case Call() as call:
                     started, alive = started + 1, alive + 1
-                    threading.Thread(target=self._run, args=(call,), name=f"{self._pool}-{started}").start()
+                    worker = f"{self._pool}-{started}"
+                    threading.Thread(target=self._run, args=(call, worker), name=worker).start()
                 case _Ended() as ended:
                     alive -= 1
                     ended.thread.join()
-                    self._port.joined(ended.thread.name, ended.native_id, 1, time.monotonic() - ended.started)
+                    self._port.joined(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
                 case None:
                     listening = False
 
@@ -168,15 +176,16 @@ class ThreadPerCall:
             self._inbox.put(call)
         self._inbox.put(None)
 
-    def _run(self, call: Call) -> None:
+    def _run(self, call: Call, worker: str) -> None:
         started = time.monotonic()
-        _run_in_thread(self._port, call)
-        self._inbox.put(_Ended(threading.current_thread(), threading.get_native_id(), started))
+        _run_in_thread(self._port, call, worker)
+        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started))
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
     thread: threading.Thread
+    worker: str
     native_id: int
     started: float
 
@@ -213,16 +222,17 @@ class ThreadPool:
             self._idle.put(None)
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"{self._pool}-{len(self._threads) + 1}")
+        worker = f"{self._pool}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._work, args=(worker,), name=worker)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self) -> None:
+    def _work(self, worker: str) -> None:
         started, tasks = time.monotonic(), 0
         while (call := self._queue.get()) is not None:
             tasks += 1
-            _run_in_thread(self._port, call, self._go_idle)
-        self._port.joined(threading.current_thread().name, threading.get_native_id(), tasks, time.monotonic() - started)
+            _run_in_thread(self._port, call, worker, self._go_idle)
+        self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
 
 
 class Foreign:
@@ -285,8 +295,9 @@ def run_speaking(call: Call) -> tuple[Result, str]:
     return result, "".join(said)
 
 
-def _run_in_thread(port: Port, call: Call, before_end: Callable[[], None] = lambda: None) -> None:
-    port.began(call, threading.current_thread().name, threading.get_native_id())
+def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[], None] = lambda: None) -> None:
+    """`worker` is given: a target may rename its thread."""
+    port.began(call, worker, threading.get_native_id())
     port.streams.reopen()
     speech.install()
     with speech.Voice(lambda text: port.said(call.id, text)):
@@ -320,8 +331,10 @@ def main(connection: socket.socket, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     gc.enable()  # the command line runs without
     sys.path[:0] = settings.path
+    _prefer_modules_in(settings.path)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.argv = [settings.worker]
     os.environ.update(settings.env)
@@ -329,9 +342,30 @@ def main(connection: socket.socket, settings: Settings) -> None:
         MODES[settings.lane].lane(Port(connection, Streams()), settings).serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
         os._exit(128 + signal.SIGINT)
+    except BaseException:  # no memory or no room for a thread: as a dead host its calls go to another
+        traceback.print_exc()
+        os._exit(_CANNOT_SERVE)
 
 
-def forked(connection: socket.socket, output: int, settings: Settings) -> None:
+def _prefer_modules_in(folders: list[str]) -> None:
+    """What stands beside the job file is found first, also where a module of that name is loaded already, for the engine.
+
+    Who has imported the other one keeps it. Modules that are part of the interpreter itself cannot be replaced.
+    """
+    beside = {entry.removesuffix(".py") for folder in folders for entry in _entries(folder)}
+    for name in [name for name in sys.modules if name.partition(".")[0] in beside - _OURS]:
+        if getattr(sys.modules[name].__spec__, "origin", None) not in ("built-in", "frozen"):
+            del sys.modules[name]
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # gone, or not readable: then nothing can be imported from it either
+        return []
+
+
+def forked(connection: socket.socket, output: int, settings: Settings, folder: str) -> None:
     """Where a forked host begins: drop everything that was inherited, then serve."""
     os.setsid()
     connection_fd, output_fd = os.dup(connection.fileno()), os.dup(output)
@@ -340,13 +374,12 @@ def forked(connection: socket.socket, output: int, settings: Settings) -> None:
         os.dup2(source, number)
     _keep_only(connection_fd)
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.chdir(folder)
     main(socket.socket(fileno=_FIRST_FREE), settings)
 
 
 def spawned(connection_fd: int) -> None:
     """Where a spawned host begins: its settings are the first line on its socket."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     connection = socket.socket(fileno=connection_fd)
     connection.set_inheritable(False)
     line = bytearray()

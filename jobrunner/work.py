@@ -100,8 +100,11 @@ class Result:
     outputs: dict[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
-        """The value, decoded; None where there is none."""
-        return None if self.value is None else json.loads(self.value)
+        """The value, decoded; None where there is none. Raises ValueError for one that cannot be decoded."""
+        try:
+            return None if self.value is None else json.loads(self.value)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

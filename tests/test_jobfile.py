@@ -65,6 +65,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_at_its_beginning(tmp_path: Path
     monkeypatch.setattr(loader, "LARGEST", 100)
     table = {
         "absent.yaml": "there is no such file",
+        "-": "the name of a file is needed: standard input is not read",
         "folder": "this is a directory",
         "fifo": "this is not a regular file",
         "/dev/zero": "this is not a regular file",
@@ -155,11 +156,21 @@ FOREIGN = [
     ("environment", "{}", "Write 'env'."),
     *[(key, "[1]", "Write 'foreach'.") for key in ("with_items", "loop", "for_each")],
     *[(key, "m:f", "Write target: module:function.") for key in ("func", "function", "callable", "python")],
-    *[(key, "4", "Write 'workers'.") for key in ("parallel", "concurrency", "max_workers")],
+    *[(key, "4", "Write 'workers'.") for key in ("concurrency", "max_workers")],
+    ("parallel", "4", "Write max_parallel: 4."),
+    ("arg", "[1]", "Write 'args'."),
+    ("max_attempts", "3", "Write retry: 2."),
+    ("shell", "bash", "Write argv: [bash, -euo, pipefail, -c, …]."),
+    ("shell", "/bin/sh", "Write argv: [sh, -eu, -c, …]."),
     *[(key, "true", "Write 'continue_on_error'.") for key in ("continue-on-error", "ignore_errors", "allow_failure")],
     ("Run", "ls", "Did you mean 'run'?"),
     ("foreech", "[1]", "Did you mean 'foreach'?"),
-    *[(key, "x", "") for key in ("if", "when", "matrix", "strategy", "cache")],
+    *[
+        (key, "x", f"There is no {key!r} in this version.")
+        for key in ("if", "when", "cache", "on_failure", "trigger_rule", "secrets")
+    ],
+    ("matrix", "{}", "There is no 'matrix' in this version; foreach takes a list of items."),
+    ("zzz", "1", ""),
 ]
 
 
@@ -178,7 +189,7 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("jobs: 4\ntasks: {a: {run: x}}", ["1:1: jobs: unknown key. Write workers: 4."]),
         ("vars: {}\ntasks: {a: {run: x}}", ["1:1: vars: unknown key. Write 'params'."]),
         ("fail-fast: true\ntasks: {a: {run: x}}", ["1:1: fail-fast: unknown key. Write 'fail_fast'."]),
-        ("finally: {}\ntasks: {a: {run: x}}", ["1:1: finally: unknown key"]),
+        ("finally: {}\ntasks: {a: {run: x}}", ["1:1: finally: unknown key. There is no 'finally' in this version."]),
         ("pools: {p: {max_workers: 3}}\ntasks: {a: {run: x}}", ["1:13: pools.p.max_workers: unknown key. Write 'workers'."]),
         ("tasks: {a: {run: x, retry: {max: 1, dealy: 3}}}", ["1:37: tasks.a.retry.dealy: unknown key. Did you mean 'delay'?"]),
         ("tasks: {a: {run: x, stop: {sig: INT}}}", ["1:28: tasks.a.stop.sig: unknown key. Did you mean 'signal'?"]),
@@ -186,9 +197,59 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("defaults: {needs: [a]}\ntasks: {a: {run: x}}", ["1:12: defaults.needs: unknown key"]),
         ("name: x", ["1:1: 'tasks' is missing. Write tasks: and under it name: {run: …}."]),
         ("tasks: {}", ["1:8: tasks: expected at least one entry, found none"]),
-        ("tasks: [a]", ["1:8: tasks: expected a map (key: value), found a list"]),
-        ("tasks: {a: x}", ["1:12: tasks.a: expected a map (key: value), found text"]),
-        ("tasks: {a: }", ["1:12: tasks.a: expected a map (key: value), found nothing"]),
+        (
+            "version: 2\nschedule: x\ntasks: {a: {run: x}}",
+            [
+                "1:1: version: unknown key. There is no 'version' in this version; leave it out.",
+                "2:1: schedule: unknown key. There is no 'schedule' in this version; cron or a systemd timer starts the job.",
+            ],
+        ),
+        (
+            "tasks:\n- name: a\n  run: x",
+            ["2:1: tasks: expected a map (key: value), found a list. Write a map, each task under its name: a: {…}."],
+        ),
+        (
+            "tasks: [a]",
+            ["1:8: tasks: expected a map (key: value), found a list. Write a map, each task under its name: name: {…}."],
+        ),
+        ("tasks: {t: echo hi}", ["1:12: tasks.t: expected a map (key: value), found text. Write t: {run: echo hi}."]),
+        (
+            "tasks: {t: 'echo ${{ params.x }}'}",
+            ['1:12: tasks.t: expected a map (key: value), found text. Write t: {run: "echo ${{ params.x }}"}.'],
+        ),
+        ("tasks: {t: 'm:f'}", ['1:12: tasks.t: expected a map (key: value), found text. Write t: {target: "m:f"}.']),
+        ("tasks: {t: [ls, -l]}", ["1:12: tasks.t: expected a map (key: value), found a list. Write t: {argv: [ls, -l]}."]),
+        (
+            "tasks: {a: }",
+            [
+                (
+                    "1:9: tasks.a: a task has exactly one of target, run and argv; this one has none of them. "
+                    "Write one of target: module:function, run: command, argv: [command, argument]."
+                )
+            ],
+        ),
+        (
+            "tasks: {a: {target: 'm:f', args: {x: 1}}}",
+            ["1:34: tasks.a.args: expected a list, found a map. Write kwargs: {x: …}."],
+        ),
+        (
+            "tasks: {a: {target: 'm:f', kwargs: [1]}}",
+            ["1:36: tasks.a.kwargs: expected a map (key: value), found a list. Write args: […]."],
+        ),
+        (
+            "tasks: {a: {target: 'm:f', args: '${{ item }}'}}",
+            ['1:34: tasks.a.args: expected a list, found text. Write ["${{ item }}"].'],
+        ),
+        (
+            "tasks: {a: {run: x, stop: SIGTERM}}",
+            ["1:27: tasks.a.stop: expected a map (key: value), found text. Write stop: {signal: TERM}."],
+        ),
+        (
+            "tasks: {a: {run: x, stop: 10s}}",
+            ["1:27: tasks.a.stop: expected a map (key: value), found text. Write stop: {grace: 10s}."],
+        ),
+        ("tasks: {a: {run: x, retry: {count: 3}}}", ["1:29: tasks.a.retry.count: unknown key. Write max: 3."]),
+        ("tasks: {a: {run: x, retry: {attempts: 3}}}", ["1:29: tasks.a.retry.attempts: unknown key. Write max: 2."]),
         ("tasks: {a: {run: x, needs: b}, b: {run: x}}", ["1:28: tasks.a.needs: expected a list, found text. Write [b]."]),
         ("tasks: {a: {run: true}}", ['1:18: tasks.a.run: expected text, found true. Write "true".']),
         (
@@ -236,7 +297,13 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
             [("1:30: tasks.a.timeout: not a duration; write seconds (90) or units (90s, 1h30m, 1.5h, 500ms, PT90S)")],
         ),
         ("tasks: {a: {run: x, timeout: -1}}", ["1:30: tasks.a.timeout: a duration is between 0 and ten years"]),
-        ("tasks: {a: {target: m.f}}", ["1:21: tasks.a.target: 'm.f' is not module:function"]),
+        ("tasks: {a: {target: m.f}}", ["1:21: tasks.a.target: 'm.f' is not module:function. Write m:f."]),
+        ("tasks: {a: {target: lib/g.py}}", ["1:21: tasks.a.target: 'lib/g.py' is not module:function. Write lib.g:function."]),
+        ("tasks: {a: {target: f}}", ["1:21: tasks.a.target: 'f' is not module:function"]),
+        (
+            "tasks: {a: {target: 'g.py:show'}}",
+            ["1:21: tasks.a.target: a target names a module, not its file g.py. Write g:show."],
+        ),
         (
             "tasks: {a: {}}",
             [
@@ -282,6 +349,43 @@ def test_a_mistake_of_the_models_is_said_once_in_words(text: str, lines: list[st
     assert said(text) == lines
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *[f"{key}: '${{{{ params.x }}}}'" for key in ("timeout", "workers", "mode", "retry", "max_parallel", "pool", "needs")],
+        "foreach: {range: '${{ params.x }}'}",
+        "continue_on_error: ${{ params.x }}",
+        "stop: {grace: '${{ params.x }}'}",
+    ],
+)
+def test_an_expression_where_none_is_evaluated_is_told_so(rest: str) -> None:
+    (line,) = said(f"params: {{x: 1}}\ntasks:\n  a:\n    run: x\n    {rest}\n")
+    assert line.endswith(". There is no ${{ }} here: write the value itself.")
+
+
+def test_the_name_of_a_job_is_no_expression() -> None:
+    (line,) = said("name: ${{ run.id }}\ntasks: {a: {run: x}}")
+    assert line.endswith("There is no ${{ }} here: write the value itself.")
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("10 minutes", " Write 10m."),
+        ("1hour", " Write 1h."),
+        ("5 min", " Write 5m."),
+        ("1 hour and 30 mins", " Write 1h30m."),
+        ("2 Days, 3 hrs.", " Write 2d3h."),
+        ("10M", " Write 10m."),
+        ("3 months", ""),
+        ("soon", ""),
+    ],
+)
+def test_a_duration_in_words_is_answered_with_how_it_is_written(written: str, hint: str) -> None:
+    (line,) = said(f"timeout: {written}\ntasks: {{a: {{run: x}}}}")
+    assert line.partition("PT90S)")[2].removeprefix(".") == hint
+
+
 # --- needs -------------------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +422,18 @@ def test_a_mistake_of_the_models_is_said_once_in_words(text: str, lines: list[st
             ],
         ),
         ("a: {run: x}\n  A: {run: x}", ["3:3: tasks.A: 'A' differs from 'a' only in case"]),
+        (
+            "a: {run: x, needs: [bb]}\n  c: {run: x}\n  d: {run: x}",
+            ["2:23: tasks.a.needs[0]: no task is called 'bb'. The other tasks are c, d."],
+        ),
+        (
+            "a: {run: x, needs: [q]}\n  c: {run: x}",
+            ["2:23: tasks.a.needs[0]: no task is called 'q'. The only other task is c."],
+        ),
+        (
+            "a: {run: x, needs: [zz]}\n" + "".join(f"  t{n}: {{run: x}}\n" for n in range(9)),
+            ["2:23: tasks.a.needs[0]: no task is called 'zz'"],
+        ),
     ],
 )
 def test_needs_are_checked(tasks: str, lines: list[str]) -> None:
@@ -671,6 +787,9 @@ def test_needs_of_needs_are_found_through_a_long_chain_at_once() -> None:
         ("{type: choice, choices: [a, b], default: a}", ""),
         ("{type: date, default: 2026-02-28}", ""),
         ("{type: float, default: 1}", ""),
+        ("'${{ run.id }}'", "1:13: params.p: a default is taken as written: expressions are not evaluated here"),
+        ("{type: int, default: '${{ 3 }}'}", "1:34: params.p.default: a default is taken as written: expressions are not"),
+        ("{type: list, default: [a, '${{ 3 }}']}", "1:35: params.p.default: a default is taken as written: expressions"),
         (".inf", "1:13: params.p: infinity and not-a-number are no JSON values"),
     ],
 )
@@ -708,6 +827,120 @@ tasks:
         "8:12",
         "9:15",
     ]
+
+
+MANY = {
+    "a bad value beside a bad need and an expression": (
+        "list: {run: x}\n  a: {needs: [lst], run: 'x ${{ params.m }}', timeout: x}",
+        ["tasks.a.needs[0]", "tasks.a.run", "tasks.a.timeout"],
+    ),
+    "no action that is known": (
+        "list: {run: x}\n  a: {needs: [lst], foreech: [1], command: x, env: {A: '${{ item.a + parms.x }}'}}",
+        ["tasks.a.needs[0]", "tasks.a.foreech", "tasks.a.command", "tasks.a.env.A"],
+    ),
+    "no action at all": ("a: {needs: [q], args: ['${{ params.m }}']}", ["tasks.a", "tasks.a.needs[0]", "tasks.a.args[0]"]),
+    "two actions": ("a: {needs: [q], run: '${{ params.m }}', argv: [x]}", ["tasks.a", "tasks.a.needs[0]", "tasks.a.run"]),
+    "a bad entry among good ones": (
+        "a: {run: x, needs: [lst, ../x, b]}\n  b: {run: x, env: {A-B: x, C: '${{ params.q }}'}}",
+        ["tasks.a.needs[0]", "tasks.a.needs[1]", "tasks.b.env.A-B", "tasks.b.env.C"],
+    ),
+    "a task that needs itself beside one that needs more": (
+        "v: {run: x, needs: [v]}\n  w: {run: '${{ tasks.z.stdout }}'}\n  z: {run: x}",
+        ["tasks.v.needs[0]", "tasks.w.run"],
+    ),
+    "a circle beside a task that needs more": (
+        "a: {run: x, needs: [b]}\n  b: {run: x, needs: [a]}\n  w: {run: '${{ tasks.z.stdout }}'}\n  z: {run: x}",
+        ["tasks.a.needs[0]", "tasks.w.run"],
+    ),
+    "expressions of one text": (
+        "a: {run: 'x ${{ params.q }} ${{ 1 + }} ${{ frob(1) }} ${{ itm }}'}",
+        ["tasks.a.run"] * 4,
+    ),
+    "what no shell can be handed, and a name": ("a: {run: 'echo `${{ item }}` ${{ params.q }}'}", ["tasks.a.run"] * 3),
+    "text for a task": ("a: echo hi\n  b: {run: x, needs: [c]}", ["tasks.a", "tasks.b.needs[0]"]),
+    "a pool that is not there beside a bad mode": (
+        "a: {run: x, mode: proces}\n  b: {run: x, pool: p}",
+        ["tasks.a.mode", "tasks.b.pool"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("top", ["", "nmae: x\n"], ids=["as it is", "with an unknown key of the job"])
+def test_a_mistake_hides_no_other(name: str, top: str) -> None:
+    tasks, paths = MANY[name]
+    found = [problem.path for problem in problems(f"{top}tasks:\n  {tasks}\n")]
+    assert found == ["nmae"] * bool(top) + paths
+
+
+FOLLOWING = {
+    "an action that is not known": (
+        "tasks:\n  a: {func: 'm:f'}\n  b: {needs: [a], run: 'x ${{ tasks.a.result }} ${{ tasks.a.stdout }}'}",
+        "tasks.a.func",
+    ),
+    "a foreach that is not known": (
+        "tasks:\n  a: {target: 'm:f', foreech: [1], args: ['${{ item }}']}\n  b: {needs: [a], run: '${{ tasks.a.results }}'}",
+        "tasks.a.foreech",
+    ),
+    "a bad foreach": ("tasks: {a: {run: '${{ item }}', foreach: 3}}", "tasks.a.foreach"),
+    "needs by another name": ("tasks: {a: {run: x}, b: {depends_on: [a], run: '${{ tasks.a.stdout }}'}}", "tasks.b.depends_on"),
+    "bad needs": ("tasks: {a: {run: x}, b: {needs: a, run: '${{ tasks.a.stdout }}'}}", "tasks.b.needs"),
+    "needs through bad needs": (
+        "tasks: {a: {run: x}, b: {needs: a, run: x}, c: {needs: [b], run: '${{ tasks.a.stdout }}'}}",
+        "tasks.b.needs",
+    ),
+    "needs in the defaults": (
+        "defaults: {needs: [a]}\ntasks: {a: {run: x}, b: {run: '${{ tasks.a.stdout }}'}}",
+        "defaults.needs",
+    ),
+    "params by another name": ("vars: {q: 1}\ntasks: {a: {run: '${{ params.q }}'}}", "vars"),
+    "a bad param": ("params: {q: {typ: list}}\ntasks: {a: {run: x, foreach: '${{ params.q }}'}}", "params.q.typ"),
+    "bad pools": ("pools: 3\ntasks: {a: {run: x, pool: q}}", "pools"),
+    "a bad mode": ("mode: proces\ntasks: {a: {target: 'm:f', cwd: x}}", "mode"),
+    "a bad mode of a task": ("tasks: {a: {target: 'm:f', cwd: x, mode: proces}}", "tasks.a.mode"),
+    "a bad mode of the defaults": ("defaults: {mode: proces}\ntasks: {a: {target: 'm:f', cwd: x}}", "defaults.mode"),
+    "a bad mode of a pool": ("pools: {p: {mode: x, max_tasks_per_worker: 2}}\ntasks: {a: {run: x, pool: p}}", "pools.p.mode"),
+    "a bad name": ("tasks: {a b: {run: x}, c: {run: \"${{ tasks['a b'].stdout }}\"}}", "tasks['a b']"),
+    "text for a task": ("tasks: {a: echo hi, b: {needs: [a], target: 'm:f', args: ['${{ tasks.a.result }}']}}", "tasks.a"),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_nothing_is_said_that_only_follows_from_another_mistake(name: str) -> None:
+    text, path = FOLLOWING[name]
+    assert [problem.path for problem in problems(text)] == [path]
+
+
+ODD = [
+    "{}",
+    "{zz: 1}",
+    "3.7",
+    "-1",
+    "[3]",
+    "[{a: 1}]",
+    "'${{ x }}'",
+    "",
+    "true",
+    "{A-B: [1]}",
+    "[[1]]",
+    "{range: x}",
+    "{p: {mode: x}}",
+]
+LEVELS: dict[str, type[spec.Model]] = {
+    "tasks:\n  z: {run: x, needs: [gone]}\n  a: {zz: 1, %s: %s}": spec.Task,
+    "defaults: {%s: %s}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Defaults,
+    "pools: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Pool,
+    "params: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Param,
+    "%s: %s\ntasks:\n  z: {run: x, needs: [gone]}": spec.Job,
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_value_of_any_key_hides_a_mistake_of_another_task(level: str) -> None:
+    for key in LEVELS[level].model_fields:
+        for value in ODD if key != "tasks" else ():
+            messages = [problem.message.removesuffix(".") for problem in problems(level % (key, value))]
+            assert "no task is called 'gone'" in messages, (key, value)
 
 
 def test_very_many_mistakes_are_counted_off() -> None:

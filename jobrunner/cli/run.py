@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -78,10 +79,12 @@ def _opened(log_file: str | None) -> Iterator[BinaryIO]:
         yield sys.stderr.buffer
         return
     try:
-        file = open(log_file, "ab", buffering=0)  # noqa: SIM115  # closed below: only opening it is a mistake of usage
+        file = open(log_file, "ab+", buffering=0)  # noqa: SIM115  # closed below: only opening it is a mistake of usage
     except OSError as error:
         raise click.BadParameter(f"cannot write {log_file}: {error.strerror}", param_hint="--log-file") from None
     with file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            file.write(b"\n")  # a full disk tore the last line of an earlier run
         yield file
 
 

@@ -72,8 +72,7 @@ def _fork(settings: host.Settings, connection: socket.socket, output: int, folde
 
 
 def _serve(connection: socket.socket, output: int, settings: host.Settings, folder: str) -> None:
-    os.chdir(folder)
-    host.forked(connection, output, settings)
+    host.forked(connection, output, settings, folder)
 
 
 def _spawn(connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Iterator
 
 from jobrunner.executors.processes import PIPE_READS, Exit, group_members, read_available, signal_group
@@ -36,15 +37,17 @@ class Commands:
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         self.loop, self.report = loop, report
         self.null = os.open(os.devnull, os.O_RDONLY)
-        self._folder = os.open(".", os.O_RDONLY)
+        self._folder = os.open(".", os.O_PATH)  # it need not be readable
 
     def start(self, command: Command) -> None:
         """Start `command`; its Began and Result follow as reports. One that cannot be started has failed, and says why."""
-        pipes = _Pipes(split=command.stdout_needed)
+        pipes = None
         try:
+            pipes = _Pipes(split=command.stdout_needed)
             pid = self._spawn(command, pipes)
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in a word or in the environment
-            pipes.close()
+            if pipes is not None:
+                pipes.close()
             code, why = _why_not(error, command)
             self.report(Began(id=command.id, worker=self.pool, pid=0))
             failure = Error(type=type(error).__name__, message=f"could not start: {why}")
@@ -85,7 +88,8 @@ class Commands:
         try:
             return self._spawn_here(command, actions)
         finally:
-            os.fchdir(self._folder)
+            with contextlib.suppress(OSError):  # where we stand matters to nobody: every command names its folder
+                os.fchdir(self._folder)
 
     def _spawn_here(self, command: Command, actions: list[tuple[int, int, int]]) -> int:
         """Where the last command of this name was found, this one is tried; what has gone from there is looked up again."""
@@ -263,9 +267,13 @@ def _own_peak(kilobytes: int) -> int | None:
 def _read_outputs(path: str) -> dict[str, str]:
     """The `key=value` lines that the command wrote to $JOBRUNNER_OUTPUT; the last value of a key counts."""
     try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            lines = file.read(_MOST_OUTPUTS).splitlines()
-        os.unlink(path)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # most commands write none
         return {}
+    with open(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # a FIFO or a device of the command's could keep us here
+            return {}
+        lines = (file.read(_MOST_OUTPUTS) or b"").decode("utf-8", "backslashreplace").split("\n")
+    with contextlib.suppress(OSError):
+        os.unlink(path)
     return {key.strip(): value for key, found, value in (line.partition("=") for line in lines) if found and key.strip()}

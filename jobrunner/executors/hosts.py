@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from types import NoneType
 from typing import Protocol
 
 from jobrunner.executors.children import Child
@@ -21,6 +22,8 @@ from jobrunner.work import Began, Call, Error, Outcome, Report, Result, Said, St
 
 _CLOSING_GRACE = 5.0
 """Seconds that a host without work may take to end, for instance because a task left a thread running."""
+_LONGEST_START = 60.0
+"""Seconds that a host of one attempt may take to begin what it was handed: one that was stopped never would."""
 _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 
@@ -66,6 +69,7 @@ class Host:
         self._started = pool.loop.clock()
         self._timer: Timer | None = None
         self._ping_timer: Timer | None = None
+        self._overdue: Timer | None = None
         self._patience = 0.0
         self._cause = ""
         self._exit_watch = pool.loop.watch(self._child.pidfd, self._on_exit)
@@ -78,9 +82,11 @@ class Host:
     # Towards the host.
 
     def hand_over(self, call: Call) -> None:
+        self._wire.call(call)
         self.calls[call.id] = False
         self.tasks += 1
-        self._wire.call(call)
+        if not self._pool.has_threads:
+            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._kill_as_asleep)
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
@@ -93,6 +99,14 @@ class Host:
         if self._ping_timer is None:
             self._patience = max(rule.grace, _LEAST_PATIENCE)
             self._ping()
+
+    def _kill_as_asleep(self) -> None:
+        self._cause = f"it did not begin within {_LONGEST_START:g} s"
+        signal_group(self._child.pid, signal.SIGKILL)
+
+    def _forget_overdue(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
 
     def _ping(self) -> None:
         """Ask whether it still works for its other calls: an abandoned thread may hold the interpreter, now or later."""
@@ -146,7 +160,7 @@ class Host:
             case "began":
                 self._on_began(*frame[1:])
             case "said":
-                self._say(frame[1], frame[2].encode())
+                self._say(frame[1] if frame[1] in self.calls else 0, frame[2].encode())
             case "joined":
                 self._on_joined(*frame[1:])
             case "alive":
@@ -161,15 +175,16 @@ class Host:
         if not self._finishing:
             signal_group(self._child.pid, signal.SIGKILL)
 
-    def _on_began(self, call_id: int, worker: str, pid: int, thread: int | None) -> None:
-        if call_id not in self.calls:
-            raise KeyError(call_id)
+    def _on_began(self, call_id: int, worker: str, thread: int | None) -> None:
+        if self.calls[call_id] or type(worker) is not str or type(thread) not in (int, NoneType):
+            raise ValueError(call_id)
         self.calls[call_id] = self.has_begun = True
+        self._forget_overdue()
         self._pool.began()
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
         if call_id not in self._abandoned:
-            self._pool.report(Began(id=call_id, worker=worker, pid=pid, thread=thread))
+            self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
 
     def _on_result(self, result: Result) -> None:
         if not self._pool.has_threads:
@@ -188,8 +203,8 @@ class Host:
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
-            speaker = next(iter(self.calls)) if len(self.calls) == 1 else 0
-            self._say(speaker, data)
+            alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
+            self._say(next(iter(self.calls)) if alone else 0, data)
         if data is None:
             self._output_watch.close()
 
@@ -205,7 +220,7 @@ class Host:
         signal_group(self._child.pid, signal.SIGKILL)
         exit = Exit.of(self._child.reap())
         self._release()
-        lost = [call_id for call_id, began in self.calls.items() if not began]
+        lost = [call_id for call_id, began in self.calls.items() if not began and call_id not in self._abandoned]
         if self.stopping or self.calls or self._threads or not self._finishing:
             self._report_death(exit)
         crashed = [call_id for call_id, began in self.calls.items() if began and call_id not in self._abandoned]
@@ -221,6 +236,7 @@ class Host:
         self._output_watch.close()
         self._wire.close()
         self._forget_ping()
+        self._forget_overdue()
         if self._timer is not None:
             self._timer.cancel()
         os.close(self._child.pidfd)

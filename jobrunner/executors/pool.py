@@ -68,12 +68,17 @@ class HostPool:
         """Hand `call` to a host; its Began and its Result follow as reports."""
         try:
             holder = self._idle_host() or self._shared_or_new()
+            holder.hand_over(call)
         except OSError as error:
-            message = f"could not start a worker process: {error.strerror}"
-            self.report(Result(id=call.id, outcome=Outcome.FAILED, error=Error(type=type(error).__name__, message=message)))
-            return
-        self._holders[call.id] = holder
-        holder.hand_over(call)
+            self._refuse(call, error, f"could not start a worker process: {error.strerror}")
+        except RecursionError as error:
+            self._idle.append(holder)
+            self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
+        else:
+            self._holders[call.id] = holder
+
+    def _refuse(self, call: Call, error: Exception, message: str) -> None:
+        self.report(Result(id=call.id, outcome=Outcome.FAILED, error=Error(type=type(error).__name__, message=message)))
 
     def stop(self, call_id: int, rule: StopRule) -> None:
         """Stop an attempt: where it has its process to itself by signal, grace and SIGKILL; else abandon it."""

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
+from types import NoneType
 from typing import Any
 
 import orjson
@@ -24,6 +25,11 @@ _RECEIVE = 1 << 18
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
 _PING = b"\n"
+
+
+_FAR_OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)
+_FAR_TYPES: tuple[type | tuple[type, ...], ...] = (int, float, (float, NoneType), (int, NoneType), (int, NoneType), str)
+"""What a result's fields are. A task can write to its host's socket, and what is no result must not get any further."""
 
 
 class Wire:
@@ -145,6 +151,11 @@ class Wire:
 def result_of(frame: Frame, value: bytes | None) -> Result:
     """The Result in a frame. Raises ValueError or TypeError where it is none."""
     _, call_id, outcome, duration, cpu, max_rss, exit_code, note, error, _ = frame
+    fields = zip((call_id, duration, cpu, max_rss, exit_code, note), _FAR_TYPES, strict=True)
+    if outcome not in _FAR_OUTCOMES or not all(isinstance(value, kind) for value, kind in fields):
+        raise ValueError(outcome)
+    if error is not None and not all(isinstance(text, str) for text in error):
+        raise ValueError(error)
     return Result(
         id=call_id,
         outcome=Outcome(outcome),

@@ -7,7 +7,7 @@ from typing import Final
 
 from jobrunner import spec
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import needs
+from jobrunner.jobfile import cures, needs
 from jobrunner.jobfile.document import Finding, Path
 
 MOST_ITEMS = 10_000_000
@@ -30,6 +30,8 @@ def find(job: spec.Job, line: needs.Line) -> Iterator[Finding]:
             yield from _shared_process(name, task, job)
         if task.foreach is not None:
             yield from _foreach(name, task)
+        if task.target is not None and ".py:" in task.target:
+            yield _file_as_module(name, task.target)
 
 
 # --- names -------------------------------------------------------------------------------------------------------------------
@@ -43,6 +45,12 @@ def _look_alikes(table: str, names: Mapping[str, object]) -> Iterator[Finding]:
         if folded in seen:
             yield Finding(path=(table, name), at_key=True, message=f"{name!r} differs from {seen[folded]!r} only in case")
         seen.setdefault(folded, name)
+
+
+def _file_as_module(name: str, target: str) -> Finding:
+    module = target.partition(".py:")[0]
+    message = f"a target names a module, not its file {module}.py"
+    return Finding(path=("tasks", name, "target"), message=message, hint=cures.of_target(("target",), target))
 
 
 # --- pools -------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A job file, read and checked: bytes → values → models → defaults merged → checks. Every mistake at once, in file order.
 
 path ─bytes→ reader.read ─Document→ spec.Job ─merged→ checks, references, params ─→ JobFile, or JobFileError
+                                        └─refused→ mistakes; salvage ─merged→ the same checks of what is left
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pydantic_core import ErrorDetails
 
 from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.jobfile import checks, mistakes, params, reader, references
+from jobrunner.jobfile import checks, mistakes, params, reader, references, salvage
 from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding
+from jobrunner.jobfile.salvage import Unsure
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest job file that is read."""
@@ -99,7 +101,7 @@ def _bytes_of(file: str) -> bytes:
         with open(file, "rb") as stream:
             source = stream.read(LARGEST + 1)
     except FileNotFoundError:
-        raise _unreadable(file, "there is no such file") from None
+        raise _unreadable(file, _STANDARD_INPUT if file == "-" else "there is no such file") from None
     except OSError as error:
         raise _unreadable(file, f"the file cannot be read: {error.strerror or error}") from None
     except ValueError:
@@ -109,6 +111,7 @@ def _bytes_of(file: str) -> bytes:
     return source
 
 
+_STANDARD_INPUT = "the name of a file is needed: standard input is not read"
 _TOO_LARGE = f"the file is larger than {LARGEST // 2**20} MiB; a job file is never that large"
 
 
@@ -128,7 +131,7 @@ def _unreadable(file: str, message: str) -> JobFileError:
 
 
 def _checked(document: Document) -> tuple[spec.Job | None, Iterable[Finding]]:
-    """The job and what is wrong with it. Where the models refuse a few parts, the rest is checked without them."""
+    """The job and what is wrong with it. Where the models refuse some parts, the rest is checked without them."""
     if not isinstance(document.value, dict):
         return None, [_not_a_job(document.value)]
     value = _env_as_written(document, document.value)
@@ -142,10 +145,9 @@ def _checked(document: Document) -> tuple[spec.Job | None, Iterable[Finding]]:
 
 
 def _found_beside(details: Sequence[ErrorDetails], value: dict[str, Any], document: Document) -> Iterator[Finding]:
-    """What the checks find in the tasks that the models did not hurt."""
-    rest, hurt = _salvaged(value, details)
-    others = _cross_checked(rest, document) if rest else ()
-    return (finding for finding in others if not hurt.intersection(finding.path[1:2]))
+    """What the checks find in all that the models leave."""
+    rest, unsure = salvage.salvaged(value, details)
+    return unsure.shown(_cross_checked(_merged(rest), document, unsure)) if rest else iter(())
 
 
 def _not_a_job(value: object) -> Finding:
@@ -156,8 +158,8 @@ def _not_a_job(value: object) -> Finding:
     return Finding(path=(), message=f"a job file is a map that has tasks; this is {said}", hint=hint)
 
 
-def _cross_checked(job: spec.Job, document: Document) -> Iterator[Finding]:
-    return chain(params.find(job), checks.find(job, document.line), references.find(job))
+def _cross_checked(job: spec.Job, document: Document, unsure: Unsure | None = None) -> Iterator[Finding]:
+    return chain(params.find(job), checks.find(job, document.line), references.find(job, unsure or Unsure()))
 
 
 def _placed(findings: Iterable[Finding], document: Document) -> tuple[Problem, ...]:
@@ -237,54 +239,3 @@ def _with_env(task: Any, document: Document) -> Any:
     if isinstance(task, dict) and isinstance(env := task.get("env"), dict):
         return {**task, "env": document.as_written(env)}
     return task
-
-
-# --- what is left of a bad job -----------------------------------------------------------------------------------------------
-
-
-def _salvaged(value: dict[str, Any], details: Sequence[ErrorDetails]) -> tuple[spec.Job | None, set[str]]:
-    """The job without what the models refuse, and the names of the tasks that lost something; None if too little is left.
-
-    Twice, as a task whose only action was refused is refused for having none.
-    """
-    rest = {key: _copied(part) if key in _TABLES else part for key, part in value.items()}
-    hurt: set[str] = set()
-    for _ in range(2):
-        for detail in details:
-            place = mistakes.path_of(detail)
-            if place[0] not in spec.Job.model_fields or place == ("tasks",):
-                return None, hurt
-            if place[0] == "tasks":
-                hurt.add(str(place[1]))
-            _cut(rest, place)
-        try:
-            return _merged(spec.Job.model_validate(rest)), hurt
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-    return None, hurt
-
-
-_TABLES = frozenset({"tasks", "pools", "params"})
-_STANDS_FOR = {"tasks": {"run": "true"}, "pools": {}, "params": None}
-
-
-def _copied(table: Any) -> Any:
-    """A table and its rows, so that they can be cut without a change to what was read."""
-    if not isinstance(table, dict):
-        return table
-    return {name: dict(row) if isinstance(row, dict) else row for name, row in table.items()}
-
-
-def _cut(rest: dict[str, Any], place: tuple[str | int, ...]) -> None:
-    """Take the key that `place` is in out of the job; where it is a whole row of a table, something valid stands for it."""
-    table, *steps = place
-    if table not in _TABLES or not steps or not isinstance(rest.get(str(table)), dict):
-        rest.pop(str(table), None)
-        return
-    rows, name = rest[str(table)], steps[0]
-    if steps[1:] == ["[key]"]:
-        rows.pop(name, None)
-    elif len(steps) > 1 and isinstance(rows.get(name), dict):
-        rows[name].pop(steps[1], None)
-    elif name in rows:
-        rows[name] = _STANDS_FOR[str(table)]

@@ -1,20 +1,18 @@
-"""What pydantic found wrong in a job file, in the words of the person who wrote it: keys of other tools, types, names."""
+"""What pydantic found wrong in a job file, in the words of the person who wrote it, and what to write instead."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from jobrunner import spec
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile import cures
 from jobrunner.jobfile.document import Document, Finding, Path, shortened
-
-Advice: TypeAlias = Callable[[object], tuple[str, str] | None]
-"""From the value that was written: our key, and how it is written with that value."""
+from jobrunner.jobfile.foreign import advised, model_at, unknown_key
 
 
 def find(details: Sequence[ErrorDetails], document: Document) -> Iterator[Finding]:
@@ -45,31 +43,44 @@ def _is_renamed(missing: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
     strangers = [
         path_of(detail)[-1] for detail in details if detail["type"] == "extra_forbidden" and path_of(detail)[:-1] == tuple(level)
     ]
-    model = _model_at(tuple(level))
-    return any(str(key) in (_advice(model, str(name), None) or did_you_mean(str(name), [str(key)])) for name in strangers)
+    model = model_at(tuple(level))
+    return any(str(key) in (advised(model, str(name), None) or did_you_mean(str(name), [str(key)])) for name in strangers)
 
 
 def _finding(detail: ErrorDetails, document: Document) -> Finding:
     path = path_of(detail)
-    kind, context = detail["type"], detail.get("ctx", {})
     if path and path[-1] == "[key]":
         return Finding(path=path[:-1], at_key=True, message=_about_name(path[:-1], str(path[-2])))
     value = document.at(path)
-    if kind == "extra_forbidden":
-        return _unknown_key(path, value)
-    if kind == "missing":
+    if detail["type"] == "extra_forbidden":
+        return unknown_key(path, value)
+    if detail["type"] == "missing":
         return Finding(path=path[:-1], at_key=True, message=f"{path[-1]!r} is missing", hint=_HOW.get(str(path[-1]), ""))
+    finding = _about_value(detail, path, value)
+    is_task = path[:1] == ("tasks",) and len(path) == 2
+    if isinstance(value, str) and "${{" in value and path[-1] not in cures.WITH_EXPRESSIONS and not is_task:
+        return replace(finding, hint="There is no ${{ }} here: write the value itself.")
+    return finding
+
+
+def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
+    """What is wrong with the value of a key that there is."""
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "literal_error":
         return _not_a_choice(path, value, str(context["expected"]))
+    if kind == "model_type" and value is None and path[:1] == ("tasks",) and len(path) == 2:
+        return Finding(path=path, message=f"{_ONE_ACTION}; this one has none of them", at_key=True, hint=_HOW["action"])
     if kind in _EXPECTED:
-        return Finding(path=path, message=f"expected {_EXPECTED[kind]}, found {_said(value)}", hint=_cure(kind, value))
+        message = f"expected {_EXPECTED[kind]}, found {_said(value)}"
+        return Finding(path=path, message=message, hint=cures.of_type(kind, path, value))
     if kind == "string_pattern_mismatch":
-        return Finding(path=path, message=_about_name(path, str(value)))
+        return Finding(path=path, message=_about_name(path, str(value)), hint=cures.of_target(path, str(value)))
     message = _bounds(kind, context) or str(detail["msg"])
-    hint = _HOW["action"] if message.endswith("none of them") else ""
+    hint = _HOW["action"] if message.endswith("none of them") else cures.of_duration(value) if kind == "duration" else ""
     return Finding(path=path, message=message, at_key=kind == "action", hint=hint)
 
 
+_ONE_ACTION: Final = "a task has exactly one of target, run and argv"
 _HOW: Final = {
     "tasks": "Write tasks: and under it name: {run: …}.",
     "max": "Write retry: 2, or retry: {max: 2}.",
@@ -100,21 +111,6 @@ def _said(value: object) -> str:
         case list():
             return "a list"
     return "a map"
-
-
-def _cure(kind: str, value: object) -> str:
-    """What to write instead, where it can be told from what was written."""
-    if kind == "list_type" and isinstance(value, (str, int)) and not isinstance(value, bool):
-        return f"Write [{shortened(str(value))}]."
-    if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f'Write "{str(value).lower()}".' if isinstance(value, bool) else f'Write "{value}".'
-    if kind == "string_type" and isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return "Write it as one text; lines of a command go under 'run: |'."
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in {"yes", "on", "no", "off"}:
-        return f"Write {'true' if value.lower() in {'yes', 'on'} else 'false'}."
-    if kind == "int_type" and isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,9}", value, re.ASCII):
-        return f"Write {value} without quotes."
-    return ""
 
 
 def _not_a_choice(path: Path, value: object, expected: str) -> Finding:
@@ -152,91 +148,3 @@ def _about_name(path: Path, name: str) -> str:
     if "env" in path[-2:-1]:
         return f"{said} is not the name of an environment variable: letters, digits and '_', the first not a digit"
     return f"{said} is not a name: letters, digits, '_' and '-', at most 64, the first a letter or '_'"
-
-
-# --- unknown keys ------------------------------------------------------------------------------------------------------------
-
-
-def _unknown_key(path: Path, value: object) -> Finding:
-    key = str(path[-1])
-    model = _model_at(path[:-1])
-    hint = _advice(model, key, value) or did_you_mean(key, list(model.model_fields))
-    return Finding(path=path, at_key=True, message="unknown key", hint=hint)
-
-
-def _model_at(path: Path) -> type[BaseModel]:
-    """The model that checks the mapping at `path`."""
-    named: Mapping[object, type[BaseModel]] = {"retry": spec.Retry, "stop": spec.Stop}
-    if len(path) > 1 and path[0] in {"tasks", "defaults"} and path[-1] in named and len(path) == (3 if path[0] == "tasks" else 2):
-        return named[path[-1]]
-    if len(path) == 3 and path[2] == "foreach":
-        return spec.Range
-    top: Mapping[object, type[BaseModel]] = {
-        "tasks": spec.Task,
-        "pools": spec.Pool,
-        "params": spec.Param,
-        "defaults": spec.Defaults,
-    }
-    return top[path[0]] if path else spec.Job
-
-
-def _advice(model: type[BaseModel], key: str, value: object) -> str:
-    """Our key for a key of another tool; only where this level has it."""
-    name = key.lower().replace("-", "_")
-    if name in _SPELLED and (advice := _SPELLED[name](value)) is not None:
-        ours, text = advice
-    else:
-        ours = _SYNONYMS.get(name, "")
-        text = f"{ours}:" if ours else ""
-    if name in {"jobs", "parallel"} and model is spec.Job and isinstance(value, int):
-        ours, text = "workers", f"workers: {value}"
-    if ours not in model.model_fields or ours == key:
-        return ""
-    return f"Write {ours!r}." if text.endswith(":") else f"Write {text}."
-
-
-def _with_unit(ours: str, unit: str) -> Advice:
-    def spell(value: object) -> tuple[str, str] | None:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return (ours, f"{ours}: {value}{unit}") if is_number else (ours, f"{ours}: 5{unit}")
-
-    return spell
-
-
-def _as_target(_value: object) -> tuple[str, str] | None:
-    return ("target", "target: module:function")
-
-
-def _as_command(value: object) -> tuple[str, str] | None:
-    return ("argv", "argv:") if isinstance(value, list) else ("run", "run:")
-
-
-def _as_retry(value: object) -> tuple[str, str] | None:
-    return ("retry", f"retry: {value}") if isinstance(value, int) and not isinstance(value, bool) else ("retry", "retry:")
-
-
-_SPELLED: Final[dict[str, Advice]] = {
-    **dict.fromkeys(("timeout_minutes", "timeout_min", "timeout_mins"), _with_unit("timeout", "m")),
-    **dict.fromkeys(("timeout_seconds", "timeout_secs", "timeout_sec", "timeout_s"), _with_unit("timeout", "s")),
-    **dict.fromkeys(("timeout_hours",), _with_unit("timeout", "h")),
-    **dict.fromkeys(("command", "cmd", "exec", "entrypoint"), _as_command),
-    **dict.fromkeys(("func", "function", "callable", "python"), _as_target),
-    **dict.fromkeys(("retries", "max_retries"), _as_retry),
-}
-_SYNONYMS: Final[dict[str, str]] = {
-    **dict.fromkeys(("depends", "depends_on", "dependson", "requires", "after", "deps", "dependencies", "upstream"), "needs"),
-    **dict.fromkeys(("cmds", "commands", "script", "shell", "bash", "sh"), "run"),
-    **dict.fromkeys(("steps", "jobs", "stages"), "tasks"),
-    **dict.fromkeys(("working_directory", "working_dir", "workdir", "dir", "chdir"), "cwd"),
-    **dict.fromkeys(("environment", "envs", "environ"), "env"),
-    **dict.fromkeys(("with_items", "loop", "for_each", "for", "items", "each"), "foreach"),
-    **dict.fromkeys(("parallel", "concurrency", "max_workers", "jobs_count", "n_jobs", "processes", "threads"), "workers"),
-    **dict.fromkeys(("max_parallelism", "parallelism"), "max_parallel"),
-    **dict.fromkeys(("vars", "variables", "inputs", "parameters"), "params"),
-    **dict.fromkeys(("ignore_errors", "allow_failure", "continue_on_error", "ignore_error"), "continue_on_error"),
-    **dict.fromkeys(("fail_fast", "failfast"), "fail_fast"),
-    **dict.fromkeys(("arguments", "params"), "kwargs"),
-    **dict.fromkeys(("title", "desc", "summary", "doc"), "description"),
-    "args": "args",
-    "kwargs": "kwargs",
-}

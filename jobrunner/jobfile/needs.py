@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 from jobrunner import spec
@@ -13,6 +14,9 @@ Line: TypeAlias = Callable[[Path], int]
 Tasks: TypeAlias = Mapping[str, spec.Task]
 
 MOST_CYCLES = 10
+MOST_SHOWN = 8
+"""Among so many tasks all are shown to who names one that is not there."""
+
 MOST_EDGES = 12
 """Edges of one cycle that are printed."""
 
@@ -35,12 +39,25 @@ def find(tasks: Tasks, line: Line) -> Iterator[Finding]:
 
 def _need(name: str, need: str, path: Path, tasks: Tasks, seen: set[str]) -> Finding | None:
     if need not in tasks:
-        return Finding(path=path, message=f"no task is called {need!r}", hint=did_you_mean(need, tasks.keys()))
+        return Finding(path=path, message=f"no task is called {need!r}", hint=near(need, tasks, of=name))
     if need == name:
         return Finding(path=path, message="a task cannot need itself")
     if need in seen:
         return Finding(path=path, message=f"{need!r} is listed twice", hint="Leave one out.")
     return None
+
+
+def near(name: str, tasks: Tasks, *, of: str) -> str:
+    """The task that was probably meant, or the few that there are besides `of`, whose text this is."""
+    others = [other for other in islice(tasks, MOST_SHOWN + 2) if other != of]
+    few = (
+        f"The other tasks are {', '.join(others)}."
+        if len(others) > 1
+        else f"The only other task is {others[0]}."
+        if others
+        else ""
+    )
+    return did_you_mean(name, tasks.keys()) or few * (len(others) <= MOST_SHOWN)
 
 
 def _cycles(tasks: Tasks, line: Line) -> Iterator[Finding]:
@@ -100,43 +117,45 @@ def _cycle(cycle: list[str], tasks: Tasks, line: Line) -> Finding:
 # --- needs of needs ----------------------------------------------------------------------------------------------------------
 
 
-def unneeded(uses: Sequence[tuple[str, str]], tasks: Tasks) -> Iterator[int]:
+def unneeded(uses: Sequence[tuple[str, str]], tasks: Tasks, unsure: Collection[str] = ()) -> Iterator[int]:
     """Positions of the pairs (task, other) whose other is not among the task's needs, nor among theirs.
 
-    A bit for each other, handed down the graph: linear in the edges for each BATCH of others. Nothing is said of a graph with
-    a circle, which has its own finding.
+    A bit for each other, handed down the graph: linear in the edges for each BATCH of others. Nothing is said of tasks in a
+    circle, which has its own finding, nor of those whose needs are `unsure`, nor of what needs one of them.
     """
     order = _sorted(tasks)
-    if order is None:
-        return
     others = list(dict.fromkeys(other for _, other in uses))
     for start in range(0, len(others), BATCH):
         bits = {other: 1 << position for position, other in enumerate(others[start : start + BATCH])}
-        above = _bits_above(order, tasks, bits)
-        yield from (at for at, (task, other) in enumerate(uses) if other in bits and not above[task] & bits[other])
+        above = _bits_above(order, tasks, bits, unsure)
+        yield from (at for at, (task, other) in enumerate(uses) if other in bits and not above.get(task, _ALL) & bits[other])
 
 
-def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int]) -> dict[str, int]:
+_ALL = -1  # every bit
+
+
+def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int], unsure: Collection[str]) -> dict[str, int]:
     above: dict[str, int] = {}
     for name in order:
-        mine = 0
+        mine = _ALL if name in unsure else 0
         for need in tasks[name].needs:
             mine |= above.get(need, 0) | bits.get(need, 0)
         above[name] = mine
     return above
 
 
-def _sorted(tasks: Tasks) -> list[str] | None:
-    """The tasks, each below all that it needs; None where there is a circle."""
-    waits = {name: sum(need in tasks for need in task.needs) for name, task in tasks.items()}
+def _sorted(tasks: Tasks) -> list[str]:
+    """The tasks, each below all that it needs, without those in a circle and below one. Needing itself does not count."""
+    waits = {name: sum(need in tasks and need != name for need in task.needs) for name, task in tasks.items()}
     dependents: dict[str, list[str]] = {}
     for name, task in tasks.items():
         for need in task.needs:
-            dependents.setdefault(need, []).append(name)
+            if need != name:
+                dependents.setdefault(need, []).append(name)
     order = [name for name, count in waits.items() if count == 0]
     for name in order:  # grows while it is walked
         for dependent in dependents.get(name, ()):
             waits[dependent] -= 1
             if waits[dependent] == 0:
                 order.append(dependent)
-    return order if len(order) == len(tasks) else None
+    return order

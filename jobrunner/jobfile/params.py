@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from jobrunner import spec
 from jobrunner.errors import UsageError
+from jobrunner.expressions import is_constant
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile.document import Finding, shortened
 
@@ -69,9 +70,13 @@ def resolve(job: spec.Job, given: Mapping[str, object], *, folder: Path, cwd: Pa
 
 
 def find(job: spec.Job) -> Iterator[Finding]:
-    """Declarations that contradict themselves."""
+    """Declarations that contradict themselves, and defaults that look as if they were evaluated."""
     for name, param in job.params.items():
-        if isinstance(param, spec.Param):
+        value = param.default if isinstance(param, spec.Param) else param
+        if not is_constant(value):
+            path = ("params", name, "default") if isinstance(param, spec.Param) else ("params", name)
+            yield Finding(path=path, message="a default is taken as written: expressions are not evaluated here")
+        elif isinstance(param, spec.Param):
             yield from _contradictions(param, ("params", name))
 
 

@@ -14,6 +14,7 @@ from jobrunner.expressions import ROOTS, Reference, Template, parse
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile import needs
 from jobrunner.jobfile.document import Finding, Path
+from jobrunner.jobfile.salvage import Unsure
 
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
 _OF_COMMANDS: Final = ("stdout", "outputs", "exit_code")
@@ -22,6 +23,8 @@ _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
 
 MOST_EXPRESSIONS = 1000
 """Expressions in one text: each takes 20 µs to read."""
+MOST_UNREADABLE = 10
+"""Expressions of one text that are said to be none: the text is read again for each."""
 
 _WIDEST = 2**63
 
@@ -45,36 +48,46 @@ class _Use:
     finding: Finding
 
 
-def find(job: spec.Job) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Against:
+    """What texts are checked against, and the `uses` that they make of other tasks, judged last."""
+
+    job: spec.Job
+    unsure: Unsure
+    uses: list[_Use]
+
+
+def find(job: spec.Job, unsure: Unsure) -> Iterator[Finding]:
     """Everything wrong in the expressions of a job whose defaults are merged, and values that no JSON holds."""
     uses: list[_Use] = []
+    against = _Against(job=job, unsure=unsure, uses=uses)
     for key, text in job.env.items():
-        yield from _text(text, _Place(path=("env", key), task=None, has_item=False), job, uses)
+        yield from _text(text, _Place(path=("env", key), task=None, has_item=False), against)
     for name, param in job.params.items():
         if isinstance(param, spec.Param):
             yield from _unfit(param.default, ("params", name, "default"))
         else:
             yield from _unfit(param, ("params", name))
     for name, task in job.tasks.items():
-        yield from _task(name, task, job, uses)
+        yield from _task(name, task, against)
     if uses:
-        unneeded = needs.unneeded([(use.task, use.target) for use in uses], job.tasks)
+        unneeded = needs.unneeded([(use.task, use.target) for use in uses], job.tasks, unsure.needs)
         yield from (uses[position].finding for position in unneeded)
 
 
 _WITH_EXPRESSIONS: Final = ("args", "kwargs", "run", "argv", "env", "cwd")
 
 
-def _task(name: str, task: spec.Task, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+def _task(name: str, task: spec.Task, against: _Against) -> Iterator[Finding]:
     found: list[tuple[Path, object]] = []
     for key in _WITH_EXPRESSIONS:
         if value := getattr(task, key):
             _collect(value, (key,), found)
     has_item = task.foreach is not None
     for path, leaf in found:
-        yield from _leaf(leaf, _Place(path=("tasks", name, *path), task=name, has_item=has_item), job, uses)
+        yield from _leaf(leaf, _Place(path=("tasks", name, *path), task=name, has_item=has_item), against)
     if has_item:
-        yield from _foreach(name, task, job, uses)
+        yield from _foreach(name, task, against)
 
 
 def _collect(value: Any, path: Path, found: list[tuple[Path, object]]) -> None:
@@ -113,34 +126,48 @@ def _not_json(path: Path, value: object) -> Finding:
     return Finding(path=path, message="a whole number beyond 64 bits cannot be handed to a task", hint="Quote it.")
 
 
-def _leaf(value: object, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+def _leaf(value: object, place: _Place, against: _Against) -> Iterator[Finding]:
     if not isinstance(value, str):
         yield _not_json(place.path, value)
         return
     if "\0" in value and place.path[2] in {"run", "argv", "env", "cwd"}:
         yield Finding(path=place.path, message="a command cannot be handed a NUL character")
-    yield from _text(value, place, job, uses)
+    yield from _text(value, place, against)
 
 
-def _text(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+def _text(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
     if (count := text.count("${{")) > MOST_EXPRESSIONS:
         message = f"a text holds at most {MOST_EXPRESSIONS:,} expressions; this one has {count:,}"
         yield Finding(path=place.path, message=message, hint="Make the text in a task, and write its result here.")
         return
-    try:
-        template = parse(text)
-        if template is None:
-            return
-        if place.path[2:] == ("run",):
+    template, errors = _readable(text)
+    if template is not None and place.path[2:] == ("run",):
+        try:
             template.check_shell()
-    except ExpressionError as error:
-        yield Finding(path=place.path, message=error.message, hint=error.hint, offset=error.offset, length=error.length)
-        return
-    judge = _Judge(job=job, place=place, uses=uses)
-    for reference in template.references:
-        if (wrong := judge.about(reference)) is not None:
-            message, hint = wrong[0], reference.hint or wrong[1]
+        except ExpressionError as error:
+            errors.append(error)
+    for wrong in errors:
+        yield Finding(path=place.path, message=wrong.message, hint=wrong.hint, offset=wrong.offset, length=wrong.length)
+    judge = _Judge(job=against.job, place=place, against=against)
+    for reference in template.references if template else ():
+        if (said := judge.about(reference)) is not None:
+            message, hint = said[0], reference.hint or said[1]
             yield Finding(path=place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
+
+
+def _readable(text: str) -> tuple[Template | None, list[ExpressionError]]:
+    """What can be read of a text, and why the rest cannot: an expression that is none is blotted out, and what follows read."""
+    errors: list[ExpressionError] = []
+    while len(errors) < MOST_UNREADABLE:
+        try:
+            return parse(text), errors
+        except ExpressionError as error:
+            errors.append(error)
+            start, end = text.rfind("${{", 0, error.offset + 3), text.find("}}", error.offset)
+            if start < 0 or end < 0:
+                break
+            text = f"{text[:start]}{'x' * (end + 2 - start)}{text[end + 2 :]}"
+    return None, errors
 
 
 Wrong: TypeAlias = tuple[str, str] | None
@@ -153,7 +180,7 @@ class _Judge:
 
     job: spec.Job
     place: _Place
-    uses: list[_Use]
+    against: _Against
 
     def about(self, reference: Reference) -> Wrong:
         match reference.root:
@@ -171,7 +198,7 @@ class _Judge:
         return f"the name {reference.root!r} is not known here", hint
 
     def _param(self, reference: Reference) -> Wrong:
-        if not reference.path or (name := str(reference.path[0])) in self.job.params:
+        if not reference.path or (name := str(reference.path[0])) in self.job.params or "params" in self.against.unsure.tables:
             return None
         known = list(self.job.params)
         hint = did_you_mean(name, known) or ("" if known else f"Declare it: params: {{{name}: …}}.")
@@ -191,12 +218,17 @@ class _Judge:
             return "after tasks comes the name of a task", "Write tasks.NAME.result."
         name, keys = reference.path[0], reference.path[1:]
         if name not in self.job.tasks:
-            return f"no task is called {name!r}", did_you_mean(name, self.job.tasks.keys())
+            return self._no_task(name)
         if name == self.place.task:
             return "a task cannot refer to itself", ""
         if name not in self.job.tasks[self.place.task].needs:
             self._note(name, reference)
-        return _result_key(name, self.job.tasks[name], keys)
+        return None if name in self.against.unsure.kinds else _result_key(name, self.job.tasks[name], keys)
+
+    def _no_task(self, name: str) -> Wrong:
+        if name in self.against.unsure.kinds:
+            return None
+        return f"no task is called {name!r}", needs.near(name, self.job.tasks, of=str(self.place.task))
 
     def _note(self, name: str, reference: Reference) -> None:
         task = str(self.place.task)
@@ -204,7 +236,7 @@ class _Judge:
         hint = f"Add {name} to needs: [{', '.join([*named, name])}]." if len(named) < 10 else f"Add {name} to needs."
         message = f"{name!r} is not among the needs of {task!r}, so it may not have run yet"
         finding = Finding(path=self.place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
-        self.uses.append(_Use(task=task, target=name, finding=finding))
+        self.against.uses.append(_Use(task=task, target=name, finding=finding))
 
 
 def _key_of(root: str, keys: Sequence[str | int], known: Sequence[str]) -> Wrong:
@@ -254,25 +286,25 @@ def _spelled(name: str) -> str:
 # --- foreach -----------------------------------------------------------------------------------------------------------------
 
 
-def _foreach(name: str, task: spec.Task, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+def _foreach(name: str, task: spec.Task, against: _Against) -> Iterator[Finding]:
     path = ("tasks", name, "foreach")
     match task.foreach:
         case str() as text:
-            yield from _listing(text, _Place(path=path, task=name, has_item=True, is_foreach=True), job, uses)
+            yield from _listing(text, _Place(path=path, task=name, has_item=True, is_foreach=True), against)
         case spec.Glob(glob=text):
-            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, has_item=True, is_foreach=True), job, uses)
+            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, has_item=True, is_foreach=True), against)
         case spec.Lines(lines=text):
-            yield from _leaf(text, _Place(path=(*path, "lines"), task=name, has_item=True, is_foreach=True), job, uses)
+            yield from _leaf(text, _Place(path=(*path, "lines"), task=name, has_item=True, is_foreach=True), against)
         case list() as items:
             found: list[tuple[Path, object]] = []
             _collect(items, path, found)
             for place, value in found:
-                yield from _leaf(value, _Place(path=place, task=name, has_item=True, is_foreach=True), job, uses)
+                yield from _leaf(value, _Place(path=place, task=name, has_item=True, is_foreach=True), against)
 
 
-def _listing(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Iterator[Finding]:
+def _listing(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
     """A text of foreach: exactly one expression, and one that can be a list."""
-    wrong = list(_text(text, place, job, uses))
+    wrong = list(_text(text, place, against))
     yield from wrong
     if wrong:
         return
@@ -280,7 +312,7 @@ def _listing(text: str, place: _Place, job: spec.Job, uses: list[_Use]) -> Itera
     if template is None or not template.is_single:
         message = "foreach is a list, or one expression that gives a list; this is text"
         yield Finding(path=place.path, message=message, hint="" if template else "Write foreach: [a, b].")
-    elif (why := _why_no_list(template, job)) is not None:
+    elif (why := _why_no_list(template, against.job)) is not None:
         reference = template.references[0]
         yield Finding(path=place.path, message=why, offset=reference.offset, length=reference.length)
 

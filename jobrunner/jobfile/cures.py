@@ -1,0 +1,122 @@
+"""What to write instead of a value that does not fit, where it can be told from what was written."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from jobrunner.jobfile.document import Path, shortened
+
+WITH_EXPRESSIONS: Final = frozenset({"args", "kwargs", "argv", "env", "foreach"})
+"""Keys in whose values `${{ }}` is evaluated, though a text is not what they hold."""
+
+_TARGET: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_AS_IT_IS: Final = r"-?[A-Za-z_./][\w./ -]*"  # text that needs no quotes in a flow collection
+_AMOUNT: Final = r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\.?(?:\s*,|\s+and\b)?\s*"
+_UNITS: Final = {
+    **dict.fromkeys(("ms", "msec", "msecs", "milli", "millis", "millisecond", "milliseconds"), "ms"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("w", "week", "weeks"), "w"),
+}
+
+
+def of_type(kind: str, path: Path, value: object) -> str:
+    """The hint for a value of another type than pydantic's error of that kind expects."""
+    match kind:
+        case "list_type":
+            return _list(path, value)
+        case "dict_type" | "model_type":
+            return _map(path, value)
+        case "string_type":
+            return _text(value)
+        case "bool_type" if isinstance(value, str) and value.lower() in {"yes", "on", "no", "off"}:
+            return f"Write {'true' if value.lower() in {'yes', 'on'} else 'false'}."
+        case "int_type" if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,9}", value, re.ASCII):
+            return f"Write {value} without quotes."
+    return ""
+
+
+def _list(path: Path, value: object) -> str:
+    if isinstance(value, dict) and path[-1] == "args":
+        return f"Write kwargs: {{{shortened(str(next(iter(value), 'name')))}: …}}."
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return f"Write [{_in_flow(value) if '${{' in str(value) else shortened(str(value))}]."
+    return ""
+
+
+def _map(path: Path, value: object) -> str:
+    if path == ("tasks",) and isinstance(value, list):
+        return _named_rows(value)
+    if len(path) == 2 and path[0] == "tasks":
+        return _task(str(path[1]), value)
+    if path[-1] == "stop" and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return f"Write stop: {_stop(str(value))}."
+    if path[-1] == "kwargs" and isinstance(value, list):
+        return "Write args: […]."
+    return ""
+
+
+def _named_rows(rows: list[object]) -> str:
+    first = rows[0] if rows else None
+    name = first.get("name", first.get("id")) if isinstance(first, dict) else None
+    return f"Write a map, each task under its name: {shortened(name) if isinstance(name, str) else 'name'}: {{…}}."
+
+
+def _task(name: str, value: object) -> str:
+    if isinstance(value, str):
+        action = "target" if re.fullmatch(f"{_TARGET}:{_TARGET}", value) else "run"
+        return f"Write {shortened(name)}: {{{action}: {_in_flow(value)}}}."
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return (
+            f"Write {shortened(name)}: {{argv: [{', '.join(_in_flow(each) for each in value[:8])}{', …' * (len(value) > 8)}]}}."
+        )
+    return ""
+
+
+def _stop(text: str) -> str:
+    if re.fullmatch(r"[0-9.]+(ms|[smhdw])?", text):
+        return f"{{grace: {text}}}"
+    return f"{{signal: {shortened(text.upper().removeprefix('SIG'))}}}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return f'Write "{str(value).lower()}".'
+    if isinstance(value, (int, float)):
+        return f'Write "{value}".'
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "Write it as one text; lines of a command go under 'run: |'."
+    return ""
+
+
+def _in_flow(value: object) -> str:
+    """A text as it is written within […] or {…}: in quotes where YAML would read it otherwise."""
+    text = shortened(str(value))
+    return text if re.fullmatch(_AS_IT_IS, text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def of_target(path: Path, text: str) -> str:
+    """`dbtools.dump` and `g.py:show` as module:function."""
+    if path[-1] not in {"target", "executor"}:
+        return ""
+    module, colon, function = text.strip().removeprefix("./").removesuffix("()").partition(":")
+    if module.endswith(".py"):
+        module, function = module.removesuffix(".py"), function or "function"
+    elif not colon:
+        module, _, function = module.rpartition(".")
+    module = module.replace("/", ".").removesuffix(".py")
+    fits = len(text) <= 100 and re.fullmatch(_TARGET, module) and re.fullmatch(_TARGET, function)
+    return f"Write {module}:{function}." if fits else ""
+
+
+def of_duration(value: object) -> str:
+    """`10 minutes` as 10m."""
+    if not isinstance(value, str) or len(value) > 60 or not re.fullmatch(f"(?:{_AMOUNT})+", value.lower(), re.ASCII):
+        return ""
+    parts = re.findall(_AMOUNT, value.lower(), re.ASCII)
+    if any(unit not in _UNITS for _, unit in parts):
+        return ""
+    return f"Write {''.join(number + _UNITS[unit] for number, unit in parts)}."
