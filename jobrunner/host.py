@@ -8,7 +8,6 @@ pass it on unread. A lane is what a mode does with a Call. To add a mode: one sm
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -62,7 +61,7 @@ class Settings:
 class Port:
     """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams."""
 
-    def __init__(self, connection: socket.socket, streams: Streams) -> None:
+    def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
         self._connection, self.streams = connection, streams
         self._lock, self._pid = threading.Lock(), os.getpid()
 
@@ -339,7 +338,7 @@ def main(connection: socket.socket, settings: Settings) -> None:
     sys.argv = [settings.worker]
     os.environ.update(settings.env)
     try:
-        MODES[settings.lane].lane(Port(connection, Streams()), settings).serve()
+        MODES[settings.lane].lane(Port(connection, speech.Streams()), settings).serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
         os._exit(128 + signal.SIGINT)
     except BaseException:  # no memory or no room for a thread: as a dead host its calls go to another
@@ -395,53 +394,6 @@ def _keep_only(connection_fd: int) -> None:
     if connection_fd != _FIRST_FREE:
         os.dup2(connection_fd, _FIRST_FREE, inheritable=False)
     os.closerange(_FIRST_FREE + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-class Streams:
-    """Standard output and error of this host, as they were at its start.
-
-    They are not the engine's, which may be closed or hold text that is the engine's to write. A line is written as soon
-    as it is whole, so that a crash loses no line that was printed.
-    """
-
-    def __init__(self) -> None:
-        self._spare = os.dup(1)
-        self._pipe = os.fstat(1).st_ino
-        self._open()
-
-    def _open(self) -> None:
-        # They live as long as the process: no `with`.
-        self._out, self._err = (
-            open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-            for number in (1, 2)
-        )
-        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
-
-    def restore(self) -> None:
-        """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # whatever a task left in their place may raise anything
-                stream.flush()
-        if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
-            os.dup2(self._spare, 1)
-            os.dup2(self._spare, 2)
-            self._open()
-        sys.stdout, sys.stderr = self._out, self._err
-
-    def reopen(self) -> None:
-        """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""
-        for number in (1, 2):
-            try:
-                os.fstat(number)
-            except OSError:
-                os.dup2(self._spare, number)
-
-    def _is_pipe(self, number: int) -> bool:
-        try:
-            return os.fstat(number).st_ino == self._pipe
-        except OSError:
-            return False
 
 
 def _could_not_start(error: OSError | ValueError) -> Error:

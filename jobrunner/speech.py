@@ -1,11 +1,13 @@
-"""What a thread prints, attributed to the attempt that it runs. Standard library only: this runs on the far side.
+"""What a host prints: its standard streams, and which attempt a thread speaks for. Standard library only: the far side.
 
 `sys.stdout` and `sys.stderr` of a host of threads are replaced once by a `Speech`, which looks up who speaks. A thread
-without an attempt (one that a task started itself) speaks for nobody, and goes on to the real stream.
+without an attempt (one that a task started itself) speaks for nobody, and goes on to the real stream. `Streams` are those
+of the whole process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -115,3 +117,50 @@ def install() -> None:
 def _forget_voice() -> None:
     """A child that a task forks has no say on this process's connection: it writes to the real streams."""
     _speaker.voice = None
+
+
+class Streams:
+    """Standard output and error of this host, as they were at its start.
+
+    They are not the engine's, which may be closed or hold text that is the engine's to write. A line is written as soon
+    as it is whole, so that a crash loses no line that was printed.
+    """
+
+    def __init__(self) -> None:
+        self._spare = os.dup(1)
+        self._pipe = os.fstat(1).st_ino
+        self._open()
+
+    def _open(self) -> None:
+        # They live as long as the process: no `with`.
+        self._out, self._err = (
+            open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            for number in (1, 2)
+        )
+        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
+
+    def restore(self) -> None:
+        """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # whatever a task left in their place may raise anything
+                stream.flush()
+        if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
+            os.dup2(self._spare, 1)
+            os.dup2(self._spare, 2)
+            self._open()
+        sys.stdout, sys.stderr = self._out, self._err
+
+    def reopen(self) -> None:
+        """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""
+        for number in (1, 2):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(self._spare, number)
+
+    def _is_pipe(self, number: int) -> bool:
+        try:
+            return os.fstat(number).st_ino == self._pipe
+        except OSError:
+            return False
