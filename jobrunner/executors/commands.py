@@ -14,6 +14,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from jobrunner.executors.processes import PIPE_READS, Exit, group_members, read_available, signal_group
 from jobrunner.loop import Loop, Timer, Watch
@@ -190,7 +191,7 @@ class _Running:
     def _watch_pipes(self, loop: Loop) -> Iterator[tuple[int, Watch]]:
         for fd in {self._pipes.out_read, self._pipes.err_read}:
             os.set_blocking(fd, False)
-            yield fd, loop.watch(fd, lambda fd=fd: self._read(fd))  # type: ignore[misc]
+            yield fd, loop.watch(fd, partial(self._read, fd))
 
     def _read(self, fd: int) -> bool:
         """Take in what is there; False where nothing was."""
