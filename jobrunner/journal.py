@@ -1,0 +1,417 @@
+"""The journal of a run: every event as one line of JSON, appended in groups, on disk before anything depends on it.
+
+    event ─encode→ buffer ─commit: one write, one fdatasync→ events.jsonl ─replay→ records
+
+A record is a line of JSON whose last member `crc` is the CRC-32 of the line's bytes before it, continued from the record
+before: so one that was changed, lost, moved or put in is found. What was torn when a machine or a runner died is at the end,
+and is cut off when the journal is opened again; what is damaged before whole records is refused. A record says in `synced`
+up to which `seq` the disk had them all when it was taken: a gap in what came after that is not damage, but a power loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import orjson
+
+from jobrunner import system
+from jobrunner.encoding import dumps
+from jobrunner.errors import StateError
+from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput, payload
+
+VERSION = 1
+RESERVE = 1 << 20
+"""Bytes that are reserved at a time."""
+MARGIN = 256 << 10
+"""Bytes that stay free for records of attempts in flight when the disk has no more room."""
+
+_WINDOW = 64 << 10
+_SEAL = len(b',"crc":"00000000"}')
+_SEALED = re.compile(rb',"crc":"([0-9a-f]{8})"}')
+_VERSION = re.compile(rb'\{"v":([0-9]{1,9})[,}]')
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_BEYOND_ORJSON = b"0" * 19
+"""So many digits may be an integer of more than 64 bits, of which orjson would make a float."""
+
+Record: TypeAlias = dict[str, Any]
+"""A line of the journal, as JSON has it."""
+
+
+class JournalError(StateError):
+    """The journal cannot be written, so nothing may go on that depends on it. It stays so: nothing is tried again."""
+
+
+class JournalFull(JournalError):
+    """What was to be written is written, but there is no room for much more: start nothing new, let the rest end."""
+
+
+class DamagedJournal(StateError):
+    """A record is not as it was written, and whole ones follow. `offset` is where it begins, in bytes."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        super().__init__(
+            f"{path} is damaged at byte {offset}: what stands there was not written so, and whole records follow; "
+            f"restore the file from a copy, or start a new run"
+        )
+        self.path, self.offset = path, offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What a journal holds: its whole `records`, the `seq` of the last (0: none), and where they end.
+
+    `offset` are the bytes of the records, `dropped` those of a torn end after them. `crc` continues the last record.
+    """
+
+    records: list[Record]
+    seq: int
+    offset: int
+    dropped: int
+    crc: int
+
+
+class Journal:
+    """The end of one run's journal. It is a sink: it takes events, and `commit` puts what it took into the file.
+
+    Only the holder of the run's lock may have one. Readers are never kept waiting: they see whole records and, at most, a
+    torn one at the end.
+    """
+
+    def __init__(self, path: Path, fd: int, *, sync: bool, replay: Replay, reserved: int) -> None:
+        self.path = path
+        self._fd, self._is_synced = fd, sync
+        self._seq, self._crc = replay.seq, replay.crc
+        self._size, self._reserved = replay.offset, reserved
+        self._buffer: list[bytes] = []
+        self._synced = replay.seq if sync else 0  # 0: nobody knows what the disk has
+        self._is_dirty = False
+        self._full = self._failure = ""
+
+    @classmethod
+    def create(cls, path: Path, *, sync: bool, reserve: int = RESERVE) -> Journal:
+        """Make the journal of a new run, readable only for its owner, with `reserve` bytes of room (0: the first commit asks).
+
+        With `sync` it is on disk when this returns. Raises JournalError where it cannot be made, and leaves no file then.
+        """
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot make the journal {path}: {error.strerror}") from None
+        try:
+            if reserve:
+                system.reserve(fd, 0, reserve)
+            if sync:
+                _sync_directory(path.parent)
+        except OSError as error:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise JournalError(f"cannot keep a journal in {path.parent}: {error.strerror}") from None
+        return cls(path, fd, sync=sync, replay=_NOTHING, reserved=reserve)
+
+    @classmethod
+    def reopen(cls, path: Path, *, sync: bool) -> tuple[Journal, Replay]:
+        """Go on with the journal of a run that was lost or stopped: what it holds, and its end, a torn record cut off.
+
+        Raises DamagedJournal, StateError where it cannot be read or is of a later version (it is left as it is then), and
+        JournalError where it cannot be written.
+        """
+        found = replay(path)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise JournalError(f"cannot go on with the journal {path}: {error.strerror}") from None
+        try:
+            if found.dropped:
+                os.ftruncate(fd, found.offset)
+            if sync:
+                _sync(fd)  # what nobody has synced may be all that we are about to build on
+        except OSError as error:
+            os.close(fd)
+            raise JournalError(f"cannot repair the journal {path}: {error.strerror}") from None
+        return cls(path, fd, sync=sync, replay=found, reserved=found.offset), found
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event that it took; 0 where there was none."""
+        return self._seq
+
+    def __call__(self, stamped: Stamped) -> None:
+        """Take an event, to be written by the next commit. Output is not part of the journal.
+
+        Raises JournalError if numbers are missing. After a failure it takes nothing: `commit` is what tells.
+        """
+        if isinstance(stamped.event, TaskOutput) or self._failure:
+            return
+        if stamped.seq != self._seq + 1:
+            raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
+        body = dumps(_record(stamped, self._synced))[:-1]
+        self._seq = stamped.seq
+        self._crc = zlib.crc32(body, self._crc)
+        self._buffer.append(b'%b,"crc":"%08x"}\n' % (body, self._crc))
+
+    def commit(self, *, sync: bool) -> None:
+        """Write what was taken, in one write; with `sync` it is on disk when this returns, if the journal is to be synced.
+
+        Raises JournalFull when it is written, but the next records may have no room; and JournalError when it may not be
+        written, or not be on disk: from then on each call does, and writes nothing, since what a failed write or sync has left
+        is not known.
+        """
+        if self._failure:
+            raise JournalError(self._failure)
+        self._failure = f"writing the journal {self.path} was interrupted"  # unless this comes to its end
+        try:
+            self._write()
+            if sync:
+                self._sync()
+        except OSError as error:
+            self._fail(error)
+        self._failure = ""
+        if self._full:
+            raise JournalFull(self._full)
+
+    def close(self) -> None:
+        """Give back what was reserved and not used. What was not committed is lost. Closing twice is no mistake."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        if not self._failure:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, os.fstat(fd).st_size)
+        self._failure = self._failure or f"the journal {self.path} is closed"
+        os.close(fd)
+
+    def _write(self) -> None:
+        group = b"".join(self._buffer)
+        self._make_room(len(group))
+        if not group:
+            return
+        if not os.fstat(self._fd).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "it was deleted")
+        rest = memoryview(group)
+        while rest:
+            rest = rest[_some(os.write(self._fd, rest)) :]
+        self._buffer.clear()
+        self._size += len(group)
+        self._is_dirty = True
+
+    def _make_room(self, length: int) -> None:
+        """After a group of `length` bytes there is room for more, or the journal is full. A full one is not asked again."""
+        missing = self._size + length + MARGIN - self._reserved
+        if missing <= 0 or self._full:
+            return
+        step = -(-missing // RESERVE) * RESERVE
+        try:
+            system.reserve(self._fd, self._reserved, step)
+            self._reserved += step
+        except OSError as error:
+            self._full = f"no room for more in the journal {self.path}: {error.strerror}; free some, then resume the run"
+
+    def _sync(self) -> None:
+        if self._is_synced and self._is_dirty:
+            _sync(self._fd)
+            self._is_dirty = False
+            self._synced = self._seq
+
+    def _fail(self, error: OSError) -> NoReturn:
+        self._buffer.clear()
+        why = f"cannot write the journal {self.path}: {error.strerror}"
+        self._failure = f"{why}; the run cannot go on, since what it does would not be recorded"
+        raise JournalError(self._failure) from None
+
+
+def _record(stamped: Stamped, synced: int) -> Record:
+    event = stamped.event
+    record: Record = {"seq": stamped.seq, "ts": stamped.ts, "event": event.NAME, "run_id": stamped.run_id, "job": stamped.job}
+    record |= payload(event)
+    if isinstance(event, TaskFinished) and event.data is not None:
+        record["data"] = _texts(event.data)
+    if synced:
+        record["synced"] = synced
+    return {"v": VERSION, **record} if stamped.seq == 1 else record
+
+
+def _texts(data: Data) -> Record:
+    """Values as text: a number that a reader of JSON would round is as the task gave it, and output as expressions see it."""
+    texts: Record = {} if data.value is None else {"value": _text(data.value)}
+    if data.stdout:
+        texts["stdout"] = data.stdout.decode("utf-8", "replace")
+    if data.outputs:
+        texts["outputs"] = data.outputs
+    if data.withheld:
+        texts["withheld"] = True
+    return texts
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8", "surrogatepass")  # encoding writes one as the escape that it also is in this JSON
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "replace")
+
+
+def _some(written: int) -> int:
+    if not written:
+        raise OSError(errno.EIO, "it takes nothing")
+    return written
+
+
+def _sync(fd: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    """The names in a directory are on disk. Some file systems cannot be asked that of a directory."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+# Reading.
+
+
+def replay(path: Path) -> Replay:
+    """All whole records of a journal, also of one that is being written; the file is only read.
+
+    Raises DamagedJournal where one before whole ones is not as it was written, and StateError for a journal that cannot be
+    read or that a later version has written.
+    """
+    try:
+        with _reading(path) as fd:
+            data = _read(fd, 0, os.fstat(fd).st_size)
+    except OSError as error:
+        raise StateError(f"cannot read the journal {path}: {error.strerror}") from None
+    _refuse_later_version(path, data)
+    found = _whole_records(data)
+    if _is_damaged(data, found):
+        raise DamagedJournal(path, found.offset)
+    return found
+
+
+def last_record(path: Path) -> Record | None:
+    """The last whole record of a journal, read from its end. None where there is none, or the file cannot be read.
+
+    It is judged by the record before it alone: only `replay` judges them all.
+    """
+    try:
+        with _reading(path) as fd:
+            return _last_record(fd, os.fstat(fd).st_size)
+    except OSError:
+        return None
+
+
+def _last_record(fd: int, size: int) -> Record | None:
+    window = _WINDOW
+    while True:
+        start = max(0, size - window)
+        found = _last_in(_read(fd, start, size), is_all=not start)
+        if found is not None or not start:
+            return found
+        window *= 4
+
+
+def _last_in(data: bytes, *, is_all: bool) -> Record | None:
+    """The last whole record in the end of a file. What stands before the first line end need not be a line."""
+    lines = data.split(b"\n")
+    for index in range(len(lines) - 2, -1, -1):
+        before = _crc_of(lines[index - 1]) if index else 0 if is_all else None
+        if before is not None and _is_sealed(lines[index], before):
+            return _parsed(lines[index])
+    return None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    pieces = []
+    while start < end and (piece := os.pread(fd, end - start, start)):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)
+
+
+def _refuse_later_version(path: Path, data: bytes) -> None:
+    """Every version begins its journals so, whatever else it changes."""
+    if (begin := _VERSION.match(data)) and (version := int(begin[1])) > VERSION:
+        raise StateError(f"{path} is of a later jobrunner (version {version} of the journal, this one reads {VERSION}): use that")
+
+
+def _whole_records(data: bytes) -> Replay:
+    """The records up to the end, or up to the first that is not as it was written."""
+    records: list[Record] = []
+    start = crc = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        line = data[start:end]
+        record = _parsed(line) if _is_sealed(line, crc) else None
+        if record is None or record.get("seq") != len(records) + 1 or (not records and record.get("v") != VERSION):
+            break
+        records.append(record)
+        crc = int(line[-10:-2], 16)
+        start = end + 1
+    return Replay(records=records, seq=len(records), offset=start, dropped=len(data) - start, crc=crc)
+
+
+_NOTHING = _whole_records(b"")
+
+
+def _is_damaged(data: bytes, found: Replay) -> bool:
+    """After the first line that is no record, is there one? After a gap, one that says that the disk had what is missing?"""
+    lines = data[found.offset :].split(b"\n")[:-1]
+    if not lines or not (later := list(_later_records(lines, found.crc))):
+        return False
+    is_gap = b"\0" in lines[0]  # JSON has no NUL, and a file system fills with them what never reached the disk
+    return not is_gap or any(record.get("synced", 0) > found.seq for record in later)
+
+
+def _later_records(lines: list[bytes], crc: int) -> Iterator[Record]:
+    """Records among `lines`, of which the first is none; `crc` is that of the record before it.
+
+    Whatever was done to a line, the one after it can be told: it continues that line's seal, what that line's seal should
+    have been, or, if that line was put in, the record before.
+    """
+    for before, line in pairwise(lines):
+        continued = (_crc_of(before), zlib.crc32(before[:-_SEAL], crc), crc)
+        if any(each is not None and _is_sealed(line, each) for each in continued) and (record := _parsed(line)) is not None:
+            yield record
+
+
+def _is_sealed(line: bytes, before: int) -> bool:
+    return line[-_SEAL:] == b',"crc":"%08x"}' % zlib.crc32(line[:-_SEAL], before)
+
+
+def _crc_of(line: bytes) -> int | None:
+    seal = _SEALED.fullmatch(line[-_SEAL:])
+    return int(seal[1], 16) if seal else None
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line) if _BEYOND_ORJSON in line.translate(_ZEROS) else orjson.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
