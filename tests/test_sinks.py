@@ -22,8 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobrunner import events
+from jobrunner.captured import Captured
 from jobrunner.events import Event, Stamped
-from jobrunner.rundir import RunDir, append
+from jobrunner.loop import Loop
+from jobrunner.outlet import MOST_QUEUED, Outlet
 from jobrunner.sinks import log
 from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.output import file_sink, terminal_sink
@@ -67,7 +69,7 @@ def failed(message: str = "no", **more: Any) -> events.TaskFinished:
 
 
 def started(params: dict[str, Any] | None = None) -> events.RunStarted:
-    return events.RunStarted(file="/jobs/j.yaml", run_dir="/s/j/r1", pid=1, tasks=1, params=params or {})
+    return events.RunStarted(file="/jobs/j.yaml", run_dir="/s/j/r1", pid=1, tasks=1, params=params or {}, options={})
 
 
 def said(data: bytes, task: str = "a", item: str | None = None, attempt: int = 1) -> events.TaskOutput:
@@ -256,6 +258,45 @@ def test_the_console_is_for_people() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (
+            events.LogDegraded(output="log", reason="its reader stalled", dropped=12),
+            "warning log.degraded    output=log reason='its reader stalled' dropped=12",
+        ),
+        (
+            events.RunResumed(file="/j.yaml", run_dir="/s", pid=1, tasks=3, attempt=2, recorded=950, in_flight=2),
+            "info    run.resumed     file=/j.yaml run_dir=/s pid=1 tasks=3 attempt=2 recorded=950 in_flight=2",
+        ),
+        (events.JournalRepaired(offset=10, dropped=3), "warning journal.repaired offset=10 dropped=3"),
+        (
+            events.RunStacks(running={"a[1]": 2.5}, stack='  File "engine.py", line 1\n    \x1b[2Jturn()\n'),
+            'info    run.stacks      running={"a[1]":2.5}\n      File "engine.py", line 1\n        \\x1b[2Jturn()',
+        ),
+        (events.RunInterrupted(reason="stopped by SIGTERM", signal="SIGTERM"), None),
+        (events.TaskSubmitted(task="a", item=None, attempt=1, digest="0123"), "info    task.submitted  task=a attempt=1"),
+        (
+            events.TaskSkipped(task="a", item="x", reason="recorded", outcome="succeeded"),
+            "info    task.skipped    task=a reason=recorded item=x outcome=succeeded",
+        ),
+    ],
+)
+def test_what_only_some_runs_tell_is_for_people_too(event: Event, expected: str | None) -> None:
+    line = logged(event, "console").decode()
+    if expected is None:
+        assert line.count("\n") == 1
+    else:
+        assert line == f"03:04:05.678 {expected}\n"
+
+
+def test_the_console_says_once_why_something_failed() -> None:
+    line = logged(failed("exit 3", reason="exit 3", digest="0123"), "console").decode()
+    assert "reason='exit 3'" in line
+    assert "error=" not in line
+    assert "digest" not in line
+
+
 @pytest.mark.parametrize("text", [*BAD_TEXTS, "\x1b[8mhidden", "\x1b]0;title\x07", "\u202eright to left", "a\tb"])
 def test_the_console_passes_no_control_character_from_a_task_to_the_terminal(text: str) -> None:
     event = failed(text, task=text or "a", item=text, worker=text, note=text)
@@ -327,17 +368,32 @@ def test_a_log_that_is_closed_later_ends_there() -> None:
     sink(stamped(finished()))
 
 
-def test_a_log_file_that_somebody_made_non_blocking_loses_no_line() -> None:
+def test_the_log_of_a_run_waits_in_its_outlet_until_the_journal_has_been_written() -> None:
+    file = io.BytesIO()
+    outlet = Outlet(file, name="log")
+    with contextlib.closing(Loop()) as loop:
+        outlet.attach(loop, lambda *call: None)
+        log_sink(outlet, format="json", minimum="info")(stamped(finished()))
+        terminal_sink(outlet)(stamped(said(b"x\n")))
+        assert file.getvalue() == b""
+        outlet.flush()
+        assert file.getvalue() == logged(finished(), "json") + b"a | x\n", "of one file the log and the output keep their order"
+
+
+def test_100_000_events_that_nobody_reads_take_no_more_memory_than_the_queue() -> None:
     near, far = os.pipe()
-    os.set_blocking(far, False)
-    count = 2000  # far more than a pipe holds
-    reader = subprocess.Popen(["wc", "-l"], stdin=near, stdout=subprocess.PIPE)
-    os.close(near)
-    with os.fdopen(far, "wb", buffering=0) as file:
-        sink = log_sink(file, format="json", minimum="info")
-        for _ in range(count):
-            sink(stamped(finished(note="x" * 500)))
-    assert int(reader.communicate()[0]) == count
+    with os.fdopen(far, "wb", buffering=0) as file, contextlib.closing(Loop()) as loop:
+        outlet = Outlet(file, name="log")
+        outlet.attach(loop, lambda *call: None)
+        log_line, show = log_sink(outlet, format="json", minimum="info"), terminal_sink(outlet)
+        for number in range(50_000):
+            log_line(stamped(finished(), number))
+            show(stamped(said(b"short\n"), number))
+            outlet.flush()
+        assert sum(map(sys.getsizeof, outlet._queue)) <= MOST_QUEUED
+        outlet.finish(0)
+        with os.fdopen(near, "rb") as reader:
+            assert reader.read1(1 << 20).count(b"\n") + outlet.dropped == 100_000
 
 
 def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,23 +566,28 @@ def test_what_a_terminal_may_be_shown(text: str, with_colours: str, without: str
 # --- output in files ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_task_and_item_has_a_file_of_its_own_and_nobodys_output_that_of_the_pool(tmp_path: Path) -> None:
+def test_output_goes_to_its_task_and_nobodys_output_to_the_pool(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
-    run = RunDir(id="r1", path=tmp_path)
-    sink = file_sink(lambda task, item, data: append(run.output_file(task, item), data))
-    odd = ["..", "../x", "a/b", "a%2Fb", "x" * 5000, "x" * 5001, " ", "ü"]
-    for event in (said(b"one\n"), said(b"two\n"), said(b"\xff\x00", task="b"), said(b"?", task=""), said(b"own", task="pool-p")):
+    captured = Captured(tmp_path / "output", lambda *call: pytest.fail(f"{call}"))
+    sink = file_sink(captured.keep)
+    pieces: list[Event] = [
+        said(b"one\n"),
+        said(b"two\n"),
+        said(b"\xff\x00", task="b"),
+        said(b"?", task=""),
+        said(b"own", task="pool-p"),
+    ]
+    for event in [*pieces, said(b"of an item", item="../x"), finished()]:
         sink(stamped(event))
-    for number, item in enumerate(odd):
-        sink(stamped(said(b"%d" % number, item=item)))
-    sink(stamped(finished()))
-    out = tmp_path / "output"
-    assert (out / "a.log").read_bytes() == b"one\ntwo\n"
-    assert (out / "b.log").read_bytes() == b"\xff\x00"
-    assert (out / "pool.p.log").read_bytes() == b"?"
-    assert (out / "pool-p.log").read_bytes() == b"own"
-    assert sorted(file.read_bytes() for file in (out / "a").iterdir()) == sorted(b"%d" % number for number in range(len(odd)))
-    assert [path for path in tmp_path.iterdir() if path != out] == []
+    captured.close()
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.log")}
+    assert found == {
+        "output/a.log": b"one\ntwo\n",
+        "output/b.log": b"\xff\x00",
+        "output/pool.p.log": b"?",
+        "output/pool-p.log": b"own",
+        "output/a/..%2Fx.log": b"of an item",
+    }
 
 
 # --- the summary -------------------------------------------------------------------------------------------------------------
@@ -546,6 +607,18 @@ def ended(exit_code: int = 0, **outcomes: int) -> events.RunFinished:
 
 def skipped(task: str, reason: str = "needs", cause: str | None = "a", outcome: str | None = "failed") -> events.TaskSkipped:
     return events.TaskSkipped(task=task, reason=reason, cause=cause, cause_outcome=outcome)
+
+
+def recorded(task: str = "a", item: str | None = None, outcome: str = "succeeded") -> events.TaskSkipped:
+    return events.TaskSkipped(task=task, item=item, reason="recorded", outcome=outcome)
+
+
+def resumed() -> events.RunResumed:
+    return events.RunResumed(file="/j.yaml", run_dir="/s/j/r1", pid=1, tasks=3, attempt=2, recorded=950, in_flight=2)
+
+
+def degraded(output: str, dropped: int, reason: str = "its reader stalled") -> events.LogDegraded:
+    return events.LogDegraded(output=output, reason=reason, dropped=dropped)
 
 
 TRACE = """Traceback (most recent call last):
@@ -571,9 +644,9 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         [
             started(),
             failed(retried=True),
-            failed(attempt=2, error={"type": "ValueError", "message": "no", "traceback": TRACE}),
-            failed("exit 3", task="b", item="x", error={"type": "CommandFailed", "message": "exit 3"}, output="last\nlines"),
-            finished(task="t", outcome="timed_out", error={"type": "TimedOut", "message": "timed out after 3 s"}),
+            failed(attempt=2, reason="ValueError: no", error={"type": "ValueError", "message": "no", "traceback": TRACE}),
+            failed(task="b", item="x", reason="exit 3", output="last\nlines"),
+            finished(task="t", outcome="timed_out", reason="timed out after 3 s"),
             skipped("c"),
             skipped("d", cause="c", outcome="skipped"),
             skipped("e", reason="empty", cause=None, outcome=None),
@@ -590,7 +663,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
             last
             lines
 
-        ✗ t: timed out: timed out after 3 s
+        ✗ t: timed out after 3 s
         - c: skipped: needs a, which failed
         - d: skipped: needs c, which was skipped
         - e: nothing to do: no items
@@ -602,7 +675,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
           output:  /s/j/r1/output""",
     ),
     "forgiven": (
-        [started(), failed(forgiven=True), ended(failed=1)],
+        [started(), failed(forgiven=True, reason="ValueError: no"), ended(failed=1)],
         """
 
         ✗ a: failed: ValueError: no — allowed by continue_on_error
@@ -613,11 +686,53 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
           output:  /s/j/r1/output""",
     ),
     "many failures": (
-        [*(failed(item=str(number), duration=float(number)) for number in range(500)), *(skipped(f"s{n}") for n in range(12))],
-        "".join(f"\n\n✗ a[{number}]: failed: ValueError: no" for number in range(10))
+        [
+            *(failed("no", item=str(number), duration=float(number)) for number in range(500)),
+            *(skipped(f"s{n}") for n in range(12)),
+        ],
+        "".join(f"\n\n✗ a[{number}]: failed: no" for number in range(10))
         + "\n  … and 490 more"
         + "".join(f"\n- s{number}: skipped: needs a, which failed" for number in range(10))
         + "\n  … and 2 more",
+    ),
+    "resumed": (
+        [
+            finished(outcome="unknown", reason="nobody knows", task="pay", item="7"),
+            failed(retried=True, reason="the runner was killed while it ran"),
+            resumed(),
+            *(recorded(item=str(number)) for number in range(950)),
+            *(recorded(task="b", item=str(number), outcome="timed_out") for number in range(3)),
+            recorded(task="pay", item="7", outcome="unknown"),
+            finished(),
+            ended(1, succeeded=1, failed=2),
+        ],
+        """
+        ? pay[7]: it was running when the runner died, and may run only once (at_most_once): look what it has done, then jobrunner resume r1 --rerun pay
+        - b: timed out in an earlier part of the run: jobrunner resume r1 --retry-failed tries again (× 3)
+
+        ✗ nightly: failed. Tasks: 1 succeeded, 2 failed
+          1 run and 1 retry in 2.00 s
+          slowest: a 1.50 s
+          resumed: part 2 of run r1; 950 recorded earlier
+          output:  /s/j/r1/output""",  # noqa: E501  # as long as it is
+    ),
+    "lines were lost": (
+        [
+            started(),
+            degraded("log", 7),
+            degraded("log", 12_345),
+            degraded("stdout", 1),
+            degraded("output", 4096, "No space left on device"),
+            degraded("log of the past", 0, "No space left on device"),
+            ended(),
+        ],
+        """
+
+        ✓ nightly: succeeded. Tasks: none
+          output:  /s/j/r1/output
+          12345 lines of the log were lost: its reader stalled
+          1 line of the stdout was lost: its reader stalled
+          4096 bytes of the output were lost: No space left on device""",
     ),
     "nothing ran": ([started(), ended()], "\n\n✓ nightly: succeeded. Tasks: none\n  output:  /s/j/r1/output"),
 }

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import math
-import os
 import re
-import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-import orjson
-
-from jobrunner.events import Sink, Stamped, TaskOutput, level, payload
-from jobrunner.sinks.terminal import colours, is_terminal
+from jobrunner.encoding import dumps
+from jobrunner.events import Sink, Stamped, TaskFinished, TaskOutput, level, payload
+from jobrunner.outlet import Outlet
+from jobrunner.sinks.terminal import colours, escaped
 
 
 @contextlib.contextmanager
@@ -41,20 +36,18 @@ FORMATS = ("auto", "console", "json", "logfmt")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _EXTRAS = ("ts", "run_id", "job", "seq", "level", "event")
-_DEEPEST = 50
-_MOST_BITS = 12_000
-"""Python prints no number of more than 4300 digits, and no reader wants one."""
 
 
-def log_sink(file: BinaryIO, *, format: str, minimum: str) -> Sink:  # noqa: A002  # as the option is called
-    """A sink that writes every event of at least level `minimum` to `file`, in one write a line.
+def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # noqa: A002  # as the option is called
+    """A sink that writes every event of at least level `minimum`, in one write a line.
 
-    `format` is json, logfmt or console; auto is console on a terminal and json elsewhere. A file that nobody reads any
-    more ends the log, never the run.
+    `format` is json, logfmt or console; auto is console on a terminal and json elsewhere. A file that nobody reads, or that
+    takes no more, costs lines of the log, never the run.
     """
-    chosen = format if format != "auto" else "console" if is_terminal(file) else "json"
-    logger = structlog.BytesLogger(_Lines(file))  # type: ignore[arg-type]  # it needs write and flush, no more
-    render = _RENDERERS[chosen](is_terminal(file))
+    outlet = to if isinstance(to, Outlet) else Outlet(to, name="log")
+    chosen = format if format != "auto" else "console" if outlet.isatty() else "json"
+    logger = structlog.BytesLogger(_Lines(outlet))  # type: ignore[arg-type]  # it needs write and flush, no more
+    render = _RENDERERS[chosen](outlet.isatty())
     least = LEVELS[minimum]
 
     def write(stamped: Stamped) -> None:
@@ -73,81 +66,21 @@ def _fields(stamped: Stamped, importance: str) -> dict[str, Any]:
 
 
 class _Lines:
-    """A binary file that is written unbuffered, and given up when it breaks."""
+    """An outlet as a logger takes it. The run's loop flushes it, when what it tells is on record."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._fd = _fd_of(file)
-        self._file: BinaryIO | None = file
-
-    def write(self, data: bytes) -> None:
-        try:
-            if self._fd is not None:
-                _write_all(self._fd, data)
-            elif self._file is not None:
-                self._file.write(data)
-        except (OSError, ValueError):
-            self._fd = self._file = None
+    def __init__(self, outlet: Outlet) -> None:
+        self.write = outlet.write
 
     def flush(self) -> None:
-        """Nothing is buffered."""
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:  # somebody who shares the file made it non-blocking
-            select.select((), (fd,), ())
-
-
-def _fd_of(file: BinaryIO) -> int | None:
-    try:
-        return file.fileno()
-    except (OSError, ValueError, io.UnsupportedOperation):
-        return None
+        """Not now."""
 
 
 Renderer = Callable[[Any, str, dict[str, Any]], bytes]
 
 
 def _json(_: bool) -> Renderer:
-    render = structlog.processors.JSONRenderer(serializer=_dumps)
+    render = structlog.processors.JSONRenderer(serializer=lambda value, **_: dumps(value))
     return lambda logger, name, event: render(logger, name, event)  # type: ignore[return-value]  # the serializer gives bytes
-
-
-def _dumps(value: object, **_: object) -> bytes:
-    """JSON that every reader takes, whatever `value` holds."""
-    try:
-        return orjson.dumps(value, default=_marker)
-    except (TypeError, ValueError, RecursionError):  # a lone surrogate, a number beyond 64 bits, a value without an end
-        return json.dumps(_plain(value, 0), ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _plain(value: object, depth: int) -> object:
-    """`value` as JSON can hold it; what it cannot is replaced by a text that says what it was."""
-    match value:
-        case None | bool():
-            return value
-        case int():
-            return int(value) if value.bit_length() <= _MOST_BITS else f"(a number of {value.bit_length()} bits)"
-        case float():
-            return value if math.isfinite(value) else None  # as orjson writes them
-        case str():
-            return value.encode("utf-8", "backslashreplace").decode()
-        case dict() | list() | tuple() if depth == _DEEPEST:
-            return "(nested too deeply)"
-        case dict():
-            return {str(_plain(str(key), depth)): _plain(each, depth + 1) for key, each in value.items()}
-        case list() | tuple():
-            return [_plain(each, depth + 1) for each in value]
-    return _marker(value)
-
-
-def _marker(value: object) -> str:
-    try:
-        return repr(value).encode("utf-8", "backslashreplace").decode()
-    except Exception as error:
-        return f"({type(value).__name__}, whose repr raised {type(error).__name__})"
 
 
 def _logfmt(_: bool) -> Renderer:
@@ -165,21 +98,28 @@ _NOT_IN_LOGFMT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 def _flat(value: object) -> object:
     if isinstance(value, (int, dict, list)) and not isinstance(value, bool):
-        value = _dumps(value).decode()
+        value = dumps(value).decode()
     return _NOT_IN_LOGFMT.sub(lambda match: f"\\x{ord(match[0]):02x}", value) if isinstance(value, str) else value
+
+
+_FOR_PROGRAMS = (*_EXTRAS, "digest", "error")
+"""What the console leaves out: the reason says what an error is."""
 
 
 def _console(is_terminal: bool) -> Renderer:
     paint = colours(is_terminal)
 
     def rendered(_: Any, name: str, event: dict[str, Any]) -> bytes:
-        error = event.pop("error", None) or {}
-        event.pop("output", None)  # it was shown when it was printed
-        shown = {key: value for key, value in event.items() if key not in _EXTRAS and value != ""}
+        stack = event.pop("stack", "")
+        if event["event"] == TaskFinished.NAME:
+            event.pop("output", None)  # it was shown when it was printed
+        error = event.get("error") if "reason" not in event else None
+        shown = {key: value for key, value in event.items() if key not in _FOR_PROGRAMS and value not in ("", {})}
         words = [f"{key}={_short(value)}" for key, value in shown.items()]
         head = " ".join([event["ts"][11:23], paint(f"{name:<7}", name), paint(f"{event['event']:<15}", "bold")])
         why = f" error={_short(error['message'])}" if error else ""
-        return f"{head} {' '.join(words)}{why}".encode("utf-8", "backslashreplace")
+        below = [f"    {escaped(line)}" for line in stack.splitlines()]
+        return "\n".join([f"{head} {' '.join(words)}{why}", *below]).encode("utf-8", "backslashreplace")
 
     return rendered
 
@@ -188,7 +128,7 @@ def _short(value: object) -> str:
     """A value in one word: quoted, with escapes, where it holds anything that could be taken for more or obeyed."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = value if isinstance(value, str) else _dumps(value).decode()
+    text = value if isinstance(value, str) else dumps(value).decode()
     return text if text and " " not in text and text.isprintable() else repr(text)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import BinaryIO
 
 from jobrunner.events import RunFinished, Sink, Stamped, TaskFinished, TaskOutput
-from jobrunner.sinks.terminal import is_terminal, visible
+from jobrunner.outlet import Outlet
+from jobrunner.sinks.terminal import visible
 
 _LONGEST_LINE = 1 << 16
 
@@ -27,16 +27,17 @@ def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
     return write
 
 
-def terminal_sink(file: BinaryIO) -> Sink:
+def terminal_sink(to: Outlet | BinaryIO) -> Sink:
     """Shows output as `task[item] | line`. A line is shown when it is whole, or when its attempt or the run has ended."""
     partial: dict[Speaker, bytes] = {}
-    escape = is_terminal(file)
+    outlet = to if isinstance(to, Outlet) else Outlet(to, name="stdout")
+    escape = outlet.isatty()
 
     def show(speaker: Speaker, data: bytes) -> None:
         if escape:
             data = _for_terminal(data)
         prefix = _label(speaker).encode("utf-8", "backslashreplace") + b" | "
-        _write(file, prefix + data.replace(b"\n", b"\n" + prefix) + b"\n")
+        outlet.write(prefix + data.replace(b"\n", b"\n" + prefix) + b"\n")
 
     def write(stamped: Stamped) -> None:
         match stamped.event:
@@ -70,14 +71,3 @@ def _for_terminal(data: bytes) -> bytes:
 def _label(speaker: Speaker) -> str:
     task, item, _ = speaker
     return task if item is None else f"{task}[{visible(item)}]"
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    """A reader that has gone away (`| head`) ends the display, never the run."""
-    try:
-        file.write(data)
-        file.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-    except (OSError, ValueError):
-        pass

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from jobrunner.events import RunFinished, RunStarted, Stamped, TaskFinished, TaskSkipped
+from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, Stamped, TaskFinished, TaskSkipped
 from jobrunner.sinks.terminal import escaped
 
 _SLOWEST = 3
@@ -17,8 +17,6 @@ _LEAST_GAIN = 1.05
 _FRAME = re.compile(
     r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?', re.MULTILINE
 )
-_SPEAKS_FOR_ITSELF = ("", "CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError")
-"""Kinds of errors whose message needs no kind in front."""
 
 
 @dataclass(slots=True)
@@ -31,19 +29,29 @@ class Summary:
     failures: list[TaskFinished] = field(default_factory=list)
     failed: int = 0
     retries: int = 0
-    started: RunStarted | None = None
+    unknown: set[str] = field(default_factory=set)
+    """What may run only once and was cut off with its runner: never more than were running then."""
+    degraded: dict[str, LogDegraded] = field(default_factory=dict)
+    run_id: str = ""
+    started: RunStarted | RunResumed | None = None
     finished: RunFinished | None = None
 
     def __call__(self, stamped: Stamped) -> None:
         match stamped.event:
+            case TaskFinished(outcome="unknown") | TaskSkipped(outcome="unknown") as event:
+                self.unknown.add(name_of(event))
             case TaskFinished(retried=True):
                 self.retries += 1
             case TaskFinished() as event:
                 self._count(event)
+            case TaskSkipped(reason="recorded", outcome="succeeded"):
+                pass  # counted in the event that the run goes on with
             case TaskSkipped() as event:
-                self.skips[f"{event.task}: {_why_skipped(event)}"] += 1
-            case RunStarted() as event:
-                self.started = event
+                self.skips[f"{event.task}: {_why_skipped(event, stamped.run_id)}"] += 1
+            case LogDegraded() as event:
+                self.degraded[event.output] = event
+            case RunStarted() | RunResumed() as event:
+                self.started, self.run_id = event, stamped.run_id
             case RunFinished() as event:
                 self.finished = event
 
@@ -59,7 +67,7 @@ class Summary:
 
     def text(self, job: str) -> str:
         """The summary for people, without a line end at its end."""
-        lines = [*self._failure_lines(), *self._skip_lines()]
+        lines = [*self._failure_lines(), *self._unknown_lines(), *self._skip_lines()]
         if self.finished is not None:
             lines += self._closing_lines(job, self.finished)
         return escaped("\n".join(lines))
@@ -78,8 +86,16 @@ class Summary:
         folder = os.path.dirname(self.started.file) if self.started else ""
         return [*(event.output or "").splitlines(), *_place((event.error or {}).get("traceback", ""), folder)]
 
+    def _unknown_lines(self) -> list[str]:
+        return [
+            f"? {name}: it was running when the runner died, and may run only once (at_most_once): look what it has done, then "
+            f"jobrunner resume {self.run_id} --rerun {name.partition('[')[0]}"
+            for name in sorted(self.unknown)
+        ]
+
     def _skip_lines(self) -> list[str]:
-        lines = [f"- {text}" for text in list(self.skips)[:_MOST_FAILURES]]
+        often = {text: f" (× {count})" if count > 1 else "" for text, count in self.skips.items()}
+        lines = [f"- {text}{times}" for text, times in list(often.items())[:_MOST_FAILURES]]
         if len(self.skips) > _MOST_FAILURES:
             lines.append(f"  … and {len(self.skips) - _MOST_FAILURES} more")
         return lines
@@ -92,9 +108,11 @@ class Summary:
             lines.append(f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_gain(end) if runs > 1 else ''}")
             slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
             lines.append(f"  slowest: {slow}")
+        if isinstance(self.started, RunResumed):
+            lines.append(f"  resumed: part {self.started.attempt} of run {self.run_id}; {self.started.recorded} recorded earlier")
         if self.started is not None:
             lines.append(f"  output:  {self.started.run_dir}/output")
-        return lines
+        return [*lines, *(_loss(event) for event in self.degraded.values() if event.dropped)]
 
     def _tries(self) -> str:
         return f" and {_counted(self.retries, 'retry')}" if self.retries else ""
@@ -113,18 +131,23 @@ def _gain(end: RunFinished) -> str:
     return f"{said}: {gain:.1f} × faster" if gain >= _LEAST_GAIN and end.outcome == "succeeded" else said
 
 
-def name_of(event: TaskFinished) -> str:
+def _loss(event: LogDegraded) -> str:
+    what = "byte" if event.output == "output" else "line"
+    verb = "was" if event.dropped == 1 else "were"
+    return f"  {_counted(event.dropped, what)} of the {event.output} {verb} lost: {event.reason}"
+
+
+def name_of(event: TaskFinished | TaskSkipped) -> str:
     """`task` or `task[item]`."""
     return event.task if event.item is None else f"{event.task}[{event.item}]"
 
 
 def _why_failed(event: TaskFinished) -> str:
-    message = event.error["message"] if event.error else ""
-    kind = event.error["type"] if event.error else ""
-    shown = message if kind in _SPEAKS_FOR_ITSELF else f"{kind}: {message}"
+    outcome = event.outcome.replace("_", " ")
+    reason = event.reason or (event.error or {}).get("message", "")
     tries = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-    shown = shown.replace("\n", "\n    ")
-    return f"{event.outcome.replace('_', ' ')}{tries}: {shown}" + (" — allowed by continue_on_error" if event.forgiven else "")
+    said = reason if reason.startswith(outcome) and not tries else f"{outcome}{tries}: {reason}"
+    return f"{said} — allowed by continue_on_error" if event.forgiven else said
 
 
 def _place(traceback: str, folder: str) -> list[str]:
@@ -138,8 +161,11 @@ def _place(traceback: str, folder: str) -> list[str]:
     return [f"{frame['file'].removeprefix(f'{folder}/')}:{frame['line']} in {frame['name']}", *(f"  {line}" for line in code)]
 
 
-def _why_skipped(event: TaskSkipped) -> str:
+def _why_skipped(event: TaskSkipped, run_id: str) -> str:
     match event.reason:
+        case "recorded":
+            outcome = (event.outcome or "").replace("_", " ")
+            return f"{outcome} in an earlier part of the run: jobrunner resume {run_id} --retry-failed tries again"
         case "needs":
             outcome = (event.cause_outcome or "").replace("_", " ")
             return f"skipped: needs {event.cause}, which {'was ' if outcome in ('skipped', 'cancelled') else ''}{outcome}"

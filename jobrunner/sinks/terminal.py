@@ -5,19 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import BinaryIO
 
 _CODES = {"info": "32", "warning": "33", "error": "31", "bold": "1", "dim": "2"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_OR_COLOUR = re.compile(rf"\x1b\[[0-9;]*m|{_CONTROL.pattern}")
-
-
-def is_terminal(file: BinaryIO) -> bool:
-    """Whether people read it as it is written; not where it is closed."""
-    try:
-        return file.isatty()
-    except ValueError:
-        return False
 
 
 def colours(is_terminal: bool) -> Callable[[str, str], str]:
