@@ -79,6 +79,29 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+_SIZE = r"(\d{1,15}(?:\.\d{1,6})?) ?([KMGT]?i?B|)"
+_SIZES = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
+}
+_LEAST_MEMORY = 1 << 20
+
+
+def size(value: object) -> int:
+    """A size in bytes: `1048576`, `"512MiB"`, `"1.5GB"`. Raises for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip(), re.ASCII | re.I)):
+        found = int(float(match[1]) * _SIZES.get(match[2].lower(), 0))
+    else:
+        raise PydanticCustomError("size", "not a size; write bytes (1048576) or units (512MiB, 2GB)")
+    if not _LEAST_MEMORY <= found <= 1 << 50:
+        raise PydanticCustomError("size", "a memory limit is between 1MiB and 1024TiB")
+    return found
+
+
 def _argument(value: object) -> object:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return value
@@ -109,6 +132,19 @@ EnvText = Annotated[
     str,
     BeforeValidator(_as_text),
     WithJsonSchema({"type": ["string", "number", "boolean", "null"], "description": "taken as written"}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": _LEAST_MEMORY},
+                {"type": "string", "pattern": r"^[0-9.]+ ?([KkMmGgTt]?[iI]?[bB])?$"},
+            ],
+            "examples": ["512MiB", "2GB"],
+        }
+    ),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
@@ -173,6 +209,50 @@ class Stop(Model):
     signal: Signal = Field("TERM", description="First signal, sent to the whole process group.")
     grace: Duration = Field(DEFAULT_GRACE, description="Wait before SIGKILL.")
     leftover: Literal["kill", "allow"] = Field("kill", description="What happens to processes that a command leaves behind.")
+
+
+class Resources(Model):
+    """What an attempt may use. Only for commands and targets of mode process, which have a process of their own."""
+
+    memory: Size | None = Field(None, description="Most memory of each of its processes, like 512MiB: RLIMIT_DATA.")
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(None, description="Niceness: 19 is the most patient.")
+    cpus: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(None, description="On so many CPUs it may run.")
+
+
+class Secret(Model):
+    """Where the value of a secret is read when a run starts: exactly one of env, file, command and credential."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("env", "file", "command", "credential")
+
+    env: EnvName | None = Field(None, description="A variable of jobrunner's own environment; tasks no longer see it there.")
+    file: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="A file, relative to the job file's folder; others must not be able to read it."
+    )
+    command: Annotated[str, Field(min_length=1)] | None = Field(None, description="A command whose standard output it is.")
+    credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{1,255}$")] | None = Field(
+        None, description="A credential that systemd passed to the service (LoadCredential=)."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> Secret:
+        given = [key for key in self.SOURCES if getattr(self, key) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) if given else "none of them"
+            told = f"a secret has exactly one of env, file, command and credential; this one has {said}"
+            raise PydanticCustomError("secret", told)
+        return self
+
+
+class Concurrency(Model):
+    """What happens when this job, or another one of its group, is running already."""
+
+    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")] | None = Field(
+        None, description="Jobs of one group never run at the same time. A job alone is its own group."
+    )
+    on_conflict: Literal["fail", "skip", "wait", "replace"] = Field(
+        "fail", description="fail: exit 75. skip: exit 0, nothing runs. wait: for its end. replace: stop the other one."
+    )
+    wait: Duration | None = Field(None, description="Longest wait for the other one's end, then exit 75 (wait, replace).")
 
 
 def _kind_of_range(value: object) -> str | None:
@@ -268,6 +348,10 @@ class Defaults(Model):
     max_parallel: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(
         None, description="Most instances of this task at once."
     )
+    resources: Resources | None = Field(None, description="Limits of memory, CPUs and priority: commands and mode process.")
+    at_most_once: bool = Field(
+        False, description="Never run again after a crash in the middle of it: `unknown` until `resume --rerun TASK`."
+    )
 
 
 class Task(Defaults):
@@ -287,6 +371,7 @@ class Task(Defaults):
     argv: Annotated[list[Argument], Field(min_length=1)] | None = Field(
         None, description="A command and its arguments, no shell."
     )
+    secrets: list[Name] = Field(default_factory=list, description="Secrets of the job that this task gets, and no other.")
     needs: list[Name] = Field(default_factory=list, description="Tasks that must have succeeded before this one starts.")
     foreach: Foreach | None = Field(
         None, description="One instance for each item: a list, {range}, {glob}, {lines}, or an expression that gives a list."
@@ -323,6 +408,11 @@ class Job(Model):
         {}, description="Parameters: a value, or {type, default, required, choices, description}. Set with --set name=value."
     )
     env: Env = Field(default_factory=dict, description="Environment variables of every task; values are taken as written.")
+    env_file: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="A file of NAME=value lines for every task, relative to the job file's folder. `env` stands above it."
+    )
+    secrets: dict[Name, Secret] = Field(default_factory=dict, description="Secrets, which reach only the tasks that list them.")
+    concurrency: Concurrency = Field(Concurrency.model_construct(), description="What happens when it is running already.")
     defaults: Defaults = Field(
         Defaults.model_construct(), description="Task keys that hold for every task that does not say otherwise."
     )
@@ -352,7 +442,8 @@ class Job(Model):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the job file, for editors."""
     schema = _for_editors(Job.model_json_schema())
-    schema["$defs"]["Task"]["oneOf"] = [{"required": [key]} for key in Task.ACTIONS]
+    for name, keys in (("Task", Task.ACTIONS), ("Secret", Secret.SOURCES)):
+        schema["$defs"][name]["oneOf"] = [{"required": [key]} for key in keys]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "jobrunner job file"}
 
 

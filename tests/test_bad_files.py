@@ -20,6 +20,9 @@ workers: 50%
 params: {root: {type: path, default: /srv/data}, n: 3, names: [a, b]}
 pools: {cpu: {mode: process_pool, workers: auto, max_tasks_per_worker: 500}}
 env: {A: 1.10}
+env_file: x.env
+secrets: {token: {env: TOKEN}, key: {file: k}}
+concurrency: {group: etl, on_conflict: wait, wait: 5m}
 defaults: &d {retry: {max: 2, delay: 5s}, timeout: 10m}
 tasks:
   list: {target: "m:list", kwargs: {root: "${{ params.root }}"}}
@@ -34,6 +37,10 @@ tasks:
     run: |
       tar -czf ${{ run.dir }}/x.tar.gz ${{ params.root }}
     stop: {signal: INT, grace: 1s}
+    secrets: [token, key]
+    env: {T: "${{ secrets.token }}"}
+    resources: {memory: 512MiB, nice: 5, cpus: 1}
+    at_most_once: false
 """
 
 
@@ -68,7 +75,7 @@ BAD: dict[str, tuple[str | bytes, tuple[int, int], str]] = {
     "null": ("null", (1, 1), "the file is empty"),
     "a list": ("- a: 1", (1, 1), "a job file is a map"),
     "a scalar": ("42", (1, 1), "a job file is a map"),
-    "two documents": (VALID + "---\n" + VALID, (21, 1), "a second YAML document"),
+    "two documents": (VALID + "---\n" + VALID, (28, 1), "a second YAML document"),
     "a tab": ("tasks:\n\ta: {run: x}", (2, 1), "a tab cannot indent"),
     "an open quote": ("tasks:\n  a: {run: 'x}\n", (2, 12), "never closed"),
     "NUL": (b"tasks: {a: {run: x\x00}}", (1, 19), "a NUL byte"),

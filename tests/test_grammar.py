@@ -135,6 +135,7 @@ def test_a_function_and_a_literal_are_no_references() -> None:
     ("source", "hints"),
     [
         ("tasks.list-files.result", ["A name with a hyphen is written tasks['list-files']."] * 2),
+        ("secrets.api-key", ["A name with a hyphen is written secrets['api-key']."] * 2),
         ("params.a-b-c", ["A name with a hyphen is written params['a-b-c']."] * 3),
         ("tasks.a.outputs.my-key", ["A name with a hyphen is written tasks.a.outputs['my-key']."] * 2),
         ("tasks['list-files'].result", [""]),

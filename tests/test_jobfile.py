@@ -167,7 +167,7 @@ FOREIGN = [
     ("foreech", "[1]", "Did you mean 'foreach'?"),
     *[
         (key, "x", f"There is no {key!r} in this version.")
-        for key in ("if", "when", "cache", "on_failure", "trigger_rule", "secrets")
+        for key in ("if", "when", "cache", "on_failure", "trigger_rule", "limits")
     ],
     ("matrix", "{}", "There is no 'matrix' in this version; foreach takes a list of items."),
     ("zzz", "1", ""),
@@ -194,7 +194,7 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("tasks: {a: {run: x, retry: {max: 1, dealy: 3}}}", ["1:37: tasks.a.retry.dealy: unknown key. Did you mean 'delay'?"]),
         ("tasks: {a: {run: x, stop: {sig: INT}}}", ["1:28: tasks.a.stop.sig: unknown key. Did you mean 'signal'?"]),
         ("params: {p: {typ: int}}\ntasks: {a: {run: x}}", ["1:14: params.p.typ: unknown key. Did you mean 'type'?"]),
-        ("defaults: {needs: [a]}\ntasks: {a: {run: x}}", ["1:12: defaults.needs: unknown key"]),
+        ("defaults: {needs: [a]}\ntasks: {a: {run: x}}", ["1:12: defaults.needs: unknown key. Write 'needs' in each task."]),
         ("name: x", ["1:1: 'tasks' is missing. Write tasks: and under it name: {run: …}."]),
         ("tasks: {}", ["1:8: tasks: expected at least one entry, found none"]),
         (
@@ -584,6 +584,277 @@ def test_pools_that_fit_are_fine(text: str) -> None:
     job(text)
 
 
+# --- secrets, resources, concurrency, at_most_once ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "secrets: {s: {}}",
+            [
+                (
+                    "1:11: secrets.s: a secret has exactly one of env, file, command and credential; this one has none of "
+                    "them. Write one of env: VARIABLE, file: path, command: command, credential: name."
+                )
+            ],
+        ),
+        (
+            "secrets: {s: {env: A, file: b}}",
+            [("1:11: secrets.s: a secret has exactly one of env, file, command and credential; this one has env and file")],
+        ),
+        ("secrets: {s: {fil: x}}", ["1:15: secrets.s.fil: unknown key. Did you mean 'file'?"]),
+        ("secrets: {s: {environment: X}}", ["1:15: secrets.s.environment: unknown key. Write 'env'."]),
+        ("secrets: {s: $TOKEN}", ["1:14: secrets.s: expected a map (key: value), found text. Write s: {env: TOKEN}."]),
+        ("secrets: {s: /etc/key}", ["1:14: secrets.s: expected a map (key: value), found text. Write s: {file: /etc/key}."]),
+        (
+            "secrets: {s: hunter2}",
+            [
+                (
+                    "1:14: secrets.s: expected a map (key: value), found text. Write s: {env: VARIABLE}: a job file says "
+                    "where a secret is, not what it is."
+                )
+            ],
+        ),
+        (
+            "secrets: [a]",
+            [
+                (
+                    "1:10: secrets: expected a map (key: value), found a list. Write a map, each secret under its name: NAME: "
+                    "{env: VARIABLE}."
+                )
+            ],
+        ),
+        (
+            "secrets: {s: {env: A-B}}",
+            [
+                (
+                    "1:20: secrets.s.env: 'A-B' is not the name of an environment variable: letters, digits and '_', "
+                    "the first not a digit"
+                )
+            ],
+        ),
+        (
+            "secrets: {s: {credential: ../x}}",
+            [
+                (
+                    "1:27: secrets.s.credential: '../x' is not the name of a credential: letters, digits, '_', "
+                    "'.', ':', '@' and '-', at most 255"
+                )
+            ],
+        ),
+        (
+            "secrets: {s: {file: 'a/${{ params.x }}'}}",
+            ["1:21: secrets.s.file: no ${{ }} is evaluated here. Write the value itself."],
+        ),
+        (
+            "secrets: {s: {command: 'x ${{ params.x }}'}}",
+            [("1:24: secrets.s.command: no ${{ }} is evaluated here. Write the value itself.")],
+        ),
+        ("env_file: ${{ params.x }}", ["1:11: env_file: no ${{ }} is evaluated here. Write the value itself."]),
+        ("envfile: x", ["1:1: envfile: unknown key. Write 'env_file'."]),
+        ("concurrency: 4", ["1:14: concurrency: expected a map (key: value), found a number. Write workers: 4."]),
+        ("concurrency: etl", ["1:14: concurrency: expected a map (key: value), found text. Write concurrency: {group: etl}."]),
+        (
+            "concurrency: wait",
+            ["1:14: concurrency: expected a map (key: value), found text. Write concurrency: {on_conflict: wait}."],
+        ),
+        ("concurrency: {groop: x}", ["1:15: concurrency.groop: unknown key. Did you mean 'group'?"]),
+        (
+            "concurrency: {cancel-in-progress: true}",
+            ["1:15: concurrency.cancel-in-progress: unknown key. Write on_conflict: replace."],
+        ),
+        (
+            "concurrency: {group: a b}",
+            [
+                (
+                    "1:22: concurrency.group: 'a b' is not the name of a group: letters, digits, '_', '.' and '-', at "
+                    "most 100, the first no '.' or '-'"
+                )
+            ],
+        ),
+        (
+            "concurrency: {on_conflict: wat}",
+            [("1:28: concurrency.on_conflict: expected one of fail, skip, wait, replace, found 'wat'. Did you mean 'wait'?")],
+        ),
+        ("defaults: {resources: {mem: 1GB}}", ["1:24: defaults.resources.mem: unknown key. Write 'memory'."]),
+        (
+            "defaults: {resources: {memory: 1 byte}}",
+            [("1:32: defaults.resources.memory: not a size; write bytes (1048576) or units (512MiB, 2GB)")],
+        ),
+        (
+            "defaults: {resources: 512MiB}",
+            [("1:23: defaults.resources: expected a map (key: value), found text. Write resources: {memory: 512MiB}.")],
+        ),
+        ("defaults: {secrets: [s]}", ["1:12: defaults.secrets: unknown key. Write 'secrets' in each task."]),
+        (
+            "defaults: {retry: 2, at_most_once: true}",
+            [
+                (
+                    "1:22: defaults.at_most_once: at_most_once and retry exclude each other: a retry "
+                    "is a second run. Write retry: 0 beside it."
+                )
+            ],
+        ),
+    ],
+)
+def test_keys_of_the_job_are_checked_at_every_level(text: str, lines: list[str]) -> None:
+    assert said(f"{text}\ntasks: {{a: {{run: x}}}}") == lines
+
+
+SECRETS = "secrets: {token: {env: T}, api-key: {file: k}}\ntasks:\n  a: "
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{run: x, secrets: [tokn]}", "25: tasks.a.secrets[0]: the job has no secret 'tokn'. Did you mean 'token'?"),
+        (
+            "{run: x, secrets: [zz-top]}",
+            ("25: tasks.a.secrets[0]: the job has no secret 'zz-top'. Declare it: secrets: {zz-top: {env: ZZ_TOP}}."),
+        ),
+        ("{run: x, secrets: [token, token]}", "32: tasks.a.secrets[1]: 'token' is listed twice. Leave one out."),
+        ("{run: x, secrets: token}", "24: tasks.a.secrets: expected a list, found text. Write [token]."),
+        (
+            "{run: x, secrets: [api-key]}",
+            (
+                "25: tasks.a.secrets[0]: 'api-key' is not the name of an environment variable, so the task "
+                "would not get it. Write env: {API_KEY: \"${{ secrets['api-key'] }}\"}."
+            ),
+        ),
+        (
+            "{run: 'x ${{ secrets.token }}', secrets: [token]}",
+            (
+                "19: tasks.a.run: a secret never stands in run, only in env. Write secrets: "
+                '[token]; in the command "$token" is its value.'
+            ),
+        ),
+        (
+            "{run: 'x ${{ len(secrets) }}'}",
+            (
+                "23: tasks.a.run: a secret never stands in run, only in env. Write secrets: [NAME]; in the "
+                'command "$NAME" is its value.'
+            ),
+        ),
+        (
+            "{argv: [x, '${{ secrets.token }}']}",
+            (
+                "22: tasks.a.argv[1]: a secret never stands in argv, only in env. Write secrets: [token]; "
+                "the command finds it in its environment, as token."
+            ),
+        ),
+        (
+            "{target: 'm:f', mode: process, args: ['${{ secrets.token }}']}",
+            (
+                "49: tasks.a.args[0]: a secret never stands in args, only in "
+                "env. Write secrets: [token]; in the target os.environ['token'] is its value."
+            ),
+        ),
+        (
+            "{target: 'm:f', mode: process, kwargs: {x: [\"${{ secrets['api-key'] }}\"]}}",
+            (
+                "55: tasks.a.kwargs.x[0]: a secret never stands "
+                "in kwargs, only in env. Write secrets: [api-key] and env: {API_KEY: \"${{ secrets['api-key'] }}\"}; in the target "
+                "os.environ['API_KEY'] is its value."
+            ),
+        ),
+        ("{run: x, cwd: '${{ secrets.token }}'}", "25: tasks.a.cwd: a secret never stands in cwd, only in env"),
+        ("{run: x, foreach: '${{ secrets.token }}'}", "29: tasks.a.foreach: a secret never stands in foreach, only in env"),
+        (
+            "{run: x, env: {A: '${{ secrets.token }}'}}",
+            ("29: tasks.a.env.A: the task does not list the secret 'token'. Add it: secrets: [token]."),
+        ),
+        ("{run: x, env: {A: '${{ secrets.tokn }}'}}", "29: tasks.a.env.A: the job has no secret 'tokn'. Did you mean 'token'?"),
+        (
+            "{run: x, env: {A: '${{ secrets }}'}}",
+            "29: tasks.a.env.A: after secrets comes the name of a secret. Write secrets.NAME.",
+        ),
+        (
+            "{run: x, env: {A: '${{ secret.token }}'}}",
+            "29: tasks.a.env.A: the name 'secret' is not known here. Did you mean 'secrets'?",
+        ),
+        ("{run: x, secrets: [token], env: {A: '${{ secrets.token.x }}'}}", "47: tasks.a.env.A: a secret is text: it has no 'x'"),
+        (
+            "{run: 'x ${{ env.T }}', secrets: [token]}",
+            ("19: tasks.a.run: the secret 'token' is read from T, which tasks then do not see. Write secrets.token."),
+        ),
+        (
+            "{target: 'm:f', secrets: [token]}",
+            (
+                "22: tasks.a.secrets: the threads of mode thread_pool share os.environ; a target there has "
+                "no secrets. Write mode: process_pool or process, or read the secret in a command."
+            ),
+        ),
+        (
+            "{target: 'm:f', resources: {nice: 5}}",
+            (
+                "22: tasks.a.resources: a target in mode thread_pool has no process for each attempt; "
+                "resources are for commands and mode process. Write mode: process."
+            ),
+        ),
+        (
+            "{target: 'm:f', mode: process_pool, resources: {cpus: 1}}",
+            (
+                "42: tasks.a.resources: a target in mode process_pool has no "
+                "process for each attempt; resources are for commands and mode process. Write mode: process."
+            ),
+        ),
+        ("{run: x, resources: {nicee: 1}}", "27: tasks.a.resources.nicee: unknown key. Did you mean 'nice'?"),
+        (
+            "{run: x, at_most_once: true, retry: 1}",
+            ("35: tasks.a.retry: at_most_once and retry exclude each other: a retry is a second run. Write retry: 0."),
+        ),
+        (
+            "{run: x, at_most_once: true, retry: {max: 2}}",
+            ("35: tasks.a.retry: at_most_once and retry exclude each other: a retry is a second run. Write retry: 0."),
+        ),
+    ],
+)
+def test_secrets_and_limits_of_a_task_are_checked(task: str, message: str) -> None:
+    assert said(f"{SECRETS}{task}") == [f"3:{message}"]
+
+
+def test_a_name_with_a_hyphen_is_answered_with_how_it_is_written() -> None:
+    first, *_ = said(f"{SECRETS}{{run: x, env: {{A: '${{{{ secrets.api-key }}}}'}}}}")
+    assert first.endswith("A name with a hyphen is written secrets['api-key'].")
+
+
+def test_no_secret_stands_in_the_env_of_the_job() -> None:
+    (line,) = said(f"env: {{A: '${{{{ secrets.token }}}}'}}\n{SECRETS}{{run: x}}")
+    assert (
+        line == "1:15: env.A: the env of the job reaches every task, so no secret stands in it. Write it in the env of the task."
+    )
+
+
+def test_a_secret_in_the_env_of_the_defaults_is_told_once_to_those_that_do_not_list_it() -> None:
+    (line,) = said(
+        f"defaults: {{env: {{A: '${{{{ secrets.token }}}}'}}}}\n{SECRETS}{{run: x, secrets: [token]}}\n  b: {{run: x}}\n  c: {{run: x}}"
+    )
+    assert line == "1:26: defaults.env.A: the task does not list the secret 'token'. Add it: secrets: [token]."
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "{run: x}",
+        "{run: x, secrets: [token]}",
+        "{run: x, secrets: [token, api-key], env: {A: 'Bearer ${{ secrets.token }}', B: \"${{ secrets['api-key'] }}\"}}",
+        "{target: 'm:f', mode: process, secrets: [token], resources: {memory: 1GB, nice: -5, cpus: 2}}",
+        "{target: 'm:f', mode: process_pool, secrets: [token]}",
+        "{target: 'm:f', mode: serial, secrets: [token], env: {A: '${{ secrets.token + env.HOME }}'}}",
+        "{run: x, resources: {memory: 512MiB}}",
+        "{argv: [x], resources: {}, at_most_once: true, retry: 0}",
+    ],
+)
+def test_secrets_and_limits_that_fit_are_fine(task: str) -> None:
+    job(f"{SECRETS}{task}")
+
+
+@pytest.mark.parametrize("other", ["env: {T: x}", "env_file: x.env"])
+def test_a_variable_of_the_job_may_have_the_name_of_one_that_a_secret_is_read_from(other: str) -> None:
+    job(f"{other}\n{SECRETS}{{run: 'x ${{{{ env.T }}}}'}}")
+
+
 # --- expressions -------------------------------------------------------------------------------------------------------------
 
 TASKS = """\
@@ -856,6 +1127,10 @@ MANY = {
         "a: {run: 'x ${{ params.q }} ${{ 1 + }} ${{ frob(1) }} ${{ itm }}'}",
         ["tasks.a.run"] * 4,
     ),
+    "secrets, one that is no name and one that is not there": (
+        "a: {run: x, secrets: [a b, gone], env: {A: '${{ secrets.other }}'}}",
+        ["tasks.a.secrets[0]", "tasks.a.secrets[1]", "tasks.a.env.A"],
+    ),
     "what no shell can be handed, and a name": ("a: {run: 'echo `${{ item }}` ${{ params.q }}'}", ["tasks.a.run"] * 3),
     "text for a task": ("a: echo hi\n  b: {run: x, needs: [c]}", ["tasks.a", "tasks.b.needs[0]"]),
     "a pool that is not there beside a bad mode": (
@@ -901,6 +1176,15 @@ FOLLOWING = {
     "a bad mode of the defaults": ("defaults: {mode: proces}\ntasks: {a: {target: 'm:f', cwd: x}}", "defaults.mode"),
     "a bad mode of a pool": ("pools: {p: {mode: x, max_tasks_per_worker: 2}}\ntasks: {a: {run: x, pool: p}}", "pools.p.mode"),
     "a bad name": ("tasks: {a b: {run: x}, c: {run: \"${{ tasks['a b'].stdout }}\"}}", "tasks['a b']"),
+    "secrets by another name": ("secret: {s: {env: S}}\ntasks: {a: {run: x, secrets: [s]}}", "secret"),
+    "bad secrets": (
+        "secrets: [s]\ntasks: {a: {run: x, secrets: [s], env: {A: '${{ secrets.s }}', B: '${{ secrets.t }}'}}}",
+        "secrets",
+    ),
+    "a bad secret": ("secrets: {s: {fil: x}}\ntasks: {a: {run: x, secrets: [s], env: {A: '${{ secrets.s }}'}}}", "secrets.s.fil"),
+    "a bad name of a secret": ("secrets: {a b: {env: S}}\ntasks: {a: {run: x, secrets: [s]}}", "secrets['a b']"),
+    "a bad mode beside secrets": ("mode: proces\ntasks: {a: {target: 'm:f', resources: {nice: 1}}}", "mode"),
+    "a bad retry beside at_most_once": ("defaults: {retry: x, at_most_once: true}\ntasks: {a: {run: x}}", "defaults.retry"),
     "text for a task": ("tasks: {a: echo hi, b: {needs: [a], target: 'm:f', args: ['${{ tasks.a.result }}']}}", "tasks.a"),
 }
 
@@ -931,6 +1215,9 @@ LEVELS: dict[str, type[spec.Model]] = {
     "defaults: {%s: %s}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Defaults,
     "pools: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Pool,
     "params: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Param,
+    "secrets: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone], secrets: [p]}": spec.Secret,
+    "concurrency: {%s: %s}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Concurrency,
+    "tasks:\n  z: {run: x, needs: [gone], resources: {%s: %s}}": spec.Resources,
     "%s: %s\ntasks:\n  z: {run: x, needs: [gone]}": spec.Job,
 }
 

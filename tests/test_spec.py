@@ -69,6 +69,51 @@ def test_what_is_no_duration_is_refused(written: object) -> None:
         spec.seconds(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        (1 << 20, 1 << 20),
+        ("1048576", 1 << 20),
+        ("1048576B", 1 << 20),
+        ("1MiB", 1 << 20),
+        ("1.5 MiB", 3 << 19),
+        (" 512MiB ", 512 << 20),
+        ("2GB", 2 * 10**9),
+        ("2gib", 2 << 30),
+        ("1TB", 10**12),
+        ("1TiB", 1 << 40),
+        ("2000KB", 2 * 10**6),
+        ("1024KiB", 1 << 20),
+    ],
+)
+def test_a_size_is_bytes_or_has_units(written: object, found: int) -> None:
+    assert spec.size(written) == found
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "x", "512M", "5iB", "-1MiB", "1MiBs", "1e9", "1,5GiB", 0, -1, 1, True, 1.5, None, [], 1 << 51, "9999TiB", "٣GiB"],
+)
+def test_what_is_no_size_is_refused(written: object) -> None:
+    with pytest.raises(PydanticCustomError):
+        spec.size(written)
+
+
+@pytest.mark.parametrize("source", [{"env": "A_1"}, {"file": "~/x"}, {"command": "pass show x"}, {"credential": "db.pw@1:2"}])
+def test_a_secret_has_one_source(source: dict[str, str]) -> None:
+    assert job(secrets={"s": source}).secrets["s"].model_dump(exclude_none=True) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{}, None, "x", {"env": "A B"}, {"env": ""}, {"file": ""}, {"command": ""}, {"credential": "a/b"}, {"env": "A", "file": "b"}],
+)
+def test_a_secret_without_one_source_is_one_error(source: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        job(secrets={"s": source})
+    assert caught.value.error_count() == 1
+
+
 @pytest.mark.parametrize("written", [1, 4096, "auto", "50%", "1%", "1000%"])
 def test_workers_are_a_number_auto_or_a_share(written: object) -> None:
     assert job(workers=written).workers == written
@@ -100,6 +145,10 @@ def test_other_workers_are_refused_once(written: object) -> None:
         ("max_parallel", 3),
         ("continue_on_error", True),
         ("cwd", "sub"),
+        ("secrets", ["a", "b-c"]),
+        ("resources", {"memory": "512MiB", "nice": -20, "cpus": 4096}),
+        ("resources", {}),
+        ("at_most_once", True),
     ],
 )
 def test_a_task_takes(key: str, value: object) -> None:
@@ -140,6 +189,14 @@ def test_a_task_takes(key: str, value: object) -> None:
         ("continue_on_error", "yes"),
         ("stop", {"signal": "SIGTERM"}),
         ("matrix", {}),
+        ("secrets", "a"),
+        ("secrets", ["a b"]),
+        ("secrets", {"a": {"env": "A"}}),
+        ("resources", "512MiB"),
+        ("resources", {"memory": True}),
+        ("resources", {"nice": 20}),
+        ("resources", {"cpus": 0}),
+        ("at_most_once", "yes"),
     ],
 )
 def test_a_task_refuses_with_one_error(key: str, value: object) -> None:

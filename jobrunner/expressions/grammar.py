@@ -24,7 +24,7 @@ Key: TypeAlias = "str | int"
 Path: TypeAlias = tuple[str, tuple[Key, ...]]
 Node: TypeAlias = "ast.expr | ast.keyword"
 
-ROOTS: Final = frozenset({"params", "env", "item", "index", "run", "tasks"})
+ROOTS: Final = frozenset({"params", "env", "item", "index", "run", "tasks", "secrets"})
 """The names that an expression may start from."""
 LONGEST: Final = 10_000
 """Characters in one expression."""
@@ -61,7 +61,7 @@ _REFUSED: Final[dict[type[ast.AST], str]] = {
     ast.Invert: "`~` is not available; write `not`",
 }
 _FOREIGN: Final = {"&&": "`and`", "||": "`or`", "!": "`not`", "?": "`a if c else b`", "=": "=="}
-_HYPHENATED: Final = re.compile(r"\b((?:tasks|params)(?:\.\w+)*)\.([^\W\d]\w*(?:-\w+)+)")
+_HYPHENATED: Final = re.compile(r"\b((?:tasks|params|secrets)(?:\.\w+)*)\.([^\W\d]\w*(?:-\w+)+)")
 _LINE_ENDS: Final = str.maketrans("\r\n", "  ")
 _TOO_DEEP: Final = f"the expression is nested too deeply; at most {DEEPEST} levels are read"
 

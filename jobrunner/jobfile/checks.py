@@ -1,4 +1,4 @@
-"""What the models cannot see: tasks that need what is not there, names that look alike, pools that do not fit, endless ranges."""
+"""What the models cannot see: needs and secrets that are not there, look-alikes, keys that do not fit a pool, endless ranges."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ def find(job: spec.Job, line: needs.Line) -> Iterator[Finding]:
     yield from _look_alikes("tasks", job.tasks)
     yield from _look_alikes("pools", job.pools)
     yield from _pools(job)
+    yield from _no_expressions(job)
     for name, task in job.tasks.items():
         if task.pool is not None or task.mode is not None or task.workers is not None:
             yield from _own_pool(name, task, job)
-        if task.env or task.cwd is not None:
+        if task.env or task.secrets or task.cwd is not None:
             yield from _shared_process(name, task, job)
+        if task.secrets:
+            yield from _secrets(name, task, job)
+        if task.resources is not None and task.target is not None:
+            yield from _resources(name, task, job)
+        if task.at_most_once and task.retries.max > 0:
+            yield _second_run(name, task)
         if task.foreach is not None:
             yield from _foreach(name, task)
         if task.target is not None and ".py:" in task.target:
@@ -126,7 +133,7 @@ def _pool_hint(name: str, job: spec.Job) -> str:
 
 
 def _shared_process(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
-    """`env` and `cwd` belong to a process; targets on threads and executors share one with their neighbours."""
+    """`env`, `secrets` and `cwd` belong to a process; targets on threads and executors share one with their neighbours."""
     where = _shared_lane(task, job)
     if task.target is None or where is None:
         return
@@ -135,6 +142,10 @@ def _shared_process(name: str, task: spec.Task, job: spec.Job) -> Iterator[Findi
         yield Finding(
             path=("tasks", name, "env"), at_key=True, message=f"{where} share os.environ; a target there has no env", hint=hint
         )
+    if task.secrets:
+        hint = "Write mode: process_pool or process, or read the secret in a command."
+        message = f"{where} share os.environ; a target there has no secrets"
+        yield Finding(path=("tasks", name, "secrets"), at_key=True, message=message, hint=hint)
     if task.cwd is not None:
         hint = "Write mode: process_pool or process, or hand the folder over in kwargs."
         message = f"{where} share the working directory; a target there has no cwd"
@@ -143,15 +154,75 @@ def _shared_process(name: str, task: spec.Task, job: spec.Job) -> Iterator[Findi
 
 def _shared_lane(task: spec.Task, job: spec.Job) -> str | None:
     """What shares a process, in words; None where each target has a process for as long as it runs."""
-    mode = task.mode or job.mode
-    if task.pool is not None:
-        pool = job.pools.get(task.pool)
-        if pool is None:
-            return None
-        if pool.executor is not None:
-            return "the tasks of an executor"
-        mode = pool.mode or job.mode
+    mode = _lane(task, job)
+    if mode == _EXECUTOR:
+        return "the tasks of an executor"
     return f"the threads of mode {mode}" if mode in _SHARED else None
+
+
+_EXECUTOR: Final = "executor"
+
+
+def _lane(task: spec.Task, job: spec.Job) -> str | None:
+    """The mode that a task runs in, or `executor`; None where its pool is not there."""
+    if task.pool is None:
+        return task.mode or job.mode
+    pool = job.pools.get(task.pool)
+    if pool is None:
+        return None
+    return _EXECUTOR if pool.executor is not None else pool.mode or job.mode
+
+
+# --- secrets, resources, at_most_once ----------------------------------------------------------------------------------------
+
+
+def _secrets(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    """What a task lists is declared, stands there once, and can be had."""
+    for position, secret in enumerate(task.secrets):
+        path = ("tasks", name, "secrets", position)
+        if secret not in job.secrets:
+            yield Finding(path=path, message=f"the job has no secret {secret!r}", hint=secret_hint(secret, job.secrets))
+        elif secret in task.secrets[:position]:
+            yield Finding(path=path, message=f"{secret!r} is listed twice", hint="Leave one out.")
+        elif not secret.isidentifier() and not any("secrets" in text and secret in text for text in task.env.values()):
+            message = f"{secret!r} is not the name of an environment variable, so the task would not get it"
+            variable = secret.upper().replace("-", "_")
+            yield Finding(path=path, message=message, hint=f"Write env: {{{variable}: \"${{{{ secrets['{secret}'] }}}}\"}}.")
+
+
+def secret_hint(name: str, declared: Mapping[str, object]) -> str:
+    """The secret that was probably meant, or how this one is declared."""
+    return did_you_mean(name, list(declared)) or f"Declare it: secrets: {{{name}: {{env: {name.upper().replace('-', '_')}}}}}."
+
+
+def _resources(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    """Limits hold for a process: a target has one for each attempt in mode process only."""
+    mode = _lane(task, job)
+    if mode in {None, "process"}:
+        return
+    where = "with an executor" if mode == _EXECUTOR else f"in mode {mode}"
+    message = f"a target {where} has no process for each attempt; resources are for commands and mode process"
+    yield Finding(path=("tasks", name, "resources"), at_key=True, message=message, hint="Write mode: process.")
+
+
+def _second_run(name: str, task: spec.Task) -> Finding:
+    """Told where the task itself says one of the two; the other may come from the defaults."""
+    is_own = "retry" in task.model_fields_set
+    key, hint = ("retry", "Write retry: 0.") if is_own else ("at_most_once", "Write retry: 0 beside it.")
+    message = "at_most_once and retry exclude each other: a retry is a second run"
+    return Finding(path=("tasks", name, key), at_key=True, message=message, hint=hint)
+
+
+def _no_expressions(job: spec.Job) -> Iterator[Finding]:
+    """Where secrets and variables come from is read before there is a run to ask for values."""
+    texts: list[tuple[Path, str | None]] = [(("env_file",), job.env_file)]
+    for name, secret in job.secrets.items():
+        texts += [(("secrets", name, "file"), secret.file), (("secrets", name, "command"), secret.command)]
+    for path, text in texts:
+        if text is not None and "${{" in text:
+            yield Finding(path=path, message="no ${{ }} is evaluated here", hint="Write the value itself.")
+        elif text is not None and "\0" in text:
+            yield Finding(path=path, message="a path or a command cannot hold a NUL character")
 
 
 # --- foreach -----------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,14 @@ def _map(path: Path, value: object) -> str:
         return _named_rows(value)
     if len(path) == 2 and path[0] == "tasks":
         return _task(str(path[1]), value)
+    if path == ("secrets",) and isinstance(value, list):
+        return "Write a map, each secret under its name: NAME: {env: VARIABLE}."
+    if len(path) == 2 and path[0] == "secrets":
+        return _secret(str(path[1]), value)
+    if path == ("concurrency",) and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return _concurrency(value)
+    if path[-1] == "resources" and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return f"Write resources: {{memory: {shortened(str(value))}}}."
     if path[-1] == "stop" and isinstance(value, (str, int)) and not isinstance(value, bool):
         return f"Write stop: {_stop(str(value))}."
     if path[-1] == "kwargs" and isinstance(value, list):
@@ -74,6 +82,22 @@ def _task(name: str, value: object) -> str:
             f"Write {shortened(name)}: {{argv: [{', '.join(_in_flow(each) for each in value[:8])}{', …' * (len(value) > 8)}]}}."
         )
     return ""
+
+
+def _secret(name: str, value: object) -> str:
+    """Never the value back: it may be the secret itself."""
+    if isinstance(value, str) and re.fullmatch(r"\$?\{?([A-Z][A-Z0-9_]*)\}?", value, re.ASCII):
+        return f"Write {shortened(name)}: {{env: {value.strip('${}')}}}."
+    if isinstance(value, str) and "/" in value and not re.search(r"\s|://", value):
+        return f"Write {shortened(name)}: {{file: {_in_flow(value)}}}."
+    return f"Write {shortened(name)}: {{env: VARIABLE}}: a job file says where a secret is, not what it is."
+
+
+def _concurrency(value: str | int) -> str:
+    if isinstance(value, int):
+        return f"Write workers: {value}."
+    key = "on_conflict" if value in {"fail", "skip", "wait", "replace"} else "group"
+    return f"Write concurrency: {{{key}: {_in_flow(value)}}}."
 
 
 def _stop(text: str) -> str:

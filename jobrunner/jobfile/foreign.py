@@ -23,6 +23,8 @@ def unknown_key(path: Path, value: object) -> Finding:
         hint = advice
     elif name in _ABSENT:
         hint = f"There is no {key!r} in this version{_ABSENT[name]}."
+    elif model is spec.Defaults and key in spec.Task.model_fields:
+        hint = f"Write {key!r} in each task."
     else:
         near = closest(key, list(model.model_fields))
         hint = "" if near is None else f"Did you mean {near!r}?"
@@ -48,7 +50,7 @@ def advised(model: type[BaseModel], key: str, value: object) -> str:
 
 def model_at(path: Path) -> type[BaseModel]:
     """The model that checks the mapping at `path`."""
-    named: Mapping[object, type[BaseModel]] = {"retry": spec.Retry, "stop": spec.Stop}
+    named: Mapping[object, type[BaseModel]] = {"retry": spec.Retry, "stop": spec.Stop, "resources": spec.Resources}
     if len(path) > 1 and path[0] in {"tasks", "defaults"} and path[-1] in named and len(path) == (3 if path[0] == "tasks" else 2):
         return named[path[-1]]
     if len(path) == 3 and path[2] == "foreach":
@@ -58,6 +60,8 @@ def model_at(path: Path) -> type[BaseModel]:
         "pools": spec.Pool,
         "params": spec.Param,
         "defaults": spec.Defaults,
+        "secrets": spec.Secret,
+        "concurrency": spec.Concurrency,
     }
     return top[path[0]] if path else spec.Job
 
@@ -103,6 +107,10 @@ def _as_command(value: object) -> tuple[str, str]:
     return ("argv", "argv:") if isinstance(value, list) else ("run", "run:")
 
 
+def _as_conflict(value: object) -> tuple[str, str]:
+    return ("on_conflict", f"on_conflict: {'wait' if value is False else 'replace'}")
+
+
 def _as_shell(value: object) -> tuple[str, str]:
     """`shell: bash` names the shell of other tools; `shell: ls -l` is a command."""
     name = value.rpartition("/")[2] if isinstance(value, str) else ""
@@ -124,6 +132,7 @@ _SPELLED: Final[dict[str, tuple[Advice, ...]]] = {
     **dict.fromkeys(("retries", "max_retries"), (_with_number("retry"), _with_number("max"))),
     **dict.fromkeys(("attempts", "max_attempts"), (_with_number("retry", less=1), _with_number("max", less=1))),
     **dict.fromkeys(("count", "times", "limit"), (_with_number("max"),)),
+    "cancel_in_progress": (_as_conflict,),
     "parallel": (_with_number("max_parallel"), lambda _value: ("workers", "workers:")),
 }
 """Key of another tool → ours, the first of them that the level has."""
@@ -133,7 +142,13 @@ _SYNONYMS: Final[dict[str, str]] = {
     **dict.fromkeys(("cmds", "commands", "script", "bash", "sh"), "run"),
     **dict.fromkeys(("steps", "jobs", "stages"), "tasks"),
     **dict.fromkeys(("working_directory", "working_dir", "workdir", "dir", "chdir"), "cwd"),
-    **dict.fromkeys(("environment", "envs", "environ"), "env"),
+    **dict.fromkeys(("environment", "envs", "environ", "variable", "var"), "env"),
+    **dict.fromkeys(("envfile", "env_files", "dotenv", "environment_file"), "env_file"),
+    **dict.fromkeys(("mem", "mem_limit", "memory_limit", "ram", "max_memory"), "memory"),
+    **dict.fromkeys(("niceness", "priority"), "nice"),
+    **dict.fromkeys(("cores", "cpu", "ncpus", "cpu_count"), "cpus"),
+    **dict.fromkeys(("concurrency_policy", "if_running", "overlap", "policy"), "on_conflict"),
+    **dict.fromkeys(("path", "from_file"), "file"),
     **dict.fromkeys(("with_items", "loop", "for_each", "for", "items", "each"), "foreach"),
     **dict.fromkeys(("concurrency", "max_workers", "jobs_count", "n_jobs", "processes", "threads"), "workers"),
     **dict.fromkeys(("max_parallelism", "parallelism"), "max_parallel"),
@@ -148,7 +163,7 @@ _SYNONYMS: Final[dict[str, str]] = {
 
 _ABSENT: Final[dict[str, str]] = {
     **dict.fromkeys(("when", "if", "finally", "on_failure", "on_success", "trigger_rule"), ""),
-    **dict.fromkeys(("cache", "secrets", "limits", "resources", "at_most_once", "env_file", "keep"), ""),
+    **dict.fromkeys(("cache", "limits", "keep"), ""),
     **dict.fromkeys(("matrix", "strategy"), "; foreach takes a list of items"),
     **dict.fromkeys(("schedule", "cron", "on"), "; cron or a systemd timer starts the job"),
     "version": "; leave it out",

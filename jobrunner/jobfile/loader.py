@@ -74,8 +74,8 @@ def _judged(source: bytes, file: str) -> tuple[spec.Job | None, tuple[Problem, .
 
 
 def name_of(file: str) -> str:
-    """The file's stem as a job's name: what a name cannot hold becomes '_'."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(file).stem)[:100].lstrip(".-")
+    """The file's stem as a job's name, that of the file itself if this is a link: what a name cannot hold becomes '_'."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(os.path.realpath(file)).stem)[:100].lstrip(".-")
     return name or "job"
 
 

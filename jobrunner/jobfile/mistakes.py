@@ -58,7 +58,8 @@ def _finding(detail: ErrorDetails, document: Document) -> Finding:
         return Finding(path=path[:-1], at_key=True, message=f"{path[-1]!r} is missing", hint=_HOW.get(str(path[-1]), ""))
     finding = _about_value(detail, path, value)
     is_task = path[:1] == ("tasks",) and len(path) == 2
-    if isinstance(value, str) and "${{" in value and path[-1] not in cures.WITH_EXPRESSIONS and not is_task:
+    is_evaluated = is_task or (path[-1] in cures.WITH_EXPRESSIONS and path[0] != "secrets")
+    if isinstance(value, str) and "${{" in value and not is_evaluated:
         return replace(finding, hint="There is no ${{ }} here: write the value itself.")
     return finding
 
@@ -76,14 +77,15 @@ def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
     if kind == "string_pattern_mismatch":
         return Finding(path=path, message=_about_name(path, str(value)), hint=cures.of_target(path, str(value)))
     message = _bounds(kind, context) or str(detail["msg"])
-    hint = _HOW["action"] if message.endswith("none of them") else cures.of_duration(value) if kind == "duration" else ""
-    return Finding(path=path, message=message, at_key=kind == "action", hint=hint)
+    hint = _HOW[kind] if message.endswith("none of them") else cures.of_duration(value) if kind == "duration" else ""
+    return Finding(path=path, message=message, at_key=kind in {"action", "secret"}, hint=hint)
 
 
 _ONE_ACTION: Final = "a task has exactly one of target, run and argv"
 _HOW: Final = {
     "tasks": "Write tasks: and under it name: {run: …}.",
     "max": "Write retry: 2, or retry: {max: 2}.",
+    "secret": "Write one of env: VARIABLE, file: path, command: command, credential: name.",
     "action": "Write one of target: module:function, run: command, argv: [command, argument].",
 }
 _EXPECTED: Final = {
@@ -145,6 +147,10 @@ def _about_name(path: Path, name: str) -> str:
         return f"{said} is not a job name: letters, digits, '_', '.' and '-', at most 100, the first a letter, a digit or '_'"
     if path[-1:] in {("target",), ("executor",)}:
         return f"{said} is not module:function"
-    if "env" in path[-2:-1]:
+    if path[-1:] == ("credential",):
+        return f"{said} is not the name of a credential: letters, digits, '_', '.', ':', '@' and '-', at most 255"
+    if path == ("concurrency", "group"):
+        return f"{said} is not the name of a group: letters, digits, '_', '.' and '-', at most 100, the first no '.' or '-'"
+    if "env" in path[-2:-1] or (path[0] == "secrets" and path[2:] == ("env",)):
         return f"{said} is not the name of an environment variable: letters, digits and '_', the first not a digit"
     return f"{said} is not a name: letters, digits, '_' and '-', at most 64, the first a letter or '_'"

@@ -12,7 +12,7 @@ from jobrunner import spec
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import ROOTS, Reference, Template, parse
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import needs
+from jobrunner.jobfile import checks, needs
 from jobrunner.jobfile.document import Finding, Path
 from jobrunner.jobfile.salvage import Unsure
 
@@ -192,6 +192,10 @@ class _Judge:
                 return _key_of("run", reference.path, RUN_KEYS)
             case "item" | "index":
                 return self._item(reference)
+            case "secrets":
+                return self._secret(reference)
+            case "env":
+                return self._env(reference)
         if reference.root in ROOTS:
             return None
         hint = did_you_mean(reference.root, sorted(ROOTS)) or f"Names are {', '.join(sorted(ROOTS))}."
@@ -210,6 +214,33 @@ class _Judge:
         if self.place.task is None:
             return f"{reference.root!r} is not known in the env of the job", "Write it in the env of the task."
         return None if self.place.has_item else (f"{reference.root!r} is known only in a task with foreach", "")
+
+    def _secret(self, reference: Reference) -> Wrong:
+        """A secret stands in the `env` of a task that lists it, where nobody but the task sees it."""
+        if self.place.task is None:
+            return "the env of the job reaches every task, so no secret stands in it", "Write it in the env of the task."
+        name = str(reference.path[0]) if reference.path else ""
+        key = str(self.place.path[2])
+        if key != "env":
+            return f"a secret never stands in {key}, only in env", _without_secret(key, name)
+        if not name:
+            return "after secrets comes the name of a secret", "Write secrets.NAME."
+        listed = self.job.tasks[self.place.task].secrets
+        if name in listed:
+            return (f"a secret is text: it has no {reference.path[1]!r}", "") if len(reference.path) > 1 else None
+        if name in self.job.secrets:
+            return f"the task does not list the secret {name!r}", f"Add it: secrets: [{', '.join([*listed, name])}]."
+        if "secrets" in self.against.unsure.tables:
+            return None
+        return f"the job has no secret {name!r}", checks.secret_hint(name, self.job.secrets)
+
+    def _env(self, reference: Reference) -> Wrong:
+        """The variables that secrets are read from are no longer there when tasks run."""
+        name = str(reference.path[0]) if reference.path else ""
+        source = next((secret for secret, rule in self.job.secrets.items() if rule.env == name and name), None)
+        if source is None or self.job.env_file is not None or name in self.job.env:
+            return None
+        return f"the secret {source!r} is read from {name}, which tasks then do not see", f"Write {_dotted('secrets', source)}."
 
     def _task(self, reference: Reference) -> Wrong:
         if self.place.task is None:
@@ -280,7 +311,28 @@ def _of_command(name: str, task: spec.Task, key: str) -> Wrong:
 
 def _spelled(name: str) -> str:
     """The task as an expression refers to it."""
-    return f"tasks.{name}" if name.isidentifier() and not iskeyword(name) else f"tasks[{name!r}]"
+    return _dotted("tasks", name)
+
+
+def _dotted(root: str, name: str) -> str:
+    return f"{root}.{name}" if name.isidentifier() and not iskeyword(name) else f"{root}[{name!r}]"
+
+
+def _without_secret(key: str, name: str) -> str:
+    """What to write instead of a secret in `key`: the task finds it in its environment."""
+    secret = name or "NAME"
+    lists = f"Write secrets: [{secret}]"
+    if not secret.isidentifier():
+        variable = secret.upper().replace("-", "_")
+        lists, secret = f'{lists} and env: {{{variable}: "${{{{ secrets[{secret!r}] }}}}"}}', variable
+    match key:
+        case "run":
+            return f'{lists}; in the command "${secret}" is its value.'
+        case "args" | "kwargs":
+            return f"{lists}; in the target os.environ[{secret!r}] is its value."
+        case "argv":
+            return f"{lists}; the command finds it in its environment, as {secret}."
+    return ""
 
 
 # --- foreach -----------------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from jobrunner.jobfile.document import Finding, Path
 _ACTIONS: Final = frozenset(spec.Task.ACTIONS)
 _KINDS: Final = _ACTIONS | {"foreach"}
 _LANES: Final = frozenset({"mode", "workers", "pool", "executor"})
-_ABOUT_LANES: Final = frozenset({"env", "cwd", "pool", "executor", "workers", "max_tasks_per_worker"})
+_ABOUT_LANES: Final = frozenset({"env", "cwd", "secrets", "resources", "pool", "executor", "workers", "max_tasks_per_worker"})
 _PLACEHOLDER: Final = {"run": "true"}
-_HAS_ENTRIES: Final = frozenset({"env", "needs", "argv"})
+_HAS_ENTRIES: Final = frozenset({"env", "needs", "argv", "secrets"})
 """Keys of a task of which single entries are cut."""
 
 
@@ -40,7 +40,7 @@ class Unsure:
     lanes: set[str] = field(default_factory=set)
     """Tasks of which it is not known where they run; "" for the job's pools."""
     tables: set[str] = field(default_factory=set)
-    """`params` and `pools`, where they may hold more names than are left."""
+    """`params`, `pools` and `secrets`, where they may hold more names than are left."""
     cuts: set[Path] = field(default_factory=set)
     """Places that were cut: they have their own finding."""
 
@@ -52,6 +52,8 @@ class Unsure:
         path = finding.path
         if any(path[:length] in self.cuts for length in range(1, len(path) + 1)):
             return True
+        if len(path) == 4 and path[2] == "secrets":
+            return "secrets" in self.tables
         if path[-1] not in _ABOUT_LANES or (len(path) != 3 and path[0] not in {"workers", "defaults"}):
             return False
         if path[-1] == "pool" and not finding.at_key:
@@ -128,7 +130,7 @@ def _doubt_task(name: str, key: str, rest: dict[str, Any], unsure: Unsure) -> No
 
 # --- cutting -----------------------------------------------------------------------------------------------------------------
 
-_TABLES: Final = frozenset({"tasks", "pools", "params"})
+_TABLES: Final = frozenset({"tasks", "pools", "params", "secrets"})
 
 
 def _copied(table: Any) -> Any:
@@ -148,6 +150,8 @@ def _cut(rest: dict[str, Any], place: Path) -> None:
         rows.pop(steps[0], None)
     elif table == "params":
         rows[steps[0]] = []  # passes for a list, so that nothing is said of its type
+    elif table == "secrets":
+        rows[steps[0]] = {"credential": "_"}
     elif isinstance(row := rows.get(steps[0]), dict):
         _cut_key(row, tuple(steps[1:]))
     elif steps[0] in rows:
