@@ -8,7 +8,11 @@ pass it on unread. A lane is what a mode does with a Call. To add a mode: one sm
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import fcntl
 import gc
+import itertools
 import json
 import os
 import queue
@@ -21,20 +25,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from jobrunner import speech
-from jobrunner.work import Call, Error, Outcome, Result, describe, resolve, run
+from jobrunner import speech, system, work
+from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, resolve, run
 
 _ENGINE_IS_GONE = 70
 _CANNOT_SERVE = 71
 _OURS = {"jobrunner", "__main__"}
-_FIRST_FREE = 3
 _LONGEST_SAID = 1 << 20
 _PING = b"\n"
-_MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+WHERE = b"?"
+"""How a line begins that asks where the thread of a call stands; its id follows."""
+STACK_SIGNAL = signal.SIGWINCH
+"""Tells a host to write where its Python code stands. Ignored unless it is handled, so that it harms no task that has replaced
+itself by another program or has put back all handlers, as one of the real-time signals would; and nobody else sends or handles it
+here: it is about the size of a terminal, which a host has not. SIGUSR1, SIGUSR2 and the real-time signals are left to tasks."""
+MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
 
 
 class Hosts(StrEnum):
@@ -64,6 +73,8 @@ class Port:
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
         self._connection, self.streams = connection, streams
         self._lock, self._pid = threading.Lock(), os.getpid()
+        self.threads: dict[int, int] = {}
+        """Calls that run in threads, and which (threading.get_ident)."""
 
     def calls(self) -> Iterator[Call]:
         """Every Call until the engine closes its side."""
@@ -71,8 +82,11 @@ class Port:
             for line in self._connection.makefile("rb", buffering=1 << 16):
                 if line == _PING:
                     self._send(["alive"])
+                elif line.startswith(WHERE):
+                    call_id = int(line[len(WHERE) :])
+                    self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
                 else:
-                    yield Call(**json.loads(line))
+                    yield _call_of(line)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
 
@@ -104,6 +118,23 @@ class Port:
             os._exit(_ENGINE_IS_GONE)
 
 
+def _call_of(line: bytes) -> Call:
+    fields = json.loads(line)
+    if (resources := fields.get("resources")) is not None:
+        fields["resources"] = Resources(**resources)
+    return Call(**fields)
+
+
+def _stack_of(thread: int) -> str:
+    """Where it stands, as faulthandler would write it: the most recent call first, down to what of jobrunner called the task."""
+    lines = []
+    frame = sys._current_frames().get(thread)
+    while frame is not None and frame.f_code.co_filename != work.__file__:
+        lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
+        frame = frame.f_back
+    return "\n".join(["Thread (most recent call first):", *lines]) if lines else ""
+
+
 class Lane(Protocol):
     """What a mode does with a Call. `serve` runs in the main thread and returns when there are no more calls."""
 
@@ -127,10 +158,10 @@ class InOrder:
             except (OSError, ValueError) as error:
                 result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
             else:
-                result = run(call)
+                result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
             signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
             self._port.streams.restore()
-            self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAX_RSS_UNIT)
+            self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
 
     def _prepare(self, call: Call) -> None:
         """The working directory and environment of this attempt; those of the one before it are taken back."""
@@ -143,6 +174,8 @@ class InOrder:
             if self._env.get(name) != value or os.environ.get(name) != value:
                 os.environ[name] = value
         self._env = call.env
+        if call.resources is not None:
+            _take_on(call.resources)
 
 
 class ThreadPerCall:
@@ -299,8 +332,10 @@ def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[],
     port.began(call, worker, threading.get_native_id())
     port.streams.reopen()
     speech.install()
+    port.threads[call.id] = threading.get_ident()
     with speech.Voice(lambda text: port.said(call.id, text)):
         result = run(call, time.thread_time)
+    del port.threads[call.id]
     before_end()
     port.ended(result)
 
@@ -325,8 +360,13 @@ MODES: dict[str, Mode] = {
 }
 
 
-def main(connection: socket.socket, settings: Settings) -> None:
-    """Serve until the engine closes its side. Standard input, output and error are already those of this host."""
+def main(connection: socket.socket, stack: int, settings: Settings) -> None:
+    """Serve until the engine closes its side. Standard input, output and error are already those of this host.
+
+    `stack` takes where its Python code stands when it is asked, or killed by an error in C code.
+    """
+    faulthandler.enable(stack)
+    faulthandler.register(STACK_SIGNAL, stack)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -364,39 +404,140 @@ def _entries(folder: str) -> list[str]:
         return []
 
 
-def forked(connection: socket.socket, output: int, settings: Settings, folder: str) -> None:
-    """Where a forked host begins: drop everything that was inherited, then serve."""
+def forked(connection: socket.socket, output: int, stack: int, settings: Settings, folder: str, parent: int) -> None:
+    """Where a forked host begins: tie its life to that of the engine, drop everything that was inherited, then serve."""
+    _die_with(parent)
     os.setsid()
-    connection_fd, output_fd = os.dup(connection.fileno()), os.dup(output)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, number in ((null, 0), (output_fd, 1), (output_fd, 2)):
-        os.dup2(source, number)
-    _keep_only(connection_fd)
     signal.set_wakeup_fd(-1)
+    _keep_only(connection.fileno(), output, stack)
     os.chdir(folder)
-    main(socket.socket(fileno=_FIRST_FREE), settings)
+    main(socket.socket(fileno=_CONNECTION), _STACK, settings)
 
 
-def spawned(connection_fd: int) -> None:
+def spawned(connection_fd: int, stack: int, parent: int) -> None:
     """Where a spawned host begins: its settings are the first line on its socket."""
+    _die_with(parent)
     connection = socket.socket(fileno=connection_fd)
-    connection.set_inheritable(False)
+    for fd in (connection_fd, stack):
+        os.set_inheritable(fd, False)
     line = bytearray()
     while not line.endswith(b"\n"):
         if not (piece := connection.recv(1)):
             os._exit(_ENGINE_IS_GONE)
         line += piece
-    main(connection, Settings(**json.loads(line)))
+    main(connection, stack, Settings(**json.loads(line)))
 
 
-def _keep_only(connection_fd: int) -> None:
-    """Close all descriptors but the standard ones and the socket: a sibling's copy of a socket would hide its death."""
-    if connection_fd != _FIRST_FREE:
-        os.dup2(connection_fd, _FIRST_FREE, inheritable=False)
-    os.closerange(_FIRST_FREE + 1, os.sysconf("SC_OPEN_MAX"))
+def _die_with(parent: int) -> None:
+    """A host does not outlive the engine, and what its tasks leave behind stays below it, whatever that does."""
+    system.die_with(parent)
+    system.become_subreaper()
+
+
+_CONNECTION, _STACK, _FIRST_FREE = 3, 4, 5
+
+
+def _keep_only(connection: int, output: int, stack: int) -> None:
+    """Nothing to read, the output, the socket and the pipe for stacks, from 0 on; all others are closed: a sibling's copy of a
+    socket would hide its death. Closed first, since the engine may have had none left."""
+    end = os.sysconf("SC_OPEN_MAX")
+    for below, above in itertools.pairwise((-1, *sorted((connection, output, stack)), end)):
+        os.closerange(below + 1, above)
+    null = os.open(os.devnull, os.O_RDONLY)
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FREE) for fd in (null, output, output, connection, stack)]
+    for number, fd in enumerate(safe):
+        os.dup2(fd, number, inheritable=number < _CONNECTION)
+    os.closerange(_FIRST_FREE, end)
 
 
 def _could_not_start(error: OSError | ValueError) -> Error:
-    """Its folder cannot be entered, or its environment holds what none can hold (a NUL)."""
-    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else f"env or cwd: {error}"
+    """Its folder cannot be entered, its environment holds what none can hold (a NUL), or there is not what it may use."""
+    match error:
+        case OSError(strerror=None):
+            why = str(error)
+        case OSError():
+            why = f"{error.strerror}: {error.filename}"
+        case _:
+            why = f"env or cwd: {error}"
     return Error(type=type(error).__name__, message=f"could not start: {why}")
+
+
+# --- what an attempt may use --------------------------------------------------------------------------------------------------
+
+
+def _take_on(resources: Resources) -> None:
+    """Limit this process; on its CPUs it is already. Raises OSError, which says what cannot be had."""
+    if resources.nice is not None:
+        _be_nice(resources.nice)
+    if resources.memory is not None:
+        _take_memory(resources.memory)
+
+
+def _be_nice(nice: int) -> None:
+    try:
+        os.nice(nice)
+    except OSError as error:
+        raise type(error)(f"resources: nice {nice}: {error.strerror}") from None
+    # Where the system weighs whole sessions (sched(7), autogroup), niceness counts only within one: so this one gets it too.
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "wb", buffering=0) as file:
+        file.write(b"%d" % nice)
+
+
+def _take_memory(limit: int) -> None:
+    """The limit that can be lifted again: else a process that is out of memory could not tell so."""
+    taken = _data_size()
+    if limit <= taken:
+        raise OSError(f"resources: memory {_mebibytes(limit)} is less than the {_mebibytes(taken)} that Python itself has taken")
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _data_size() -> int:
+    """Bytes that count for RLIMIT_DATA, and the stack; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.readall().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+_shortages: list[Error] = []
+
+
+def _run_limited(call: Call, limit: int) -> Result:
+    """`work.run`; where memory was out, that is the error."""
+    target = f"{__name__}:{within_limit.__name__}"
+    try:
+        result = run(replace(call, target=target, args=[call.target, *call.args]))
+    except MemoryError as error:  # nothing was left for its report
+        result = Result(id=call.id, outcome=Outcome.FAILED, error=describe(error))
+    _lift_memory_limit()
+    shortage = _shortages.pop() if _shortages else result.error
+    if result.error is None or shortage is None or not shortage.type.endswith("MemoryError"):  # as libraries name theirs, too
+        return result
+    message = out_of_memory(limit, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
+    return replace(result, error=Error(type="OutOfMemory", message=message, traceback=shortage.traceback))
+
+
+def within_limit(target: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the target; a want of memory is described before it goes on, and without the limit: that takes memory."""
+    try:
+        return resolve(target)(*args, **kwargs)
+    except MemoryError as error:
+        _lift_memory_limit()
+        _shortages.append(describe(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)))
+        raise
+
+
+def _lift_memory_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def out_of_memory(limit: int | None, peak: int | None) -> str:
+    """`out of memory (limit 512 MiB, peak 498 MiB)`, of which what is not known is left out."""
+    figures = ", ".join(f"{name} {_mebibytes(size)}" for name, size in (("limit", limit), ("peak", peak)) if size)
+    return f"out of memory ({figures})" if figures else "out of memory"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"

@@ -35,6 +35,15 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a process may use: `memory` in bytes (RLIMIT_DATA), `nice` as nice(1) counts, `cpus` as a number of CPUs."""
+
+    memory: int | None = None
+    nice: int | None = None
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One attempt of a Python callable. `env` and `cwd` count only where the attempt has the process to itself."""
 
@@ -46,6 +55,8 @@ class Call:
     cwd: str = ""
     needed: bool = False
     """Somebody waits for the result: one that is not JSON fails the attempt instead of being dropped with a note."""
+    resources: Resources | None = None
+    """Only for a host of one attempt, which takes them on before the target runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +72,8 @@ class Command:
     stdout_needed: bool = False
     """Somebody waits for its standard output: it gets a pipe of its own, and its last 64 KiB are kept."""
     leftover_allowed: bool = False
-    """Processes that it leaves behind in its group may stay."""
+    """Processes that it leaves behind may stay."""
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,8 @@ class StopRule:
 
     signal: int
     grace: float
+    with_stack: bool = False
+    """Take down where a Python task stands before it is stopped (a host of one attempt or of one worker)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,8 @@ class Result:
     abandoned: bool = False
     stdout: bytes = b""
     outputs: dict[str, str] = field(default_factory=dict)
+    stack: str = ""
+    """Where a Python task stood when it was stopped, as text."""
 
     def json(self) -> Any:
         """The value, decoded; None where there is none. Raises ValueError for one that cannot be decoded."""
@@ -134,8 +150,16 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exhausted:
+    """The system has no room to start it now (descriptors, processes, memory): it is ready again, and does not count."""
+
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A command ended and left processes behind, which were killed (or allowed to stay)."""
+    """An attempt ended and left processes behind, which were killed (or allowed to stay). `id` is 0 where nobody knows whose."""
 
     id: int
     pids: tuple[int, ...]
@@ -177,7 +201,7 @@ class WorkerJoined:
     signal: int | None = None
 
 
-Report = Result | Began | Said | Returned | Leftover | WorkerStarted | WorkerDied | WorkerJoined
+Report = Result | Began | Said | Returned | Exhausted | Leftover | WorkerStarted | WorkerDied | WorkerJoined
 """What executors tell the engine, in the order in which it happened."""
 
 

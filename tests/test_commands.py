@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from selectors import EpollSelector
 from typing import Any
 
 import pytest
 
 from jobrunner.bind import needs_shell
 from jobrunner.events import TaskFinished, TaskOutput
+from jobrunner.executors.commands import Commands
+from jobrunner.executors.reaper import Reaper
+from jobrunner.loop import Loop
+from jobrunner.processes import children
+from jobrunner.work import Command, Exhausted, Report, Result
 from tests.harness import Ran, run_job
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,6 +174,11 @@ def test_a_script_without_a_first_line_runs_in_sh(tmp_path: Path) -> None:
     assert said(tmp_path, argv=["./bare", "x y"]) == "bare x y\n"
 
 
+def test_a_file_in_the_folder_of_a_command_is_not_found_by_its_bare_name(tmp_path: Path) -> None:
+    script(tmp_path / "tool", "#!/bin/sh\necho mine\n")
+    assert run_one(tmp_path, argv=["tool"]).only("task").exit_code == 127
+
+
 def test_a_command_that_appears_later_is_found_by_the_retry(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     maker = {"run": f"printf '#!/bin/sh\\necho found\\n' > {tmp_path}/bin/tool; chmod +x {tmp_path}/bin/tool", "needs": ["early"]}
@@ -202,8 +215,8 @@ def test_it_inherits_no_descriptors_of_ours(tmp_path: Path) -> None:
 
 _DISTURBED = """
 import json, os, signal, sys
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
-for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGINT, signal.SIGHUP})
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
     signal.signal(number, signal.SIG_IGN)
 os.execv(sys.executable, [sys.executable, "-m", "jobrunner", "run", *sys.argv[1:]])
 """
@@ -309,6 +322,140 @@ def test_three_hundred_commands_leave_no_descriptor_open(argv: Sequence[str], tm
     ran = run_job(tmp_path, job)
     assert len(ran.of(TaskFinished)) == 300
     assert descriptors() == before
+
+
+class Alone:
+    """Commands and their loop, without an engine; what they reported is in `inbox`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.loop, self.inbox = folder, Loop(), list[Report]()
+        self.reaper = Reaper(inherits=False)
+        self.reaper.open(self.loop, self.inbox.append)
+        self.commands = Commands(pool="p", slots=9, reaper=self.reaper)
+        self.commands.open(self.loop, self.inbox.append)
+
+    def start(self, *argv: str, number: int = 1, stdout_needed: bool = False) -> None:
+        cwd = str(self.folder)
+        self.commands.start(Command(id=number, argv=argv, env=dict(os.environ), cwd=cwd, stdout_needed=stdout_needed))
+
+    def wait(self) -> None:
+        while not self.commands.closed:
+            self.loop.turn()
+
+    def close(self) -> None:
+        self.commands.close()
+        self.reaper.close()
+        self.loop.close()
+
+
+def fail(code: int, *, at: int = 1) -> Callable[..., Any]:
+    """A call that is answered with an error, the `at`-th time and from then on."""
+    calls = itertools.count(1)
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def failing(*args: Any, **named: Any) -> Any:
+            if next(calls) >= at:
+                raise OSError(code, os.strerror(code))
+            return call(*args, **named)
+
+        return failing
+
+    return wrap
+
+
+NO_ROOM = [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM]
+PLACES: dict[str, tuple[Any, str, int]] = {
+    "the first pipe": (os, "pipe", 1),
+    "the second pipe": (os, "pipe", 2),
+    "watching the first pipe": (EpollSelector, "register", 1),
+    "watching the second pipe": (EpollSelector, "register", 2),
+    "the start itself": (os, "posix_spawn", 1),
+    "holding it": (os, "pidfd_open", 1),
+    "watching it": (EpollSelector, "register", 3),
+}
+
+
+@pytest.mark.parametrize("code", NO_ROOM, ids=errno.errorcode.get)
+@pytest.mark.parametrize("place", PLACES)
+def test_where_the_system_has_no_room_the_command_is_given_back_and_nothing_of_it_stays(
+    place: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Alone(tmp_path)
+    before = descriptors()
+    owner, name, at = PLACES[place]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail(code, at=at)(getattr(owner, name)))
+        alone.start("sleep", "100", stdout_needed=True)
+    assert alone.inbox == [Exhausted(id=1, reason=os.strerror(code))]
+    assert (descriptors(), alone.commands.closed) == (before, True)
+    assert not alone.loop.selector.get_map()
+    assert not [pid for pid in children() if "sleep" in Path(f"/proc/{pid}/comm").read_text()]
+    alone.start("true")
+    alone.wait()
+    alone.close()
+    assert isinstance(alone.inbox[-1], Result)
+    assert alone.inbox[-1].exit_code == 0
+
+
+_STARVED = """
+import os, resource, sys
+from pathlib import Path
+from tests.test_commands import Alone
+from jobrunner.work import Began, Exhausted, Result
+
+alone = Alone(Path("/"))
+alone.start("true")
+alone.wait()
+before = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1 + 6, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for number in range(2, 10_002):
+    alone.start("true", number=number, stdout_needed=number % 3 == 0)
+    if number % 50 == 0:
+        alone.wait()
+alone.wait()
+kinds = {kind.__name__: sum(isinstance(each, kind) for each in alone.inbox) for kind in (Began, Exhausted, Result)}
+assert len(os.listdir("/proc/self/fd")) == before
+assert kinds["Exhausted"] >= 9000 and kinds["Began"] == kinds["Result"] >= 100, kinds
+assert kinds["Exhausted"] + kinds["Result"] == 10_001, kinds
+assert {each.reason for each in alone.inbox if isinstance(each, Exhausted)} == {"Too many open files"}
+assert all(each.exit_code == 0 for each in alone.inbox if isinstance(each, Result))
+"""
+
+
+def test_ten_thousand_starts_with_hardly_a_descriptor_free_leave_none_open_and_fail_none() -> None:
+    subprocess.run([sys.executable, "-c", _STARVED], cwd=ROOT, check=True, timeout=60)
+
+
+_FLOODED = """
+import json, resource, sys
+from pathlib import Path
+from jobrunner import api
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+def run(line):
+    file = Path(sys.argv[1], "job.yaml")
+    file.write_text(json.dumps({"tasks": {"task": {"run": line}}}))
+    return api.run(file)
+
+run("head -c 1000000 /dev/zero")
+before = peak()
+result = run(sys.argv[2])
+assert result.ok, result
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "flood", ["head -c 200M /dev/zero", "yes '' | head -c 100M", "yes | head -c 200M; sleep 0.1; yes | head -c 1M >&2"]
+)
+def test_a_flood_of_output_blocks_nothing_and_costs_no_memory(flood: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _FLOODED, str(tmp_path), flood], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(ended.stdout) < 50 << 10
 
 
 def test_a_signal_that_stops_a_command_reaches_its_children(tmp_path: Path) -> None:

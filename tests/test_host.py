@@ -40,7 +40,7 @@ class Line:
 
     def ended(self) -> int:
         if self._code is None:
-            self._code = self.child.reap()
+            self._code = self.child.reap().code
         return self._code
 
     def send(self, data: bytes) -> None:
@@ -73,6 +73,7 @@ def started(lane: str, method: str = "fork", executor: str = "", workers: int = 
         line.close()
         os.close(child.pidfd)
         os.close(child.output)
+        os.close(child.stack)
 
 
 ALL = [lane for lane in host.MODES if lane != "executor"]
@@ -149,7 +150,7 @@ def test_a_host_has_no_descriptors_but_its_own(method: str) -> None:
         with started("process", method) as line:
             found = {number: os.readlink(f"/proc/{line.child.pid}/fd/{number}") for number in open_after_start(line)}
     kinds = sorted(re.sub(r"\W.*", "", target.removeprefix("/dev/")) for target in found.values())
-    assert kinds == ["null", "pipe", "pipe", "pipe", "socket"]
+    assert kinds == ["null", "pipe", "pipe", "pipe", "pipe", "socket"]
 
 
 def open_after_start(line: Line) -> list[str]:

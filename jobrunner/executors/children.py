@@ -1,11 +1,14 @@
-"""How a host process comes to be: forked from the engine, or as a fresh interpreter."""
+"""How a host process comes to be: forked from the engine, or as a fresh interpreter; and how it is reaped."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import multiprocessing
+import multiprocessing.context
+import multiprocessing.process
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,44 +18,121 @@ from dataclasses import dataclass
 
 from jobrunner import host
 
-_SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({fd})"
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """How a process ended: its return code, negative for a signal, and what it used, where the system tells."""
+
+    code: int
+    usage: resource.struct_rusage | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A host that was started. `reap` waits for its end and gives its return code, negative for a signal."""
+    """A host that was started. `stack` is where it writes the Python stacks that it is asked for; `reap` waits for its end."""
 
     pid: int
     pidfd: int
     connection: socket.socket
     output: int
-    reap: Callable[[], int]
+    stack: int
+    reap: Callable[[], Reaped]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The host's ends of what connects it with the engine."""
+
+    connection: socket.socket
+    output: int
+    stack: int
 
 
 def start_host(settings: host.Settings, *, method: str, folder: str) -> Child:
-    """Start a host in `folder`. Raises OSError where the system has no room for one more process or descriptor."""
-    near, far = socket.socketpair()
-    output, far_output = os.pipe()
+    """Start a host in `folder`. Raises OSError where the system has no room for one more process or descriptor; then
+    nothing of it is left."""
+    with contextlib.ExitStack() as far, contextlib.ExitStack() as near:
+        connection, far_connection = socket.socketpair()
+        near.callback(connection.close)
+        far.callback(far_connection.close)
+        (output, far_output), (stack, far_stack) = _pipe(near, far), _pipe(near, far)
+        ends = _Ends(far_connection, far_output, far_stack)
+        pid, told = _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder)
+        reap = _reaper(pid, told)
+        pidfd = _pidfd(pid, reap)
+        near.pop_all()
+    connection.setblocking(False)
+    return Child(pid=pid, pidfd=pidfd, connection=connection, output=output, stack=stack, reap=reap)
+
+
+def _pipe(near: contextlib.ExitStack, far: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe from the host: both ends closed by their stacks, ours without blocking."""
+    ours, theirs = os.pipe()
+    near.callback(os.close, ours)
+    far.callback(os.close, theirs)
+    os.set_blocking(ours, False)
+    return ours, theirs
+
+
+def _pidfd(pid: int, reap: Callable[[], Reaped]) -> int:
     try:
-        pid, reap = _fork(settings, far, far_output, folder) if method == "fork" else _spawn(far, far_output, folder)
-        pidfd = os.pidfd_open(pid)
-    except BaseException:
-        near.close()
-        os.close(output)
+        return os.pidfd_open(pid)
+    except OSError:  # what cannot be watched must not run
+        os.kill(pid, signal.SIGKILL)
+        reap()
         raise
-    finally:
-        far.close()
-        os.close(far_output)
-    near.setblocking(False)
-    os.set_blocking(output, False)
-    return Child(pid=pid, pidfd=pidfd, connection=near, output=output, reap=reap)
 
 
-def _fork(settings: host.Settings, connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:
+def _reaper(pid: int, told: Callable[[int], None]) -> Callable[[], Reaped]:
+    """Waits for the end of `pid`, and tells the object of the standard library that stands for it."""
+
+    def reap() -> Reaped:
+        code, usage = 0, None
+        with contextlib.suppress(ChildProcessError):  # our caller ignores SIGCHLD: then the system keeps nothing of it
+            _, status, usage = os.wait4(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+        told(code)
+        return Reaped(code=code, usage=usage)
+
+    return reap
+
+
+class _Launch:
+    """A fork as multiprocessing holds it, without its two pipes: we have a pidfd, and where fork fails it leaves them open."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
+        self.sentinel = -1
+        self.returncode: int | None = None
+        for stream in (sys.stdout, sys.stderr):  # what is buffered is the engine's to write
+            with contextlib.suppress(Exception):
+                stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                code = process._bootstrap(parent_sentinel=None)  # type: ignore[attr-defined]
+            finally:
+                os._exit(code)
+
+    def poll(self, _: object = None) -> int | None:
+        return self.returncode
+
+    wait = poll
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _HostProcess(multiprocessing.context.ForkProcess):
+    _Popen = _Launch  # type: ignore[assignment]
+
+
+def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, Callable[[int], None]]:
     """What the engine handles stays blocked until the child has let go of it: a signal for it must not look like one for us."""
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_serve, args=(connection, output, settings, folder), name=settings.worker)
+    process = _HostProcess(target=_serve, args=(ends, settings, folder, os.getpid()), name=settings.worker)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         process.start()
@@ -61,33 +141,36 @@ def _fork(settings: host.Settings, connection: socket.socket, output: int, folde
     # The module reaps what it knows of whenever a process is started; ours keep their number until we have ended their group.
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
-    def reap() -> int:
+    def told(code: int) -> None:
+        process._popen.returncode = code  # type: ignore[attr-defined]
         process.join()
-        code = process.exitcode
         process.close()
-        return 0 if code is None else code
 
     assert process.pid is not None
-    return process.pid, reap
+    return process.pid, told
 
 
-def _serve(connection: socket.socket, output: int, settings: host.Settings, folder: str) -> None:
-    host.forked(connection, output, settings, folder)
+def _serve(ends: _Ends, settings: host.Settings, folder: str, parent: int) -> None:
+    host.forked(ends.connection, ends.output, ends.stack, settings, folder, parent)
 
 
-def _spawn(connection: socket.socket, output: int, folder: str) -> tuple[int, Callable[[], int]]:
-    fd = connection.fileno()
-    code = _SPAWNED.format(path=[os.path.abspath(entry) for entry in sys.path], fd=fd)
+def _spawn(ends: _Ends, folder: str) -> tuple[int, Callable[[int], None]]:
+    connection, stack = ends.connection.fileno(), ends.stack
+    path = [os.path.abspath(entry) for entry in sys.path]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code],
+        [sys.executable, "-P", "-c", _SPAWNED.format(path=path, connection=connection, stack=stack, parent=os.getpid())],
         stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        pass_fds=(fd,),
+        stdout=ends.output,
+        stderr=ends.output,
+        pass_fds=(connection, stack),
         cwd=folder,
         start_new_session=True,
     )
-    return process.pid, process.wait
+
+    def told(code: int) -> None:
+        process.returncode = code
+
+    return process.pid, told
 
 
 def greeting(settings: host.Settings, method: str) -> bytes:

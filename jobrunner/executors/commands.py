@@ -1,7 +1,8 @@
 """Commands: spawned and supervised by the engine itself, whatever the mode of the task's pool.
 
 A command leads a session and process group of its own, reads /dev/null, and starts with no signal blocked or ignored. It
-has ended when its leader has ended, never when its pipes have: a background child may hold those for days.
+has ended when its leader has ended, never when its pipes have: a background child may hold those for days. Its result is
+told when what it left behind is gone.
 """
 
 from __future__ import annotations
@@ -10,60 +11,74 @@ import contextlib
 import errno
 import os
 import resource
-import shutil
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from jobrunner.executors.processes import PIPE_READS, Exit, group_members, read_available, signal_group
+from jobrunner.executors import limits
+from jobrunner.executors.programs import Programs, why_not
+from jobrunner.executors.reaper import Reaper
 from jobrunner.loop import Loop, Timer, Watch
-from jobrunner.work import Began, Command, Error, Leftover, Outcome, Report, Result, Said, StopRule
+from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
+from jobrunner.work import Began, Command, Error, Exhausted, Leftover, Outcome, Report, Result, Said, StopRule
 
-_MOST_KNOWN = 256
 _KEPT_STDOUT = 64 << 10
 _MOST_OUTPUTS = 1 << 20
-_CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # what shells answer (POSIX, 2.8.2 Exit Status for Commands)
-_DEFAULTED = [int(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+_LOST = Error(
+    type="ExitLost",
+    message="how it ended is not known: the process that runs the job takes the ends of all its children (SIGCHLD, os.wait)",
+)
 
 
 class Commands:
     """An executor of Commands for one pool; the plan bounds how many run at once."""
 
-    def __init__(self, *, pool: str, slots: int) -> None:
+    def __init__(self, *, pool: str, slots: int, reaper: Reaper | None = None) -> None:
         self.pool, self.slots = pool, slots
+        self.reaper, self._has_own_reaper = reaper or Reaper(inherits=False), reaper is None
         self._running: dict[int, _Running] = {}
-        self._known: dict[tuple[str, str], str] = {}
+        self._programs = Programs()
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         self.loop, self.report = loop, report
         self.null = os.open(os.devnull, os.O_RDONLY)
         self._folder = os.open(".", os.O_PATH)  # it need not be readable
+        self.kernel_kills = limits.KernelKills()
+        if self._has_own_reaper:
+            self.reaper.open(loop, report)
 
     def start(self, command: Command) -> None:
-        """Start `command`; its Began and Result follow as reports. One that cannot be started has failed, and says why."""
-        pipes = None
+        """Start `command`; its Began and Result follow as reports. One that cannot be started has failed, and says why.
+
+        Where the system has no room for one more it is Exhausted, nothing of it was kept, and it may be started again.
+        """
         try:
-            pipes = _Pipes(split=command.stdout_needed)
-            pid = self._spawn(command, pipes)
+            self._running[command.id] = _Running(self, command)
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in a word or in the environment
-            if pipes is not None:
-                pipes.close()
-            code, why = _why_not(error, command)
-            self.report(Began(id=command.id, worker=self.pool, pid=0))
-            failure = Error(type=type(error).__name__, message=f"could not start: {why}")
-            self.report(Result(id=command.id, outcome=Outcome.FAILED, exit_code=code, error=failure))
+            self._refuse(command, error)
+
+    def _refuse(self, command: Command, error: OSError | ValueError) -> None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            self.report(Exhausted(id=command.id, reason=os.strerror(error.errno)))
             return
-        self._running[command.id] = _Running(self, command, pid, pipes)
+        code, why = why_not(error, command)
+        self.report(Began(id=command.id, worker=self.pool, pid=0))
+        failure = Error(type=type(error).__name__, message=f"could not start: {why}")
+        self.report(Result(id=command.id, outcome=Outcome.FAILED, exit_code=code, error=failure))
 
     def stop(self, command_id: int, rule: StopRule) -> None:
-        """The rule's signal to the command's group, after the grace SIGKILL."""
+        """The rule's signal to the command's group and to what has escaped from it, after the grace SIGKILL."""
         if command_id in self._running:
             self._running[command_id].end(rule)
 
     def close(self) -> None:
         os.close(self.null)
         os.close(self._folder)
+        if self._has_own_reaper:
+            self.reaper.close()
 
     def kill(self) -> None:
         """End every command at once."""
@@ -78,7 +93,7 @@ class Commands:
         del self._running[result.id]
         self.report(result)
 
-    def _spawn(self, command: Command, pipes: _Pipes) -> int:
+    def spawn(self, command: Command, pipes: _Pipes) -> int:
         """posix_spawn has no working directory of its own, so this process steps into the command's and back."""
         actions = [
             (os.POSIX_SPAWN_DUP2, self.null, 0),
@@ -87,78 +102,23 @@ class Commands:
         ]
         os.chdir(command.cwd)
         try:
-            return self._spawn_here(command, actions)
+            return self._programs.start(command, actions)
         finally:
             with contextlib.suppress(OSError):  # where we stand matters to nobody: every command names its folder
                 os.fchdir(self._folder)
-
-    def _spawn_here(self, command: Command, actions: list[tuple[int, int, int]]) -> int:
-        """Where the last command of this name was found, this one is tried; what has gone from there is looked up again."""
-        name = (command.argv[0], command.env.get("PATH", os.defpath))
-        if known := self._known.pop(name, None):
-            with contextlib.suppress(FileNotFoundError):
-                pid = _posix_spawn(known, command, actions)
-                self._known[name] = known
-                return pid
-        path = _found(*name)
-        pid = _posix_spawn(path, command, actions)
-        if os.path.isabs(path) and len(self._known) < _MOST_KNOWN:
-            self._known[name] = path
-        return pid
-
-
-def _posix_spawn(path: str, command: Command, actions: list[tuple[int, int, int]]) -> int:
-    def spawn(path: str, argv: tuple[str, ...]) -> int:
-        return os.posix_spawn(path, argv, command.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED)
-
-    try:
-        return spawn(path, command.argv)
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-        return spawn("/bin/sh", ("sh", path, *command.argv[1:]))  # a script without #!: a shell would run it, so do we
-
-
-def _found(name: str, path: str) -> str:
-    """The file that `name` means: as a shell finds it, by the PATH that the command gets. Not found: `name` itself."""
-    return name if "/" in name else shutil.which(name, path=path) or name
-
-
-def _why_not(error: OSError | ValueError, command: Command) -> tuple[int, str]:
-    """Exit code and words for a command that could not be started."""
-    name = command.argv[0]
-    if isinstance(error, ValueError):
-        return _CANNOT_EXECUTE, f"its words, environment or folder hold what no command can be given ({error})"
-    if not os.path.isdir(command.cwd):
-        return _CANNOT_EXECUTE, f"no such directory: {command.cwd}"
-    path = os.path.join(command.cwd, _found(name, command.env.get("PATH", os.defpath)))
-    match error.errno:
-        case errno.ENOENT if "/" in path and os.path.isfile(path) and (interpreter := _interpreter(path)):
-            return _CANNOT_EXECUTE, f"{name} asks for the interpreter {interpreter}, which does not exist"
-        case errno.ENOENT:
-            return _NOT_FOUND, f"no such command: {name}"
-        case errno.EACCES if os.path.isdir(path):
-            return _CANNOT_EXECUTE, f"{name} is a directory"
-        case errno.EACCES:
-            return _CANNOT_EXECUTE, f"{name} is not executable: chmod +x {name}"
-        case _:
-            return _CANNOT_EXECUTE, f"{name}: {error.strerror}"
-
-
-def _interpreter(path: str) -> str:
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        first = file.readline(256)
-        if first.startswith(b"#!"):
-            return first[2:].strip().split(b" ")[0].decode(errors="backslashreplace")
-    return ""
 
 
 class _Pipes:
     """Where a command writes: one pipe for both streams, so that their order is kept, or two if stdout is wanted alone."""
 
     def __init__(self, *, split: bool) -> None:
-        self.out_read, self.out_write = os.pipe()
-        self.err_read, self.err_write = os.pipe() if split else (self.out_read, self.out_write)
+        self.out_read, self.out_write = self.err_read, self.err_write = os.pipe()
+        if split:
+            try:
+                self.err_read, self.err_write = os.pipe()
+            except OSError:
+                self.close()
+                raise
 
     def close_far(self) -> None:
         for fd in {self.out_write, self.err_write}:
@@ -174,24 +134,69 @@ class _Pipes:
 
 
 class _Running:
-    """One command, from its start until it was reaped."""
+    """One command, from its start until it was reaped. Raises OSError or ValueError where it cannot start."""
 
-    def __init__(self, commands: Commands, command: Command, pid: int, pipes: _Pipes) -> None:
-        self._commands, self._command, self._pid, self._pipes = commands, command, pid, pipes
-        loop = commands.loop
-        self._started = loop.clock()
+    def __init__(self, commands: Commands, command: Command) -> None:
+        self._commands, self._command = commands, command
+        self._limit = command.resources.memory if command.resources else None
         self._stdout = bytearray()
+        self._tail = b""
+        self._outputs: dict[int, Watch] = {}
         self._timer: Timer | None = None
-        self._pidfd = os.pidfd_open(pid)
-        pipes.close_far()
-        self._outputs = dict(self._watch_pipes(loop))
-        self._exit_watch = loop.watch(self._pidfd, self._on_exit)
-        commands.report(Began(id=command.id, worker=commands.pool, pid=pid))
+        self._was_stopped = False
+        self._duration: float | None = None
+        """None until its leader has ended."""
+        self._exit_watch: Watch | None = None
+        self._pidfd = -1
+        self._cpus = limits.take_cpus(command.resources.cpus) if command.resources else frozenset[int]()
+        self._pipes: _Pipes | None = None
+        try:
+            self._pid = self._start(commands.loop)
+            self._hold(commands.loop)
+        except BaseException:
+            self._release()
+            raise
+        self._started = commands.loop.clock()
+        commands.reaper.started(self._pid, command.id)
+        commands.report(Began(id=command.id, worker=commands.pool, pid=self._pid))
 
-    def _watch_pipes(self, loop: Loop) -> Iterator[tuple[int, Watch]]:
-        for fd in {self._pipes.out_read, self._pipes.err_read}:
-            os.set_blocking(fd, False)
-            yield fd, loop.watch(fd, partial(self._read, fd))
+    def _start(self, loop: Loop) -> int:
+        """Its pid. What may fail for want of room comes before it runs, as far as it can."""
+        self._pipes = pipes = _Pipes(split=self._command.stdout_needed)
+        try:
+            for fd in {pipes.out_read, pipes.err_read}:
+                os.set_blocking(fd, False)
+                self._outputs[fd] = loop.watch(fd, partial(self._read, fd))
+            with limits.on_cpus(self._cpus) if self._cpus else contextlib.nullcontext():
+                return self._commands.spawn(self._command, pipes)
+        finally:
+            pipes.close_far()
+
+    def _hold(self, loop: Loop) -> None:
+        """A descriptor is free: that of the pipe's far end. What cannot be held all the same must not run."""
+        try:
+            self._pidfd = os.pidfd_open(self._pid)
+            self._exit_watch = loop.watch(self._pidfd, self._on_exit)
+        except OSError:
+            signal_group(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            raise
+        if self._command.resources and self._command.resources.nice is not None:
+            limits.weigh_session(self._pid, self._command.resources.nice)
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for watch in self._outputs.values():
+            watch.close()
+        if self._exit_watch is not None:
+            self._exit_watch.close()
+        if self._pipes is not None:
+            self._pipes.close_near()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        if self._cpus:
+            limits.give_cpus_back(self._cpus)
 
     def _read(self, fd: int) -> bool:
         """Take in what is there; False where nothing was."""
@@ -199,40 +204,38 @@ class _Running:
         if data is None:
             self._outputs.pop(fd).close()
         elif data:
-            if self._command.stdout_needed and fd == self._pipes.out_read:
+            if self._command.stdout_needed and self._pipes is not None and fd == self._pipes.out_read:
                 self._stdout = (self._stdout + data)[-_KEPT_STDOUT:]
+            if self._limit is not None:
+                self._tail = (self._tail + data)[-limits.KEPT_TAIL :]
             self._commands.report(Said(id=self._command.id, pool=self._commands.pool, data=data))
         return bool(data)
 
     def end(self, rule: StopRule) -> None:
-        """The rule's signal to the whole group, after its grace SIGKILL."""
-        if self._timer is None:
-            signal_group(self._pid, rule.signal)
+        """The rule's signal to all of it, after its grace SIGKILL."""
+        if self._timer is None and self._duration is None:
             self._timer = self._commands.loop.call_at(self._commands.loop.clock() + rule.grace, self.kill)
+            self._signal(rule.signal)
 
     def kill(self) -> None:
-        signal_group(self._pid, signal.SIGKILL)
+        if self._duration is None:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        self._was_stopped = True
+        self._commands.reaper.signal(self._command.id, number)
 
     def _on_exit(self) -> None:
-        """The leader is a zombie now: look after its group while its number cannot be reused, then reap it."""
+        """The leader is a zombie now: what it left behind is ended while its number cannot be reused, then it is reaped."""
+        if self._exit_watch is not None:
+            self._exit_watch.close()
+        self._duration = self._commands.loop.clock() - self._started
         self._drain()
-        self._look_after_group()
-        _, status, usage = os.wait4(self._pid, 0)
-        self._release()
-        exit = Exit.of(os.waitstatus_to_exitcode(status))
-        self._commands.ended(
-            Result(
-                id=self._command.id,
-                outcome=Outcome.SUCCEEDED if exit.code == 0 else Outcome.FAILED,
-                duration=self._commands.loop.clock() - self._started,
-                cpu=usage.ru_utime + usage.ru_stime,
-                max_rss=_own_peak(usage.ru_maxrss),
-                exit_code=exit.code,
-                signal=exit.signal,
-                error=None if exit.code == 0 else Error(type="CommandFailed", message=str(exit)),
-                stdout=bytes(self._stdout),
-                outputs=_read_outputs(self._command.output_file),
-            )
+        self._commands.reaper.end_orphans(
+            self._command.id,
+            self._finish,
+            allowed=self._command.leftover_allowed,
+            thorough=bool(self._outputs) or self._was_stopped,  # somebody holds its output, or got away from the signal
         )
 
     def _drain(self) -> None:
@@ -242,22 +245,44 @@ class _Running:
                 if fd not in self._outputs or not self._read(fd):
                     break
 
-    def _look_after_group(self) -> None:
-        """Only who still holds the output can be seen cheaply, so only then are the leftovers looked up and named."""
-        pids = group_members(self._pid) if self._outputs else ()
-        if not self._command.leftover_allowed:
-            signal_group(self._pid, signal.SIGKILL)
-        if pids:
-            self._commands.report(Leftover(id=self._command.id, pids=pids, killed=not self._command.leftover_allowed))
+    def _finish(self, left: tuple[int, ...]) -> None:
+        if left:
+            self._drain()
+            self._commands.report(Leftover(id=self._command.id, pids=left, killed=not self._command.leftover_allowed))
+        result = self._reap()
+        self._release()
+        self._commands.reaper.reaped(self._pid)
+        self._commands.ended(result)
 
-    def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for watch in self._outputs.values():
-            watch.close()
-        self._exit_watch.close()
-        self._pipes.close_near()
-        os.close(self._pidfd)
+    def _reap(self) -> Result:
+        try:
+            _, status, usage = os.wait4(self._pid, 0)
+        except ChildProcessError:
+            return self._result(outcome=Outcome.FAILED, error=_LOST)
+        exit, peak = Exit.of(os.waitstatus_to_exitcode(status)), _own_peak(usage.ru_maxrss)
+        return self._result(
+            outcome=Outcome.SUCCEEDED if exit.code == 0 else Outcome.FAILED,
+            cpu=usage.ru_utime + usage.ru_stime,
+            max_rss=peak,
+            exit_code=exit.code,
+            signal=exit.signal,
+            error=None if exit.code == 0 else self._out_of_memory(exit, peak) or Error(type="CommandFailed", message=str(exit)),
+        )
+
+    def _result(self, **ending: Any) -> Result:
+        return Result(
+            id=self._command.id,
+            duration=self._duration or 0.0,
+            stdout=bytes(self._stdout),
+            outputs=_read_outputs(self._command.output_file),
+            **ending,
+        )
+
+    def _out_of_memory(self, exit: Exit, peak: int | None) -> Error | None:
+        if self._was_stopped:
+            return None
+        by_kernel = limits.may_be_kernels(exit) and self._commands.kernel_kills.take_one()
+        return limits.out_of_memory(exit, self._limit, peak, self._tail, by_kernel=by_kernel)
 
 
 def _own_peak(kilobytes: int) -> int | None:

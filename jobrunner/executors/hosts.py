@@ -1,24 +1,45 @@
 """One host process as the engine sees it, from its start until it was joined.
 
-hand_over ─Call─▶ … ─Began─▶ … ─Result─▶        end      signal, grace, SIGKILL: for a host of one attempt
+hand_over ─Call─▶ … ─Began─▶ … ─Result─▶        end      signal, grace, SIGKILL: for a host of one attempt at a time
                                                 abandon  for a host of many: the attempt is over, the host gets no new work and is
 finish ─▶ ends by itself, soon                           killed when empty, or when it does not answer a ping within the
 kill   ─▶ SIGKILL to its group                           grace (a thread that never lets go of the GIL)
+
+Its end: SIGKILL to its group while it is not reaped, then to what has left the group. Only then the attempts that went with it
+are reported, so that none is tried again beside what is left of it. A host of one attempt reports that one always so.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 from typing import Protocol
 
-from jobrunner.executors.children import Child
-from jobrunner.executors.processes import PIPE_READS, Exit, read_available, signal_group
+from jobrunner import host
+from jobrunner.executors import deaths, limits
+from jobrunner.executors.children import Child, Reaped
+from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.wire import Frame, Wire, result_of
 from jobrunner.loop import Loop, Timer
-from jobrunner.work import Began, Call, Error, Outcome, Report, Result, Said, StopRule, WorkerDied, WorkerJoined, WorkerStarted
+from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
+from jobrunner.work import (
+    Began,
+    Call,
+    Error,
+    Leftover,
+    Outcome,
+    Report,
+    Result,
+    Said,
+    StopRule,
+    WorkerDied,
+    WorkerJoined,
+    WorkerStarted,
+)
 
 _CLOSING_GRACE = 5.0
 """Seconds that a host without work may take to end, for instance because a task left a thread running."""
@@ -26,6 +47,9 @@ _LONGEST_START = 60.0
 """Seconds that a host of one attempt may take to begin what it was handed: one that was stopped never would."""
 _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
+_LONGEST_STACK = 1 << 16
+_LONGEST_HOLD = 1.0
+"""Seconds that the result of an attempt waits for the end of its host. Then a failure ends the host, and a success is told."""
 
 
 class Owner(Protocol):
@@ -34,7 +58,12 @@ class Owner(Protocol):
     name: str
     loop: Loop
     has_threads: bool
+    is_for_one: bool
+    """Its hosts run one attempt each."""
+    kernel_kills: limits.KernelKills
 
+    def began_child(self, pid: int, /) -> None: ...
+    def reaped_child(self, pid: int, done: Callable[[tuple[int, ...]], None], /) -> None: ...
     def report(self, report: Report, /) -> None: ...
     def began(self) -> None: ...
     def ended(self, host: Host, result: Result, /) -> None: ...
@@ -51,8 +80,8 @@ class _Thread:
 class Host:
     """One host process, from its start until it was joined."""
 
-    def __init__(self, pool: Owner, started: tuple[Child, bytes], name: str) -> None:
-        self._pool, (self._child, greeting), self.name = pool, started, name
+    def __init__(self, pool: Owner, started: tuple[Child, bytes], name: str, cpus: frozenset[int] = frozenset()) -> None:
+        self._pool, (self._child, greeting), self.name, self.cpus = pool, started, name, cpus
         self.calls: dict[int, bool] = {}
         """Calls in flight, and whether they began."""
         self.tasks = 0
@@ -68,10 +97,18 @@ class Host:
         self._threads: dict[str, _Thread] = {}
         self._started = pool.loop.clock()
         self._timer: Timer | None = None
+        self._hold_timer: Timer | None = None
         self._ping_timer: Timer | None = None
         self._overdue: Timer | None = None
         self._patience = 0.0
         self._cause = ""
+        self._memory: int | None = None
+        self._held: Result | None = None
+        """Of a host of one attempt: how that attempt ended, told when the host has ended too."""
+        self._reaped: Reaped | None = None
+        """Its number is somebody else's from then on."""
+        pool.began_child(self._child.pid)
+        self._stack = Stack(pool.loop, self._child.stack)
         self._exit_watch = pool.loop.watch(self._child.pidfd, self._on_exit)
         self._output_watch = pool.loop.watch(self._child.output, self._on_output)
         self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up)
@@ -85,6 +122,7 @@ class Host:
         self._wire.call(call)
         self.calls[call.id] = False
         self.tasks += 1
+        self._memory = call.resources.memory if call.resources else None
         if not self._pool.has_threads:
             self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._kill_as_asleep)
 
@@ -92,17 +130,27 @@ class Host:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
         if call_id not in self.calls or call_id in self._abandoned:
             return
-        self._abandoned.add(call_id)
         self.retired = True
-        self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True))
-        self._finish_if_empty()
+        if rule.with_stack and self.calls[call_id]:
+            self._wire.ask(call_id)
+            self._pool.loop.call_at(self._pool.loop.clock() + PATIENCE, partial(self._give_up, call_id))
+        else:
+            self._give_up(call_id)
         if self._ping_timer is None:
             self._patience = max(rule.grace, _LEAST_PATIENCE)
             self._ping()
 
+    def _give_up(self, call_id: int, stack: str = "") -> None:
+        """When its stack has come, or was waited for long enough; nothing where it has ended meanwhile."""
+        if call_id not in self.calls or call_id in self._abandoned:
+            return
+        self._abandoned.add(call_id)
+        self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True, stack=stack))
+        self._finish_if_empty()
+
     def _kill_as_asleep(self) -> None:
         self._cause = f"it did not begin within {_LONGEST_START:g} s"
-        signal_group(self._child.pid, signal.SIGKILL)
+        self._signal_group(signal.SIGKILL)
 
     def _forget_overdue(self) -> None:
         if self._overdue is not None:
@@ -122,11 +170,17 @@ class Host:
         self.kill()
 
     def end(self, rule: StopRule) -> None:
-        """End this host: the rule's signal to its group, after the grace SIGKILL."""
+        """End this host: the rule's signal to its group, after the grace SIGKILL. Before that its stack is taken, if wanted."""
         if self.stopping:
             return
         self.stopping = self.retired = True
-        signal_group(self._child.pid, rule.signal)
+        if rule.with_stack and self._reaped is None:
+            self._stack.ask(self._child.pidfd, partial(self._end_now, rule))
+        else:
+            self._end_now(rule)
+
+    def _end_now(self, rule: StopRule) -> None:
+        self._signal_group(rule.signal)
         self._kill_at(rule.grace)
 
     def finish(self) -> None:
@@ -140,7 +194,11 @@ class Host:
 
     def kill(self) -> None:
         self.stopping = self.retired = True
-        signal_group(self._child.pid, signal.SIGKILL)
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: int) -> None:
+        if self._reaped is None:  # else the number is free, and may be somebody's already
+            signal_group(self._child.pid, number)
 
     def _finish_if_empty(self) -> None:
         if not self.retired or self.calls.keys() - self._abandoned:
@@ -165,6 +223,8 @@ class Host:
                 self._on_joined(*frame[1:])
             case "alive":
                 self._on_alive()
+            case "stack":
+                self._give_up(frame[1], frame[2][:_LONGEST_STACK])
             case other:
                 raise ValueError(other)
 
@@ -173,7 +233,7 @@ class Host:
         self._cause = self._cause or why
         self.retired = True
         if not self._finishing:
-            signal_group(self._child.pid, signal.SIGKILL)
+            self._signal_group(signal.SIGKILL)
 
     def _on_began(self, call_id: int, worker: str, thread: int | None) -> None:
         if self.calls[call_id] or type(worker) is not str or type(thread) not in (int, NoneType):
@@ -190,8 +250,31 @@ class Host:
         if not self._pool.has_threads:
             self._on_output()  # all it printed was written before this frame
         del self.calls[result.id]
+        if self.stopping:
+            result = replace(result, stack=self._stack.text())
+        if self._pool.is_for_one:
+            self._hold(result)
+            return
         self._pool.ended(self, result)
         self._finish_if_empty()
+
+    def _hold(self, result: Result) -> None:
+        """This host has had its attempt, which is told when the host, and what it leaves behind, is gone."""
+        self._held = result
+        self.finish()
+        self._hold_timer = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_HOLD, self._on_long_hold)
+
+    def _on_long_hold(self) -> None:
+        """A thread of the task goes on, say. What failed may be tried again, so that nothing of it may go on."""
+        if self._held is not None and self._held.outcome is not Outcome.SUCCEEDED:
+            self.kill()
+        else:
+            self._tell_held()
+
+    def _tell_held(self) -> None:
+        if self._held is not None:
+            result, self._held = self._held, None
+            self._pool.ended(self, result)
 
     def _on_joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
         self._thread(worker, thread)
@@ -218,27 +301,44 @@ class Host:
         self._wire.drain()
         self._on_output()
         signal_group(self._child.pid, signal.SIGKILL)
-        exit = Exit.of(self._child.reap())
+        self._reaped = self._child.reap()
+        text = self._stack.text()
         self._release()
+        self.retired = True
+        self._pool.reaped_child(self._child.pid, partial(self._on_gone, self._reaped, text))
+
+    def _on_gone(self, reaped: Reaped, stack: str, leftovers: tuple[int, ...]) -> None:
+        """Nothing of it is left, so that what it did not bring to its end can be tried again."""
+        exit = Exit.of(reaped.code)
         lost = [call_id for call_id, began in self.calls.items() if not began and call_id not in self._abandoned]
+        crashed = [call_id for call_id, began in self.calls.items() if began and call_id not in self._abandoned]
+        if leftovers:
+            self._pool.report(Leftover(id=self._leaver(crashed), pids=leftovers, killed=True))
         if self.stopping or self.calls or self._threads or not self._finishing:
             self._report_death(exit)
-        crashed = [call_id for call_id, began in self.calls.items() if began and call_id not in self._abandoned]
         self.calls.clear()
-        self.retired = True
+        self._tell_held()
         for call_id in crashed:
-            self._pool.ended(self, self._crash(call_id, exit))
+            self._pool.ended(self, self._crash(call_id, reaped, shared=len(crashed) > 1, stack=stack))
         self._report_joined(exit)
         self._pool.gone(self, lost, exit)
+
+    def _leaver(self, crashed: list[int]) -> int:
+        """The attempt that left processes behind: 0 where there may have been several, or where it has been told already."""
+        if not self._pool.is_for_one:
+            return 0
+        return self._held.id if self._held is not None else next(iter(crashed), 0)
 
     def _release(self) -> None:
         self._exit_watch.close()
         self._output_watch.close()
         self._wire.close()
+        self._stack.close()
         self._forget_ping()
         self._forget_overdue()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._hold_timer):
+            if timer is not None:
+                timer.cancel()
         os.close(self._child.pidfd)
         os.close(self._child.output)
 
@@ -278,8 +378,23 @@ class Host:
                 )
             )
 
-    def _crash(self, call_id: int, exit: Exit) -> Result:
-        how = str(exit) if exit.signal else f"ended with {exit} before the task returned"
-        message = f"worker {self.name} (pid {self._child.pid}) {'was ' if exit.signal else ''}{how}"
-        error = Error(type="WorkerDied", message=f"{message}: {self._cause}" if self._cause else message)
-        return Result(id=call_id, outcome=Outcome.CRASHED, error=error, exit_code=exit.code, signal=exit.signal)
+    def _crash(self, call_id: int, reaped: Reaped, *, shared: bool, stack: str) -> Result:
+        exit, usage = Exit.of(reaped.code), reaped.usage
+        peak = usage.ru_maxrss * host.MAX_RSS_UNIT if usage is not None else None
+        return Result(
+            id=call_id,
+            outcome=Outcome.CRASHED,
+            error=self._why(exit, peak, shared),
+            exit_code=exit.code,
+            signal=exit.signal,
+            cpu=usage.ru_utime + usage.ru_stime if usage is not None and self._pool.is_for_one else None,
+            max_rss=None if self._pool.has_threads else peak,
+            stack=stack,
+        )
+
+    def _why(self, exit: Exit, peak: int | None, shared: bool) -> Error:
+        error = None
+        if not self.stopping and not self._cause:
+            by_kernel = exit.signal == signal.SIGKILL and self._pool.kernel_kills.take_one()
+            error = limits.out_of_memory(exit, self._memory, peak, b"", by_kernel=by_kernel)
+        return error or deaths.crash(exit, cause=self._cause, shared=shared)

@@ -7,21 +7,26 @@ death       ─▶ calls that began are CRASHED, calls that did not are returned
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobrunner import host
+from jobrunner.executors import limits
 from jobrunner.executors.children import Child, greeting, start_host
 from jobrunner.executors.hosts import Host
-from jobrunner.executors.processes import Exit
+from jobrunner.executors.reaper import Reaper
 from jobrunner.loop import Loop
-from jobrunner.work import Call, Error, Outcome, Report, Result, Returned, StopRule
+from jobrunner.processes import Exit
+from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Resources, Result, Returned, StopRule
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
 tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+"""Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +54,12 @@ def start_method(wanted: str | None) -> str:
 class HostPool:
     """An executor of Calls. Never blocks and never raises for a task's fault; everything it has to say is a Report."""
 
-    def __init__(self, settings: PoolSettings) -> None:
-        self.settings, self.name = settings, settings.name
+    def __init__(self, settings: PoolSettings, reaper: Reaper | None = None) -> None:
+        self.settings, self.name, self._reaper = settings, settings.name, reaper
         self.slots = settings.workers
         self._mode = host.MODES[settings.mode]
         self.has_threads = self._mode.threads
+        self.is_for_one = self._mode.hosts is host.Hosts.ATTEMPT
         self._holders: dict[int, Host] = {}
         self._hosts: set[Host] = set()
         self._idle: list[Host] = []
@@ -63,14 +69,18 @@ class HostPool:
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         """Get ready; hosts are started when there is work for them."""
         self.loop, self._report = loop, report
+        self.kernel_kills = limits.KernelKills()
 
     def start(self, call: Call) -> None:
-        """Hand `call` to a host; its Began and its Result follow as reports."""
+        """Hand `call` to a host; its Began and its Result follow as reports. Exhausted where there is no room for a host."""
         try:
-            holder = self._idle_host() or self._shared_or_new()
+            holder = self._idle_host() or self._shared_or_new(call.resources)
             holder.hand_over(call)
         except OSError as error:
-            self._refuse(call, error, f"could not start a worker process: {error.strerror}")
+            if error.errno in _PASSING:
+                self.report(Exhausted(id=call.id, reason=f"no room for one more worker process: {error.strerror}"))
+            else:
+                self._refuse(call, error, f"could not start a worker process: {error.strerror}")
         except RecursionError as error:
             self._idle.append(holder)
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
@@ -111,13 +121,21 @@ class HostPool:
                 return holder
         return None
 
-    def _shared_or_new(self) -> Host:
+    def _shared_or_new(self, resources: Resources | None) -> Host:
         if self._mode.hosts is host.Hosts.ONE:
             for each in self._hosts:
                 if not each.retired:
                     return each
+        return self._new(limits.take_cpus(resources.cpus if resources else None))
+
+    def _new(self, cpus: frozenset[int]) -> Host:
         self._started += 1
-        new = Host(self, self._child(), self._name())
+        try:
+            with limits.on_cpus(cpus):
+                new = Host(self, self._child(), self._name(), cpus)
+        except BaseException:
+            limits.give_cpus_back(cpus)
+            raise
         self._hosts.add(new)
         return new
 
@@ -145,6 +163,18 @@ class HostPool:
     def report(self, report: Report) -> None:
         self._report(report)
 
+    def began_child(self, pid: int) -> None:
+        if self._reaper is not None:
+            self._reaper.started(pid)
+
+    def reaped_child(self, pid: int, done: Callable[[tuple[int, ...]], None]) -> None:
+        """`done` is called with what the host left behind when that is gone; at once where nobody could find it."""
+        if self._reaper is None:
+            done(())
+        else:
+            self._reaper.reaped(pid)
+            self._reaper.end_orphans(None, done)
+
     def ended(self, each: Host, result: Result) -> None:
         self._holders.pop(result.id, None)
         self.report(result)
@@ -155,7 +185,7 @@ class HostPool:
         if each.calls or each.retired or self._mode.hosts is host.Hosts.ONE:
             return
         limit = self.settings.max_tasks_per_worker
-        if self._mode.hosts is host.Hosts.ATTEMPT or (limit and each.tasks >= limit):
+        if limit and each.tasks >= limit:
             each.finish()
         else:
             self._idle.append(each)
@@ -166,6 +196,7 @@ class HostPool:
     def gone(self, each: Host, lost: list[int], exit: Exit) -> None:
         """A host was reaped; the calls in `lost` were handed to it, but never began."""
         self._hosts.discard(each)
+        limits.give_cpus_back(each.cpus)
         if lost and not each.has_begun and not each.stopping:
             self._stillborn += 1
         for call_id in lost:
@@ -173,5 +204,5 @@ class HostPool:
             if self._stillborn < _MOST_STILLBORN + self.settings.workers:
                 self.report(Returned(id=call_id))
             else:
-                message = f"its worker ended before it began ({exit}), {self._stillborn} times in a row"
+                message = f"worker lost: its worker ended before it began ({exit}), {self._stillborn} times in a row"
                 self.report(Result(id=call_id, outcome=Outcome.CRASHED, error=Error(type="WorkerDied", message=message)))

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from jobrunner import host
 from jobrunner.loop import Loop, Watch
 from jobrunner.work import LARGEST_RESULT, Call, Error, Outcome, Result
 
@@ -25,7 +26,8 @@ _RECEIVE = 1 << 18
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
 _PING = b"\n"
-
+_NO_DESCRIPTOR = 0.02
+"""Seconds to the next try to send, where there is no descriptor to be told by that there is room."""
 
 _FAR_OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)
 _FAR_TYPES: tuple[type | tuple[type, ...], ...] = (int, float, (float, NoneType), (int, NoneType), (int, NoneType), str)
@@ -63,6 +65,10 @@ class Wire:
     def ping(self) -> None:
         self.send(_PING)
 
+    def ask(self, call_id: int) -> None:
+        """Where the thread of this call stands: a frame `stack` answers, if the interpreter can."""
+        self.send(host.WHERE + b"%d\n" % call_id)
+
     def send(self, data: bytes) -> None:
         """Send as much as fits now, and the rest when there is room."""
         self._unsent += data
@@ -81,10 +87,16 @@ class Wire:
             pass
         except OSError:  # it is dead or dying: its pidfd tells
             self._unsent.clear()
-        if self._unsent and self._unsent_watch is None:  # a descriptor of its own: a selector takes each only once
-            self._unsent_watch = self._loop.watch(os.dup(self._connection.fileno()), self._flush, writable=True)
+        if self._unsent and self._unsent_watch is None:
+            self._send_later()
         elif not self._unsent:
             self._forget_unsent()
+
+    def _send_later(self) -> None:
+        try:
+            self._unsent_watch = self._loop.watch(os.dup(self._connection.fileno()), self._flush, writable=True)
+        except OSError:  # no descriptor is left, and a selector takes each only once: look again soon
+            self._loop.call_at(self._loop.clock() + _NO_DESCRIPTOR, self._flush)
 
     def _forget_unsent(self) -> None:
         if self._unsent_watch is not None:

@@ -1,0 +1,84 @@
+"""Where the Python code of a host stands, as text: asked for by a signal, or left behind by a crash in C code.
+
+The host's faulthandler writes it from the signal handler itself, into a pipe that only the engine reads: so it comes also while C
+code holds the interpreter. Nobody is waited for: what has not come in time is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable
+
+from jobrunner import host, work
+from jobrunner.loop import Loop, Timer, Watch
+from jobrunner.processes import PIPE_READS, read_available
+
+PATIENCE = 0.1
+"""Seconds that a stack may take to come before the task is stopped without it."""
+_LONGEST = 1 << 16
+
+_WORK, _HOST = (re.escape(ascii(each.__file__)[1:-1]) for each in (work, host))
+_COMPLETE = re.compile(rf'File "{_HOST}", line \d+ in main\n')
+"""The main thread is the last that is written, and this its lowest frame that is of interest."""
+_OUR_FRAMES = re.compile(rf'  File "(?:{_WORK}|{_HOST})", line \d+ in .*\n(?:  .*\n)*')
+"""What called the task. What called that, in a forked host, is the engine as it stood when it forked."""
+_EMPTY_THREADS = re.compile(r"(?:Current thread|Thread) 0x\w+[^\n]*:\n(?=\n|$)\n?", re.ASCII)
+_MODULES = re.compile(r"\nExtension modules: .*\n")
+
+
+class Stack:
+    """The reading end of one host's pipe for stacks, which this owns."""
+
+    def __init__(self, loop: Loop, fd: int) -> None:
+        self._loop, self._fd = loop, fd
+        self._data = bytearray()
+        self._watch: Watch | None = None
+        self._timer: Timer | None = None
+
+    def ask(self, pidfd: int, then: Callable[[], None]) -> None:
+        """Ask the host for its stack; `then` is called when it has come, at latest after PATIENCE; not at all after `close`."""
+        self._read()
+        self._data.clear()  # what a task's own child wrote there is no answer
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, host.STACK_SIGNAL)
+        self._watch = self._loop.watch(self._fd, lambda: self._on_data(then))
+        self._timer = self._loop.call_at(self._loop.clock() + PATIENCE, lambda: self._go_on(then))
+
+    def text(self) -> str:
+        """All that has come, the frames of jobrunner left out; empty where nothing has."""
+        self._read()
+        return tidy(self._data.decode("ascii", "backslashreplace"))
+
+    def close(self) -> None:
+        self._forget()
+        os.close(self._fd)
+
+    def _on_data(self, then: Callable[[], None]) -> None:
+        self._read()
+        if _COMPLETE.search(self._data.decode("ascii", "replace")):
+            self._go_on(then)
+
+    def _go_on(self, then: Callable[[], None]) -> None:
+        self._forget()
+        then()
+
+    def _forget(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _read(self) -> None:
+        for _ in range(PIPE_READS):
+            if not (data := read_available(self._fd)):
+                break
+            self._data += data[: _LONGEST - len(self._data)]
+
+
+def tidy(text: str) -> str:
+    """Without the frames of jobrunner and without threads in which there is nothing else."""
+    text = _MODULES.sub("", text)
+    return _EMPTY_THREADS.sub("", _OUR_FRAMES.sub("", text)).strip()
