@@ -6,18 +6,22 @@ Every text of a task is parsed once, when the task is first bound; after that an
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan
 from jobrunner.spec import Glob, Job, Lines, Range, Task
-from jobrunner.work import Call, Command, Outcome, Result
+from jobrunner.work import Call, Command, Outcome, Resources, Result
 
 Scope = Mapping[str, object]
 
@@ -50,21 +54,36 @@ class _Bound:
     kwargs: Callable[[Scope], Any]
     argv: Callable[[Scope], tuple[str, ...]] | None
     env: Callable[[Scope], dict[str, str]]
+    secret_env: Callable[[Scope], dict[str, str]]
+    """What holds secrets: it reaches the attempt, and no digest."""
     cwd: Callable[[Scope], str]
 
 
 class Binder:
     """Gives what an attempt runs. Raises ExpressionError where a value that it needs cannot be had."""
 
-    def __init__(self, job: Job, *, params: Mapping[str, object], environ: Mapping[str, str], run: Run) -> None:
-        self._job, self._run, self._environ = job, run, environ
+    def __init__(
+        self,
+        job: Job,
+        *,
+        params: Mapping[str, object],
+        environ: Mapping[str, str],
+        run: Run,
+        env_file: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        self._job, self._run, self._environ, self._secrets = job, run, environ, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
-        self._scope: dict[str, object] = {"params": params, "env": environ, "run": facts}
-        self.job_env: dict[str, str] = _texts(job.env)(self._scope)
-        """The job's `env` with its expressions evaluated."""
+        from_file = env_file or {}
+        self._scope: dict[str, object] = {"params": params, "env": {**environ, **from_file}, "run": facts}
+        self.job_env: dict[str, str] = {**from_file, **_texts(job.env)(self._scope)}
+        """What the job's `env_file` holds, and its `env` with its expressions evaluated."""
         self._scope["env"] = {**environ, **self.job_env}
         self._bound: dict[str, _Bound] = {}
         self._values: dict[str, _Values] = {}
+        runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
+        self.cookie = {"JOBRUNNER_RUN_ID": run.id, "JOBRUNNER_RUNS": runs}
+        """What every process of the run has in its environment: the run, and all runs around it, the outermost first."""
 
     def items(self, plan: Plan, name: str) -> Items:
         """The items of a fan-out, once its needs have ended."""
@@ -83,10 +102,24 @@ class Binder:
             target=task.target,
             args=bound.args(scope),
             kwargs=bound.kwargs(scope),
-            env={**bound.env(scope), **self._facts(attempt)},
+            env={**bound.env(scope), **bound.secret_env(scope), **self._facts(attempt)},
             cwd=bound.cwd(scope) if task.cwd else "",
             needed=needed,
+            resources=_resources(task),
         )
+
+    def digest(self, attempt: Attempt, work: Call | Command) -> str:
+        """Names what `work` is: its definition with every value in it, not its item's place nor its attempt."""
+        env = {name: work.env[name] for name, text in self._job.tasks[attempt.task].env.items() if not _reads_secret(text)}
+        if isinstance(work, Call):
+            what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
+        else:
+            what = [work.argv, env, work.cwd, self.job_env]
+        try:
+            data = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # a whole number beyond 64 bits, a half surrogate
+            data = json.dumps(what, sort_keys=True).encode()
+        return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
         assert bound.argv is not None
@@ -95,18 +128,19 @@ class Binder:
         return Command(
             id=attempt.id,
             argv=bound.argv(scope),
-            env={**self._environ, **self.job_env, **bound.env(scope), **facts},
+            env={**self._environ, **self.job_env, **bound.env(scope), **bound.secret_env(scope), **facts},
             cwd=bound.cwd(scope),
             output_file=output_file,
             stdout_needed=needed,
             leftover_allowed=task.stop.leftover == "allow",
+            resources=_resources(task),
         )
 
     def _facts(self, attempt: Attempt) -> dict[str, str]:
         """What every attempt can read about itself. The key is the same for all tries: an idempotency key."""
         item = attempt.key or ""
         return {
-            "JOBRUNNER_RUN_ID": self._run.id,
+            **self.cookie,
             "JOBRUNNER_TASK": attempt.task,
             "JOBRUNNER_ITEM": item,
             "JOBRUNNER_ATTEMPT": str(attempt.number),
@@ -125,15 +159,33 @@ class Binder:
             bound = self._bound[name] = self._compile(self._job.tasks[name])
         return bound
 
+    def _secret_env(self, task: Task) -> Callable[[Scope], dict[str, str]]:
+        """The secrets that a task lists, under their own names and where its `env` names them."""
+        listed = {name: self._secrets[name] for name in task.secrets if name in self._secrets}
+        own = {name: value for name, value in listed.items() if "-" not in name and name not in task.env}
+        named = _texts({name: text for name, text in task.env.items() if _reads_secret(text)})
+        return lambda scope: {**own, **named({**scope, "secrets": listed})} if listed else {}
+
     def _compile(self, task: Task) -> _Bound:
         return _Bound(
             foreach=None if task.foreach is None else _unfolding(task.foreach, self._run.folder),
             args=expressions.compiled(list(task.args)),
             kwargs=expressions.compiled(dict(task.kwargs)),
             argv=_command_line(task),
-            env=_texts(task.env),
+            env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}),
+            secret_env=self._secret_env(task),
             cwd=_folder(task.cwd, self._run.folder),
         )
+
+
+def _reads_secret(text: str) -> bool:
+    template = expressions.parse(text) if "${{" in text else None
+    return template is not None and any(reference.root == "secrets" for reference in template.references)
+
+
+def _resources(task: Task) -> Resources | None:
+    wanted = task.resources
+    return None if wanted is None else Resources(memory=wanted.memory, nice=wanted.nice, cpus=wanted.cpus)
 
 
 def data_references(job: Job) -> dict[str, frozenset[str]]:

@@ -1,7 +1,8 @@
 """The one loop: take what can start, start it, wait, apply what has come back, tell what happened.
 
-        plan.take ─▶ bind ─▶ executor.start        selector ─▶ executor ─report─▶ plan.apply ─▶ event
-                             executor.stop ◀─ plan.take_stops (deadlines, signals, fail_fast)
+        plan.take ─▶ bind ─▶ recall? ─▶ executor.start        selector ─▶ executor ─report─▶ plan.apply ─▶ event
+          ▲                             executor.stop ◀─ plan.take_stops (deadlines, signals, fail_fast)
+          └── commit: what has happened is on record before anything that depends on it starts
 
 One thread, one blocking call (Loop.turn). Executors never call back into the engine in the middle of a step: what they
 report waits in the inbox until the step is over.
@@ -9,21 +10,26 @@ report waits in the inbox until the step is over.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, assert_never
 
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
 from jobrunner.loop import Loop
-from jobrunner.plan import Attempt, Ended, Plan
+from jobrunner.plan import Attempt, Ended, Plan, Skip
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
 _TAIL_LINES = 10
 _TAIL_BYTES = 4096
+_LAST_PATIENCE = 2.0
+"""Seconds for killed workers to be gone where the engine itself has come to grief."""
 
 
 Work = TypeVar("Work", contravariant=True)
@@ -69,9 +75,27 @@ class _Flight:
 
     attempt: Attempt
     mode: str
+    digest: str = ""
     began: work.Began | None = None
     began_at: float = 0.0
     tail: bytes = b""
+    said: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What outlives the engine: by default nothing.
+
+    `commit` puts on record what was emitted, and with True makes it outlast a loss of power; `digest` names what an attempt
+    is; `recall` gives how it has ended in an earlier part of the run; `keeps` says whose values a later part may need.
+    """
+
+    commit: Callable[[bool], None] = lambda sync: None
+    digest: Callable[[Attempt, Call | Command], str] = lambda attempt, work: ""
+    recall: Callable[[Attempt, str], Result | None] = lambda attempt, digest: None
+    keeps: Callable[[str], bool] = lambda task: False
+    most_output: int = 32 << 20
+    """Of more output than this, in bytes, only a part is kept."""
 
 
 class Engine:
@@ -86,14 +110,16 @@ class Engine:
         rule_of: Callable[[str], StopRule],
         emit: Callable[[Event], None],
         loop: Loop,
+        memory: Memory | None = None,
     ) -> None:
         self._plan, self._lanes, self._emit, self._loop = plan, lanes, emit, loop
-        self._bind, self._rule_of = bind, rule_of
+        self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
         self._inbox: deque[Report] = deque()
         self._flights: dict[int, _Flight] = {}
         self._abandoned: dict[int, _Flight] = {}
         self._task_time = 0.0
         self._signal: int | None = None
+        self._reduced: set[str] = set()
 
     def run(self) -> Tally:
         """Run until every task has its outcome and every worker was joined."""
@@ -102,6 +128,7 @@ class Engine:
             self._open()
             self._plan.begin(started)
             while not self._plan.done:
+                self._memory.commit(self._plan.take_unlocked())
                 self._fill()
                 if self._drain():  # what came back at once may have made room: fill again, but look at signals meanwhile
                     self._loop.turn(self._loop.clock())
@@ -109,20 +136,51 @@ class Engine:
                     self._wait()
             self._report_skipped()
             self._close()
-        except BaseException:  # our bug or a sink's: whatever it is, no task may outlive the engine
-            self._kill()
+        except BaseException:  # our bug, a sink's, or no journal any more: whatever it is, no task may outlive the engine
+            self._abort()
             raise
         return Tally(duration=self._loop.clock() - started, task_time=self._task_time, signal=self._signal)
 
+    def report(self, report: Report) -> None:
+        """What an executor, or one who serves them all, has to say: applied when the step at hand is over."""
+        self._inbox.append(report)
+
     def interrupt(self, number: int) -> None:
-        """A signal asks the run to stop: nothing new starts and what runs is stopped. The second one kills at once."""
+        """A signal asks the run to stop: nothing new starts and what runs is stopped. INT after any of them kills at once.
+
+        TERM and HUP are often sent more than once for one wish: by timeout(1), and by systemd to every process of a unit.
+        """
         if self._signal is not None or self._plan.done:
-            self._kill()
+            if number == signal.SIGINT:
+                self._kill()
             return
         self._signal = number
         name = signal.Signals(number).name
         self._emit(events.RunInterrupted(reason=f"stopped by {name}", signal=name))
         self._plan.cancel()
+
+    def settle(self) -> None:
+        """Apply what was reported after the last step: at the end, when all executors have closed."""
+        self._drain()
+
+    def dump(self) -> None:
+        """Tell what runs, for how long, and where the engine stands."""
+        now = self._loop.clock()
+        running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began is not None}
+        self._emit(events.RunStacks(running=running, stack="".join(traceback.format_stack(sys._getframe(1)))))
+
+    def _abort(self) -> None:
+        """Kill everything, and reap it as far as that is soon done."""
+        self._kill()
+        until = self._loop.clock() + _LAST_PATIENCE
+        with contextlib.suppress(Exception):
+            for lane in self._lanes.values():
+                lane.calls.close()
+                lane.commands.close()
+            while not all(lane.calls.closed and lane.commands.closed for lane in self._lanes.values()):
+                if self._loop.clock() >= until:
+                    break
+                self._loop.turn(until)
 
     def _kill(self) -> None:
         for lane in self._lanes.values():
@@ -150,6 +208,8 @@ class Engine:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
             attempt.refused, bound = Error(type="ExpressionError", message=str(error)), None
+        if bound is not None and self._is_recalled(attempt, bound):
+            return
         match bound:
             case Call():
                 lane.calls.start(bound)
@@ -158,6 +218,21 @@ class Engine:
             case None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
                 self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
 
+    def _is_recalled(self, attempt: Attempt, bound: Call | Command) -> bool:
+        """Whether it has ended in an earlier part of the run. What may run only once is put on record before it starts."""
+        flight = self._flights[attempt.id]
+        flight.digest = self._memory.digest(attempt, bound)
+        result = self._memory.recall(attempt, flight.digest)
+        if result is not None:
+            del self._flights[attempt.id]
+            ended = self._plan.apply(attempt, result, self._loop.clock(), recorded=True)
+            self._emit(events.TaskSkipped(task=attempt.task, item=attempt.key, reason=Skip.RECORDED, outcome=ended.outcome))
+            return True
+        if attempt.at_most_once:
+            self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=flight.digest))
+            self._memory.commit(True)
+        return False
+
     def _stop_due(self) -> None:
         timed_out = self._plan.has_timed_out
         stops = self._plan.take_stops(self._loop.clock())
@@ -165,6 +240,7 @@ class Engine:
             self._emit(events.RunInterrupted(reason="the job's timeout is over"))
         for attempt in stops:
             lane, rule = self._lanes[attempt.pool], self._rule_of(attempt.task)
+            rule = replace(rule, with_stack=attempt.stopping is Outcome.TIMED_OUT)
             lane.calls.stop(attempt.id, rule)
             lane.commands.stop(attempt.id, rule)
 
@@ -206,12 +282,28 @@ class Engine:
                 self._on_said(report)
             case work.Returned():
                 self._plan.give_back(self._flights.pop(report.id).attempt)
+            case work.Exhausted():
+                self._on_exhausted(report)
             case work.Leftover():
                 self._on_leftover(report)
             case work.WorkerStarted() | work.WorkerDied() | work.WorkerJoined():
                 self._emit(self._worker_event(report))
             case _:
                 assert_never(report)
+
+    def _on_exhausted(self, report: work.Exhausted) -> None:
+        """The system has no room: the pool goes on with fewer. Where nothing at all can start, the attempt fails for it."""
+        flight = self._flights[report.id]
+        if not self._plan.hold_back(flight.attempt, self._loop.clock()):
+            error = Error(type="OSError", message=f"could not start: {report.reason}")
+            self._on_result(Result(id=report.id, outcome=Outcome.FAILED, error=error))
+            return
+        del self._flights[report.id]
+        pool = flight.attempt.pool
+        if pool not in self._reduced:
+            self._reduced.add(pool)
+            running = sum(each.attempt.pool == pool for each in self._flights.values())
+            self._emit(events.PoolReduced(pool=pool, workers=running, reason=report.reason))
 
     def _on_began(self, began: work.Began) -> None:
         flight = self._flights.get(began.id)
@@ -238,6 +330,7 @@ class Engine:
             self._emit(events.TaskOutput(task="", item=None, attempt=0, pool=said.pool, data=said.data))
             return
         flight.tail = (flight.tail + said.data)[-_TAIL_BYTES:]
+        flight.said += len(said.data)
         attempt = flight.attempt
         self._emit(events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=said.data))
 
@@ -268,12 +361,9 @@ class Engine:
             self._emit(events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome))
 
     def _on_leftover(self, report: work.Leftover) -> None:
-        attempt = self._flights[report.id].attempt
-        self._emit(
-            events.TaskLeftover(
-                task=attempt.task, item=attempt.key, attempt=attempt.number, pids=list(report.pids), killed=report.killed
-            )
-        )
+        flight = self._flights.get(report.id)
+        task, item, number = ("", None, 0) if flight is None else (flight.attempt.task, flight.attempt.key, flight.attempt.number)
+        self._emit(events.TaskLeftover(task=task, item=item, attempt=number, pids=list(report.pids), killed=report.killed))
 
     # Events.
 
@@ -281,6 +371,7 @@ class Engine:
         attempt, began = flight.attempt, flight.began
         assert began is not None
         failed, retried = ended.outcome is not Outcome.SUCCEEDED, ended.retry_at is not None
+        error = _error(ended.outcome, result, duration) if failed else None
         return events.TaskFinished(
             task=attempt.task,
             item=attempt.key,
@@ -291,17 +382,26 @@ class Engine:
             thread=began.thread,
             outcome=ended.outcome,
             duration=duration,
+            reason=_reason(error) if failed else None,
             cpu=result.cpu,
             max_rss=result.max_rss,
             exit_code=result.exit_code,
             signal=_signal_name(result.signal),
-            error=_error(ended.outcome, result, duration) if failed else None,
+            error=error,
             note=result.note or None,
             output=_last_lines(flight.tail) if failed else None,
             abandoned=result.abandoned,
             retried=retried,
             forgiven=ended.forgiven,
+            truncated=flight.said > self._memory.most_output,
+            digest=flight.digest or None,
+            data=self._data(attempt.task, result) if not failed else None,
         )
+
+    def _data(self, task: str, result: Result) -> events.Data | None:
+        if not self._memory.keeps(task):
+            return None
+        return events.Data(value=result.value, stdout=result.stdout, outputs=result.outputs)
 
     def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
         delay = max(0.0, retry_at - self._loop.clock())
@@ -336,6 +436,23 @@ class Engine:
                 )
 
 
+def _name(attempt: Attempt) -> str:
+    return attempt.task if attempt.key is None else f"{attempt.task}[{attempt.key}]"
+
+
+_SPEAKS_FOR_ITSELF = frozenset({"CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError", "OutOfMemory", "OSError"})
+"""Kinds of errors whose message needs no kind in front."""
+
+
+def _reason(error: dict[str, str] | None) -> str:
+    """Why it did not succeed, in one line that a person can read."""
+    if error is None:
+        return "failed"
+    message = error["message"].partition("\n")[0]
+    is_plain = error["type"] in _SPEAKS_FOR_ITSELF or message.startswith(("could not start", error["type"]))
+    return message if is_plain else f"{error['type']}: {message}"
+
+
 def _signal_name(number: int | None) -> str | None:
     if number is None:
         return None
@@ -348,7 +465,8 @@ def _signal_name(number: int | None) -> str | None:
 def _error(outcome: Outcome, result: Result, duration: float) -> dict[str, str] | None:
     """Why an attempt did not succeed; for one that was stopped, that it was."""
     if outcome is Outcome.TIMED_OUT:
-        return {"type": "TimedOut", "message": f"timed out after {duration:.3g} s{_ending(result)}"}
+        stack = {"traceback": result.stack} if result.stack else {}
+        return {"type": "TimedOut", "message": f"timed out after {duration:.3g} s{_ending(result)}", **stack}
     if outcome is Outcome.CANCELLED:
         return {"type": "Cancelled", "message": f"cancelled after {duration:.3g} s{_ending(result)}"}
     if result.error is None:

@@ -7,7 +7,7 @@ Fields that are None, or as their default has them, are left out of the log. `do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -26,6 +26,22 @@ class RunStarted:
     pid: int
     tasks: int
     params: dict[str, Any]
+    options: dict[str, Any]
+    """What the caller asked for besides parameters: workers, mode, only, fail_fast."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """A run goes on: `attempt` counts from 2. `recorded` instances have ended for good, `in_flight` ran when the run was lost."""
+
+    NAME: ClassVar[str] = "run.resumed"
+    file: str
+    run_dir: str
+    pid: int
+    tasks: int
+    attempt: int
+    recorded: int
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +51,15 @@ class RunInterrupted:
     NAME: ClassVar[str] = "run.interrupted"
     reason: str
     signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStacks:
+    """Somebody sent USR1: `running` are the attempts in flight with their seconds, `stack` is where the engine stands."""
+
+    NAME: ClassVar[str] = "run.stacks"
+    running: dict[str, float]
+    stack: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +83,16 @@ class PoolOpened:
     mode: str
     workers: int
     executor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReduced:
+    """The system had no room for one more process: the pool goes on with fewer at once until something has ended."""
+
+    NAME: ClassVar[str] = "pool.reduced"
+    pool: str
+    workers: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +145,17 @@ class WorkerJoined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSubmitted:
+    """An attempt of an `at_most_once` task is about to start: recorded before it may begin."""
+
+    NAME: ClassVar[str] = "task.submitted"
+    task: str
+    item: str | None
+    attempt: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted:
     """A worker has taken an attempt up."""
 
@@ -124,8 +170,22 @@ class TaskStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What a task gave to others: `value` as JSON, the end of its standard output, its `key=value` lines."""
+
+    value: bytes | None = None
+    stdout: bytes = b""
+    outputs: dict[str, str] = field(default_factory=dict)
+    withheld: bool = False
+    """It held a secret, so it is not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFinished:
-    """An attempt has ended. `duration` and `cpu` in seconds, `max_rss` in bytes; `output` are its last lines if it failed."""
+    """An attempt has ended. `duration` and `cpu` in seconds, `max_rss` in bytes; `output` are its last lines if it failed.
+
+    `reason` says in one line why it did not succeed. `digest` names what it was: its resolved definition and its inputs.
+    """
 
     NAME: ClassVar[str] = "task.finished"
     task: str
@@ -136,6 +196,7 @@ class TaskFinished:
     pid: int
     outcome: str
     duration: float
+    reason: str | None = None
     thread: int | None = None
     cpu: float | None = None
     max_rss: int | None = None
@@ -147,6 +208,11 @@ class TaskFinished:
     abandoned: bool = False
     retried: bool = False
     forgiven: bool = False
+    truncated: bool = False
+    """It printed more than is kept."""
+    digest: str | None = None
+    data: Data | None = None
+    """What expressions may ask for when the run is resumed. Only in the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,11 +228,14 @@ class TaskRetrying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSkipped:
-    """A task that never runs. `reason`: needs (see `cause`), empty (no items), cancelled (the run was stopped first)."""
+    """A task or item that does not run. `reason`: needs (see `cause`), empty (no items), cancelled (the run was stopped first),
+    recorded (it has ended for good in this run before: `outcome` says how)."""
 
     NAME: ClassVar[str] = "task.skipped"
     task: str
     reason: str
+    item: str | None = None
+    outcome: str | None = None
     cause: str | None = None
     cause_outcome: str | None = None
 
@@ -184,7 +253,7 @@ class TaskLateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskLeftover:
-    """A command ended and left processes behind."""
+    """An attempt ended and left processes behind; `task` is empty where nobody knows whose they were."""
 
     NAME: ClassVar[str] = "task.leftover"
     task: str
@@ -192,6 +261,46 @@ class TaskLeftover:
     attempt: int
     pids: list[int]
     killed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphanKilled:
+    """A process of a run whose runner had been killed was found and ended, before anything of it is run again."""
+
+    NAME: ClassVar[str] = "orphan.killed"
+    pid: int
+    run: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockBusy:
+    """Another run holds what this one needs: `wait` or `replace` says what is done about it."""
+
+    NAME: ClassVar[str] = "lock.busy"
+    group: str
+    holder: str
+    pid: int
+    on_conflict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRepaired:
+    """The last record of the journal was torn when its runner was killed: `dropped` bytes after `offset` were cut off."""
+
+    NAME: ClassVar[str] = "journal.repaired"
+    offset: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDegraded:
+    """An output does not take what is written to it: `dropped` counts lines (log, stdout) or bytes (a file of output) so far."""
+
+    NAME: ClassVar[str] = "log.degraded"
+    output: str
+    reason: str
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,26 +318,34 @@ class TaskOutput:
 
 Event: TypeAlias = (
     RunStarted
+    | RunResumed
     | RunInterrupted
+    | RunStacks
     | RunFinished
     | PoolOpened
+    | PoolReduced
     | PoolClosed
     | WorkerStarted
     | WorkerDied
     | WorkerJoined
+    | TaskSubmitted
     | TaskStarted
     | TaskFinished
     | TaskRetrying
     | TaskSkipped
     | TaskLateResult
     | TaskLeftover
+    | OrphanKilled
+    | LockBusy
+    | JournalRepaired
+    | LogDegraded
     | TaskOutput
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamped:
-    """An event with its place in the run: `seq` counts from 1, `ts` is UTC in RFC 3339.
+    """An event with its place in the run: `seq` counts from 1 (0: before there is a run), `ts` is UTC in RFC 3339.
 
     Output is not part of the log and has no number of its own: it carries that of the event before it.
     """
@@ -244,11 +361,11 @@ Sink: TypeAlias = Callable[[Stamped], None]
 
 
 class Stream:
-    """Numbers the events of one run and gives each to every sink, in order."""
+    """Numbers the events of one run, from `seq` on, and gives each to every sink, in order."""
 
-    def __init__(self, *, run_id: str, job: str, sinks: Sequence[Sink], now: Callable[[], float]) -> None:
+    def __init__(self, *, run_id: str, job: str, sinks: Sequence[Sink], now: Callable[[], float], seq: int = 0) -> None:
         self._run_id, self._job, self._sinks, self._now = run_id, job, sinks, now
-        self._seq = 0
+        self._seq = seq
 
     def emit(self, event: Event) -> None:
         if not isinstance(event, TaskOutput):
@@ -277,11 +394,15 @@ def payload(event: Event) -> dict[str, Any]:
     return {name: value for name, value, default in rows if value is not None and value is not default}
 
 
+_NOT_IN_THE_LOG = ("data",)
+
+
 def _fields_of(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[object, ...]]:
     """Names, one call that reads all values, and defaults."""
-    names = tuple(each.name for each in fields(kind))
+    logged = [each for each in fields(kind) if each.name not in _NOT_IN_THE_LOG]
+    names = tuple(each.name for each in logged)
     getter: Callable[[Any], Any] = attrgetter(*names)
-    return names, getter if len(names) > 1 else lambda event: (getter(event),), tuple(each.default for each in fields(kind))
+    return names, getter if len(names) > 1 else lambda event: (getter(event),), tuple(each.default for each in logged)
 
 
 _FIELDS = {kind: _fields_of(kind) for kind in get_args(Event)}
@@ -294,7 +415,7 @@ def level(event: Event) -> Level:
             return "info"
         case TaskFinished(forgiven=True) | TaskFinished(retried=True) | WorkerDied() | RunInterrupted() | TaskRetrying():
             return "warning"
-        case TaskLateResult() | TaskLeftover():
+        case TaskLateResult() | TaskLeftover() | PoolReduced() | OrphanKilled() | LockBusy() | JournalRepaired() | LogDegraded():
             return "warning"
         case TaskFinished():
             return "error"
@@ -321,16 +442,17 @@ def _line_schema(kind: type[Event], own: dict[str, Any]) -> dict[str, Any]:
         "ts": {"type": "string", "format": "date-time"},
         "level": {"enum": ["info", "warning", "error"]},
         "event": {"const": kind.NAME},
-        "seq": {"type": "integer", "minimum": 1},
+        "seq": {"type": "integer", "minimum": 0},
         "run_id": {"type": "string"},
         "job": {"type": "string"},
     }
+    logged, _, _ = _FIELDS[kind]
     required = [name for name in own.get("required", []) if not _may_be_left_out(own["properties"][name])]
     return {
         "title": kind.NAME,
         "description": kind.__doc__,
         "type": "object",
-        "properties": {**envelope, **{name: _without_null(each) for name, each in own["properties"].items()}},
+        "properties": {**envelope, **{name: _without_null(each) for name, each in own["properties"].items() if name in logged}},
         "required": [*envelope, *required],
         "additionalProperties": False,
     }

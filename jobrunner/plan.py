@@ -22,6 +22,10 @@ from jobrunner.items import Items
 from jobrunner.spec import Job, Task
 from jobrunner.work import Error, Outcome, Result
 
+_RELEASE_AFTER = 0.25
+"""Seconds after which a slot is tried again that the system had no room for, where nothing has ended meanwhile."""
+_LONGEST_STARVING = 10.0
+"""Seconds for which nothing at all may be startable before an attempt fails for it."""
 _STALE_DEADLINES = 1000
 """So many deadlines of attempts that have ended may lie behind the one of a slow attempt before they are swept out."""
 
@@ -39,8 +43,10 @@ State = Phase | Outcome
 _MOVES: Mapping[State, Collection[State]] = {
     Phase.WAITING: (Phase.READY, Outcome.SKIPPED),
     Phase.READY: (Phase.RUNNING, Outcome.SUCCEEDED, Outcome.SKIPPED),  # SUCCEEDED: a fan-out over no items
-    Phase.RUNNING: (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.CANCELLED),
-}
+    Phase.RUNNING: (
+        Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.CANCELLED, Outcome.UNKNOWN,
+    ),
+}  # fmt: skip
 
 
 _FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
@@ -52,6 +58,7 @@ class Skip(StrEnum):
     NEEDS = "needs"
     EMPTY = "empty"
     CANCELLED = "cancelled"
+    RECORDED = "recorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,14 @@ class Skipped:
     cause_outcome: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """Attempts of an instance in earlier parts of the same run: all, and those that count against its retries."""
+
+    made: int = 0
+    counted: int = 0
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """One try of one instance, from `take` until `apply`."""
@@ -71,8 +86,14 @@ class Attempt:
     id: int
     task: str
     number: int
+    """Counts from 1, over the whole run, however often that is resumed."""
     pool: str
+    counted: int = 1
+    """As `number`, but without the attempts that ended only because the runner did."""
+    serial: int = 1
+    """As `number`, but since the plan was made."""
     is_command: bool = False
+    at_most_once: bool = False
     index: int | None = None
     item: object = None
     key: str | None = None
@@ -100,13 +121,15 @@ class Ended:
 class _Pool:
     free: int
     ready: list[tuple[int, _Node]]
+    held: int = 0
+    """Slots that the system had no room for: free again when something has ended, or some time has passed."""
 
 
 class _Node:
     """One task: its state, and its instances as counters."""
 
     __slots__ = (
-        "again", "blockers", "delayed", "dependents", "dropped", "in_flight", "is_queued", "items",
+        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_queued", "items",
         "name", "next", "order", "outcomes", "pool", "results", "state", "task",
     )  # fmt: skip
 
@@ -120,7 +143,7 @@ class _Node:
         self.again: deque[tuple[int, int]] = deque()
         self.outcomes: dict[Outcome, int] = {}
         self.results: dict[int, Result] = {}
-        self.is_queued = False
+        self.is_queued = self.has_run = False
 
     def __lt__(self, other: _Node) -> bool:
         return self.order < other.order
@@ -158,12 +181,15 @@ class _Node:
         return bad[0] if len(bad) == 1 else Outcome.FAILED
 
 
+_FIRST = Tries()
+
+
 class Plan:
     """The states of all tasks of a valid Job, moved by the engine's reports alone.
 
     `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended; it
     may raise ExpressionError. `only` leaves out all other tasks and what they are needed for. `keeps` says whose results
-    `results` will be asked for.
+    `results` will be asked for. `tries` tells how often an instance was tried before the run was resumed.
     """
 
     def __init__(
@@ -174,9 +200,10 @@ class Plan:
         expand: Callable[[Plan, str], Items],
         only: Collection[str] = (),
         keeps: Callable[[str], bool] = lambda name: True,
+        tries: Callable[[str, str | None], Tries] = lambda name, key: _FIRST,
         seed: int = 0,
     ) -> None:
-        self._job, self._expand, self._keeps = job, expand, keeps
+        self._job, self._expand, self._keeps, self._tries = job, expand, keeps, tries
         self._random = random.Random(seed)
         self._pools = {name: _Pool(count, []) for name, count in pools.items()}
         self._stirred: dict[_Pool, None] = {}
@@ -191,7 +218,10 @@ class Plan:
         self._open = len(self._nodes)
         self._skipped: list[Skipped] = []
         self._stops: list[Attempt] = []
+        self._released_at: float | None = None
+        self._starved_since: float | None = None
         self.is_cancelled = self.has_timed_out = False
+        self._unlocked = True
         self._link()
 
     def _link(self) -> None:
@@ -237,6 +267,8 @@ class Plan:
         heads = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
         if self._overdue_at is not None and not self.is_cancelled:
             heads.append(self._overdue_at)
+        if self._released_at is not None:
+            heads.append(self._released_at)
         return min(heads, default=None)
 
     def take(self, now: float) -> Iterator[Attempt]:
@@ -247,6 +279,15 @@ class Plan:
             while pool.free and (node := self._first(pool)) is not None:
                 yield self._issue(node, pool)
             del self._stirred[pool]
+
+    def take_unlocked(self) -> bool:
+        """Whether, since the last call, an outcome has let something start: it must be on record before that does."""
+        unlocked, self._unlocked = self._unlocked, False
+        return unlocked
+
+    def has_run(self, name: str) -> bool:
+        """Some instance of the task was run by this plan, so what was recorded of its dependents no longer holds."""
+        return name in self._nodes and self._nodes[name].has_run
 
     def take_skipped(self) -> list[Skipped]:
         """Tasks that were found never to run, since the last call."""
@@ -281,20 +322,42 @@ class Plan:
         """It was handed over, but never began: it is ready again and does not count."""
         node = self._land(attempt)
         if self.is_cancelled:
-            node.drop(attempt.number)
+            node.drop(attempt.serial)
             self._settle(node)
         else:
-            node.again.appendleft((attempt.index or 0, attempt.number))
+            node.again.appendleft((attempt.index or 0, attempt.serial))
             self._queue(node)
 
-    def apply(self, attempt: Attempt, result: Result, now: float) -> Ended:
-        """An attempt has ended. Gives what it comes to, and moves every task that this decides."""
+    def hold_back(self, attempt: Attempt, now: float) -> bool:
+        """The system had no room to start it: its slot is not used until something ends. False where that would be for ever."""
+        starved = not any(each is not attempt for each in self._flight.values())
+        self._starved_since = (self._starved_since or now) if starved else None
+        if starved and now - (self._starved_since or now) > _LONGEST_STARVING:
+            return False
+        pool = self._pools[self._nodes[attempt.task].pool]
+        self.give_back(attempt)
+        pool.free -= 1
+        pool.held += 1
+        self._released_at = now + _RELEASE_AFTER
+        return True
+
+    def apply(self, attempt: Attempt, result: Result, now: float, *, recorded: bool = False) -> Ended:
+        """An attempt has ended. Gives what it comes to, and moves every task that this decides.
+
+        `recorded` says that it did not run now: this is how it has ended before.
+        """
         node = self._land(attempt)
+        self._release_held()
         outcome = attempt.stopping or result.outcome
+        if recorded:
+            self._record(node, attempt, result, outcome)
+            self._settle(node)
+            return Ended(attempt=attempt, outcome=outcome)
+        node.has_run = True
         if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node):
             retry_at = now + self._delay(attempt, node)
             node.delayed += 1
-            heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.number + 1))
+            heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.serial + 1))
             self._queue(node)
             return Ended(attempt=attempt, outcome=outcome, retry_at=retry_at)
         self._record(node, attempt, result, outcome)
@@ -304,12 +367,12 @@ class Plan:
             self.cancel()
         return Ended(attempt=attempt, outcome=outcome, forgiven=forgiven)
 
-    def cancel(self) -> None:
-        """Nothing new starts, what runs is to be stopped, what waits is skipped."""
+    def cancel(self, *, stop: bool = True) -> None:
+        """Nothing new starts, what waits is skipped, and what runs is to be stopped, unless `stop` lets it end by itself."""
         if self.is_cancelled:
             return
         self.is_cancelled = True
-        for attempt in tuple(self._flight.values()):
+        for attempt in tuple(self._flight.values()) if stop else ():
             self._stop(attempt, Outcome.CANCELLED)
         delayed, self._delayed = self._delayed, []
         for _, _, node, _, number in delayed:
@@ -384,18 +447,41 @@ class Plan:
         return attempt
 
     def _attempt(self, node: _Node, index: int, number: int) -> Attempt:
-        is_command = node.task.target is None
-        attempt = Attempt(id=self._last_id, task=node.name, number=number, pool=node.pool, is_command=is_command)
-        if node.items is None:
-            return attempt
-        item = node.items[index]
+        attempt = Attempt(
+            id=self._last_id,
+            task=node.name,
+            number=number,
+            counted=number,
+            serial=number,
+            pool=node.pool,
+            is_command=node.task.target is None,
+            at_most_once=node.task.at_most_once,
+        )
+        if node.items is not None:
+            self._give_item(attempt, node.items, index)
+        before = self._tries(node.name, attempt.key)
+        attempt.number, attempt.counted = number + before.made, number + before.counted
+        return attempt
+
+    def _give_item(self, attempt: Attempt, items: Items, index: int) -> None:
+        item = items[index]
         if isinstance(item, ExpressionError):
             attempt.refused = Error(type="ExpressionError", message=f"foreach: {item}")
         else:
-            attempt.index, attempt.item, attempt.key = index, item, node.items.key(index)
-        return attempt
+            attempt.index, attempt.item, attempt.key = index, item, items.key(index)
+
+    def _release_held(self) -> None:
+        if self._released_at is None:
+            return
+        self._released_at = None
+        for pool in self._pools.values():
+            if pool.held:
+                pool.free, pool.held = pool.free + pool.held, 0
+                self._stirred[pool] = None
 
     def _wake(self, now: float) -> None:
+        if self._released_at is not None and self._released_at <= now:
+            self._release_held()
         while self._delayed and self._delayed[0][0] <= now:
             _, _, node, index, number = heapq.heappop(self._delayed)
             node.delayed -= 1
@@ -412,13 +498,13 @@ class Plan:
         return node
 
     def _may_retry(self, attempt: Attempt, node: _Node) -> bool:
-        return attempt.number <= node.task.retries.max and not attempt.refused and not self.is_cancelled
+        return attempt.counted <= node.task.retries.max and not attempt.refused and not self.is_cancelled
 
     def _delay(self, attempt: Attempt, node: _Node) -> float:
         """Seconds before the re-run that follows `attempt`: exponential, with jitter to both sides, never over `max_delay`."""
         retry = node.task.retries
         try:
-            delay = min(retry.delay * retry.backoff ** (attempt.number - 1), retry.max_delay)
+            delay = min(retry.delay * retry.backoff ** (attempt.counted - 1), retry.max_delay)
         except OverflowError:
             delay = retry.max_delay if retry.delay else 0.0
         return min(delay * (1 + retry.jitter * self._random.uniform(-1, 1)), retry.max_delay)
@@ -458,6 +544,7 @@ class Plan:
                     self._skip(dependent, why)
                     pending.append(dependent)
                 elif not dependent.blockers:
+                    self._unlocked = True
                     self._make_ready(dependent)
 
     def _skip(self, node: _Node, why: Skipped) -> None:

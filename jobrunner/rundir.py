@@ -1,25 +1,27 @@
-"""The state directory, and in it one directory for each run: the job file as it was, and what tasks printed.
+"""The state directory, and in it one directory for each run, readable only for its owner.
 
-STATE/JOB/RUN_ID/job.yaml
-STATE/JOB/RUN_ID/output/TASK.log, output/TASK/ITEM.log
+STATE/JOB/lock
+STATE/JOB/RUN_ID/events.jsonl   the journal: what happened, and the truth
+STATE/JOB/RUN_ID/job.yaml       the job file as it was
+STATE/JOB/RUN_ID/output/        what tasks printed
+STATE/JOB/RUN_ID/outputs/       where commands write `key=value` lines, while they run
+STATE/JOB/RUN_ID/mark           what processes of the run are known by that show no environment
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
+import re
 import secrets
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
-from jobrunner.errors import StateError, UnsafeError
+from jobrunner import trust
+from jobrunner.errors import StateError
 
-_LONGEST_FILE_NAME = 200
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +29,16 @@ class RunDir:
     """One run's directory; it exists, and only its owner may read it."""
 
     id: str
+    job: str
     path: Path
 
-    def output_file(self, task: str, item: str | None) -> Path:
-        """Where the output of a task or of one of its items belongs; different ones never share a file."""
-        if item is None:
-            return self.path / "output" / f"{task}.log"
-        return self.path / "output" / task / f"{_file_name(item)}.log"
+    @property
+    def journal(self) -> Path:
+        return self.path / "events.jsonl"
 
-    def keep(self, task: str, item: str | None, data: bytes) -> None:
-        """Add output to its file. What a full disk does not take is lost: it must not stop the tasks."""
-        with contextlib.suppress(OSError):
-            append(self.output_file(task, item), data)
+    @property
+    def mark(self) -> Path:
+        return self.path / "mark"
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
@@ -55,67 +55,91 @@ def state_dir(environ: Mapping[str, str]) -> Path:
         raise StateError("no home directory is known: set JOBRUNNER_STATE to a directory for the state of runs") from None
 
 
-def new_run_id(now: float) -> str:
-    """Sorts by start time, to the second; unique."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+def new_run_id(now: float, after: str = "") -> str:
+    """Unique, and sorts by start time; behind the run `after`, also where the clock was set back meanwhile."""
+    fraction = int(now % 1 * 0x1000)
+    found = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbits(28):07x}"
+    if found > after:
+        return found
+    second, _, number = after.partition("-")
+    return f"{second}-{int(number, 16) + 1:010x}"
+
+
+def job_dir(state: Path, job: str) -> Path:
+    """The directory of a job's runs, made if need be. Raises StateError, or UnsafeError where others could interfere."""
+    path = state / job
+    trust.make_directory(state)
+    trust.make_directory(path)
+    trust.refuse_network(state)
+    return path
 
 
 def create(state: Path, *, job: str, run_id: str, job_file: bytes) -> RunDir:
-    """Make the directory of a new run. Raises StateError where it cannot, UnsafeError where others could interfere."""
-    path = state / job / run_id
+    """Make the directory of a new run, all but its journal. Raises StateError where it cannot."""
+    path = job_dir(state, job) / run_id
     try:
-        for each in (*reversed(state.parents), state):  # mkdir(parents=True) would leave those to the umask
-            each.mkdir(mode=0o700, exist_ok=True)
-        _refuse_unsafe(state)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        _refuse_unsafe(path.parent)
         path.mkdir(mode=0o700)
         (path / "output").mkdir(mode=0o700)
         (path / "outputs").mkdir(mode=0o700)
-        with open(path / "job.yaml", "xb", opener=_private) as file:
-            file.write(job_file)
+        for name, data in (("job.yaml", job_file), ("mark", b"\0")):
+            with open(path / name, "xb", opener=_private) as file:
+                file.write(data)
     except OSError as error:
-        raise StateError(f"cannot keep the state of the run in {path}: {error.strerror}; set JOBRUNNER_STATE") from None
-    return RunDir(id=run_id, path=path)
+        raise _unusable(path, error) from None
+    return RunDir(id=run_id, job=job, path=path)
 
 
-def append(path: Path, data: bytes) -> None:
-    """Add to an output file, which is made if need be, readable only for its owner."""
+def sync(directory: RunDir) -> None:
+    """Make the directory itself survive a loss of power: its entry in that of its job, and the job's in the state."""
+    for path in (directory.path.parent, directory.path.parent.parent):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _unusable(path, error) from None
+
+
+def jobs(state: Path) -> list[str]:
+    """The names of all jobs that have run."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return sorted(entry.name for entry in os.scandir(state) if entry.is_dir() and not entry.name.startswith("."))
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return []
+    except OSError as error:
+        raise _unusable(state, error) from None
+
+
+def runs(state: Path, job: str) -> Iterator[RunDir]:
+    """The runs of a job that have a journal, the newest first."""
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-    finally:
-        os.close(file)
+        names = sorted((name for name in os.listdir(state / job) if _RUN_ID.fullmatch(name)), reverse=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(state / job, error) from None
+    for name in names:
+        found = RunDir(id=name, job=job, path=state / job / name)
+        if found.journal.is_file():
+            yield found
+
+
+def find(state: Path, run_id: str) -> RunDir | None:
+    """The run of this id, whatever its job."""
+    if not _RUN_ID.fullmatch(run_id):
+        return None
+    for job in jobs(state):
+        found = RunDir(id=run_id, job=job, path=state / job / run_id)
+        if found.journal.is_file():
+            return found
+    return None
+
+
+def _unusable(path: Path, error: OSError) -> StateError:
+    return StateError(f"cannot keep the state of the run in {path}: {error.strerror}; set JOBRUNNER_STATE")
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _refuse_unsafe(path: Path) -> None:
-    """A directory of somebody else, or that others may write to, could make us write where they want."""
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        raise UnsafeError(f"{path} is not a directory of its own: remove it or set JOBRUNNER_STATE")
-    if found.st_uid != os.geteuid():
-        raise UnsafeError(f"{path} belongs to another user: set JOBRUNNER_STATE to a directory of your own")
-    if found.st_mode & stat.S_ISVTX:
-        raise UnsafeError(
-            f"{path} is shared by all: set JOBRUNNER_STATE to a directory of your own, such as {path / 'jobrunner'}"
-        )
-    if found.st_mode & 0o022:
-        raise UnsafeError(f"others may write to {path}: chmod go-w {path}")
-
-
-def _file_name(item: str) -> str:
-    """Shorter than the longest, or exactly that long and ending in a digest: so no name is like that of another item."""
-    name = quote(item, safe=" ,+=@~()[]", errors="surrogatepass")
-    if len(name) < _LONGEST_FILE_NAME:
-        return name
-    return f"{name[: _LONGEST_FILE_NAME - 33]}-{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from jobrunner.loop import Loop
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ASKING = signal.SIGUSR1
 
 
 @contextlib.contextmanager
 def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
-    """While inside, INT, TERM and HUP reach `on_signal` from the loop instead of interrupting anything.
+    """While inside, INT, TERM, HUP and USR1 reach `on_signal` from the loop, by number, instead of interrupting anything.
 
-    A signal that was ignored when we came stays ignored (nohup). Outside the main thread, where Python cannot watch
-    signals, nothing is changed.
+    A signal that was ignored when we came stays ignored (nohup), and USR1 is the caller's where the caller handles it. Outside
+    the main thread, where Python cannot watch signals, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -29,6 +30,8 @@ def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _STOPPING}
     # None is a handler that was not installed from Python: it could not be put back, so it stays.
     previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    if (handler := signal.getsignal(_ASKING)) is signal.SIG_DFL:
+        previous[_ASKING] = handler
     wakeup = signal.set_wakeup_fd(far.fileno())
 
     def on_readable() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -225,8 +226,11 @@ def test_runs_in_a_row_are_independent(job: Path) -> None:
 
 def test_runs_in_several_threads_at_once_are_independent(job: Path) -> None:
     """Outside the main thread nothing is changed about signals; beside other threads workers are spawned, not forked."""
+    jobs = [job.with_name(f"{name}.yaml") for name in "abc"]
+    for copy in jobs:
+        copy.write_text(f"name: {copy.stem}\n" + re.sub(r"^name:.*\n", "", job.read_text(), flags=re.MULTILINE))
     with ThreadPoolExecutor(3) as threads:
-        results = list(threads.map(lambda number: jobrunner.run(job, params={"numbers": [number]}), range(3)))
+        results = list(threads.map(lambda number: jobrunner.run(jobs[number], params={"numbers": [number]}), range(3)))
     assert [result.tasks["total"].value for result in results] == [0, 2, 4]
 
 

@@ -238,6 +238,7 @@ def test_every_attempt_can_read_about_itself_and_its_key_is_the_same_for_all_tri
     assert output == f"/state/test/r1/outputs/{attempt.id}"
     assert facts == {
         "JOBRUNNER_RUN_ID": "r1",
+        "JOBRUNNER_RUNS": "r1",
         "JOBRUNNER_TASK": "a",
         "JOBRUNNER_ITEM": "x/y",
         "JOBRUNNER_ATTEMPT": str(attempts),

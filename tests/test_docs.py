@@ -110,7 +110,8 @@ def task_lines(text: str) -> list[str]:
 
 
 MODELS: list[type[BaseModel]] = [
-    spec.Job, spec.Task, spec.Defaults, spec.Pool, spec.Param, spec.Retry, spec.Stop, spec.Range, spec.Glob, spec.Lines
+    spec.Job, spec.Task, spec.Defaults, spec.Pool, spec.Param, spec.Retry, spec.Stop, spec.Range, spec.Glob, spec.Lines,
+    spec.Secret, spec.Concurrency, spec.Resources,
 ]  # fmt: skip
 
 

@@ -423,7 +423,7 @@ def test_what_was_handed_over_but_never_began_leaves_no_trace_in_the_log() -> No
 def test_an_attempt_over_its_time_is_stopped_with_the_rule_of_its_task() -> None:
     on = stage({"a": {"timeout": 30}}, {("a", None, 1): Act(begins=5.0, lasts=None, stops_in=2.0)})
     on.run()
-    assert on.calls_side.stopped == [(1, StopRule(signal=15, grace=10.0))]
+    assert on.calls_side.stopped == [(1, StopRule(signal=15, grace=10.0, with_stack=True))]
     (finished,) = on.of(events.TaskFinished)
     assert (finished.outcome, finished.duration) == ("timed_out", 32.0)
     assert finished.error == {"type": "TimedOut", "message": "timed out after 32 s, stopped by SIGTERM"}

@@ -25,6 +25,14 @@ FLOORS = {
     "cpus": 1,
     "items": 1,
     "hints": 1,
+    "system": 1,
+    "processes": 2,
+    "encoding": 1,
+    "lifeline": 2,
+    "outlet": 2,
+    "masking": 3,
+    "trust": 2,
+    "captured": 2,
     "spec": 2,
     "expressions.*": 2,
     "events": 2,
@@ -34,13 +42,21 @@ FLOORS = {
     "jobfile.*": 3,
     "executors.*": 3,
     "sinks.*": 3,
-    "rundir": 3,
+    "journal": 3,
+    "lock": 3,
+    "credentials": 4,
+    "rundir": 4,
+    "guard": 4,
     "plan": 4,
+    "recorded": 5,
     "bind": 5,
     "engine": 6,
-    "api": 7,
-    "cli.*": 8,
-    "__main__": 9,
+    "prepare": 6,
+    "session": 7,
+    "forecast": 8,
+    "api": 8,
+    "cli.*": 9,
+    "__main__": 10,
 }
 
 # Packages whose modules may import one another, as long as it makes no circle. Sinks do not: each is an output of its own.
@@ -61,12 +77,13 @@ WALLS = {
 ONLY = {
     "work": set(),
     "speech": set(),
-    "host": {"work", "speech"},
-    "executors.*": {"work", "speech", "loop", "host", "executors"},
+    "host": {"work", "speech", "system"},
+    "guard": {"processes", "system", "lifeline", "journal", "events", "errors"},
+    "executors.*": {"work", "speech", "loop", "host", "executors", "processes", "system"},
 }
 
 # A worker must not pay for pydantic and YAML.
-STANDARD_ONLY = ("work", "speech", "host")
+STANDARD_ONLY = ("work", "speech", "host", "system", "processes", "lifeline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

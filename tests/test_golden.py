@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "golden"
 JOBS = sorted(GOLDEN.glob("*.yaml"))
 
 FREE_ORDER = {"fan_out_in_a_pool"}
-VOLATILE = ("ts", "run_id", "pid", "thread", "duration", "task_time", "lived", "delay", "run_dir")
+VOLATILE = ("ts", "run_id", "pid", "thread", "duration", "task_time", "lived", "delay", "run_dir", "digest")
 MEASURED = ("cpu", "max_rss")
 """Not known of every attempt, so not compared at all."""
 
@@ -45,6 +45,8 @@ def normalised(line: dict[str, Any], *, free: bool) -> dict[str, Any]:
         kept |= {key: f"<{key}>" for key in ("worker", "tasks") if key in kept and kept["event"] != "run.started"}
     if "file" in line:
         kept["file"] = Path(line["file"]).name
+    if "reason" in line:
+        kept["reason"] = _constant(line["reason"])
     if "error" in line:
         kept["error"] = {key: _constant(text) for key, text in line["error"].items()}
     return kept

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.plan import Attempt, Ended, Phase, Plan, Skip, Skipped
+from jobrunner.plan import Attempt, Ended, Phase, Plan, Skip, Skipped, Tries
 from jobrunner.spec import Job
 from jobrunner.work import Outcome, Result
 
@@ -35,12 +35,14 @@ def plan_of(
     only: Collection[str] = (),
     keeps: Callable[[str], bool] = lambda name: True,
     expand: Callable[[Plan, str], Items] | None = None,
+    tries: Callable[[str, str | None], Tries] = lambda name, key: Tries(),
     seed: int = 0,
     **keys: Any,
 ) -> Plan:
     job = job_of(tasks, **keys)
     pools = {"default": workers} if isinstance(workers, int) else workers
-    return Plan(job, pools=pools, expand=expand or (lambda plan, name: items_of(job, name)), only=only, keeps=keeps, seed=seed)
+    expand = expand or (lambda plan, name: items_of(job, name))
+    return Plan(job, pools=pools, expand=expand, only=only, keeps=keeps, tries=tries, seed=seed)
 
 
 def items_of(job: Job, name: str) -> Items:
@@ -568,10 +570,110 @@ def test_fail_fast_does_not_hear_a_failure_that_may_happen() -> None:
     assert not plan.failed
 
 
+# --- resumed runs --------------------------------------------------------------------------------------------------------------
+
+
+def recorded(plan: Plan, attempt: Attempt, outcome: Outcome = SUCCEEDED) -> Ended:
+    return plan.apply(attempt, result(attempt, outcome), 0.0, recorded=True)
+
+
+def test_what_is_recorded_lets_dependents_start_and_has_not_run() -> None:
+    plan = plan_of({"a": {}, "b": {"needs": ["a"]}})
+    (a,) = take(plan)
+    recorded(plan, a)
+    (b,) = take(plan)
+    end(plan, b)
+    assert (plan.outcome("a"), plan.has_run("a"), plan.has_run("b")) == (SUCCEEDED, False, True)
+
+
+def test_a_recorded_failure_is_neither_retried_nor_heard_by_fail_fast() -> None:
+    plan = plan_of({"a": {"retry": 3}, "b": {}}, fail_fast=True)
+    (a,) = take(plan)
+    assert recorded(plan, a, FAILED).retry_at is None
+    assert names(take(plan)) == ["b"]
+    assert plan.failed
+
+
+@pytest.mark.parametrize(
+    ("before", "numbers", "retries"),
+    [
+        pytest.param(Tries(), [1, 2, 3], 2, id="never tried"),
+        pytest.param(Tries(made=1, counted=0), [2, 3, 4], 2, id="lost with its runner: does not count"),
+        pytest.param(Tries(made=2, counted=1), [3, 4], 1, id="failed once, lost once"),
+        pytest.param(Tries(made=3, counted=3), [4], 0, id="failed three times"),
+    ],
+)
+def test_attempts_count_on_and_so_does_what_is_left_of_the_retries(before: Tries, numbers: list[int], retries: int) -> None:
+    plan = plan_of({"a": {"retry": {"max": 2, "delay": 0}}}, tries=lambda name, key: before)
+    seen, again = [], 0
+    while not is_done(plan):
+        (attempt,) = take(plan, 100.0)
+        seen.append(attempt.number)
+        again += end(plan, attempt, FAILED, 100.0).retry_at is not None
+    assert (seen, again) == (numbers, retries)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "unlocked"),
+    [
+        pytest.param({"a": {}, "b": {"needs": ["a"]}}, True, id="a dependent may start"),
+        pytest.param({"a": {}, "b": {}}, False, id="nobody depends on it"),
+        pytest.param({"a": {}, "b": {}, "c": {"needs": ["a", "b"]}}, False, id="it waits for another one too"),
+    ],
+)
+def test_what_an_outcome_lets_start_is_told(tasks: dict[str, dict[str, Any]], unlocked: bool) -> None:
+    plan = plan_of(tasks)
+    assert plan.take_unlocked(), "what starts first depends on the beginning of the run"
+    (first,) = take(plan)
+    end(plan, first)
+    assert plan.take_unlocked() is unlocked
+    assert not plan.take_unlocked()
+
+
+# --- no room -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_without_room_is_free_again_when_something_has_ended() -> None:
+    plan = plan_of({"a": {"foreach": {"range": 3}}}, workers=2)
+    first, second = take(plan)
+    assert plan.hold_back(second, 0.0)
+    assert take(plan) == []
+    end(plan, first)
+    assert names(take(plan)) == ["a[1]", "a[2]"]
+
+
+def test_a_slot_without_room_is_tried_again_after_some_time() -> None:
+    plan = plan_of({"a": {}})
+    (attempt,) = take(plan)
+    assert plan.hold_back(attempt, 5.0)
+    assert plan.next_wake() == 5.25
+    assert [(again.task, again.number) for again in take(plan, 5.25)] == [("a", 1)]
+
+
+def test_where_nothing_can_start_for_long_it_is_said() -> None:
+    plan, now = plan_of({"a": {}}), 0.0
+    (attempt,) = take(plan, now)
+    while plan.hold_back(attempt, now):
+        now += 0.25
+        (attempt,) = take(plan, now)
+    assert 10 < now < 11
+    end(plan, attempt, FAILED, now)
+    assert plan.done
+
+
+def test_where_others_run_room_is_waited_for_as_long_as_it_takes() -> None:
+    plan, now = plan_of({"a": {}, "b": {}}, workers=2), 0.0
+    _, b = take(plan)
+    for _ in range(1000):
+        assert plan.hold_back(b, now)
+        now += 0.25
+        (b,) = take(plan, now)
+
+
 # --- illegal moves -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outcome", [SKIPPED, Outcome.UNKNOWN])
+@pytest.mark.parametrize("outcome", [SKIPPED])
 def test_an_outcome_that_no_attempt_can_have_is_refused(outcome: Outcome) -> None:
     plan = plan_of({"a": {}})
     (attempt,) = take(plan)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from jobrunner.captured import Captured
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
-from jobrunner.rundir import RunDir, append, create, new_run_id, state_dir
+from jobrunner.rundir import RunDir, create, find, new_run_id, runs, state_dir
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
@@ -76,8 +77,10 @@ def test_without_any_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyP
 def test_directories_are_0700_and_files_0600_whatever_the_umask(tmp_path: Path) -> None:
     state = tmp_path / "missing" / "state"
     run = made(state)
+    captured = Captured(run.path / "output", lambda output, reason, dropped: None)
     for task, item in (("a", None), ("b", "x/y")):
-        append(run.output_file(task, item), b"output\n")
+        captured.keep(task, item, b"output\n")
+    captured.close()
     for path in [tmp_path / "missing", state, *state.rglob("*")]:
         assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
@@ -177,63 +180,40 @@ def test_run_ids_sort_by_the_time_of_their_start_and_are_unique() -> None:
     moments = [0, 1, 59, 86_400, 1_700_000_000, 1_700_000_001, 4_102_444_800]
     ids = [new_run_id(moment) for moment in moments]
     assert ids == sorted(ids)
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}", each) for each in ids)
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{10}", each) for each in ids)
     assert len({new_run_id(0) for _ in range(100)}) == 100
 
 
-ODD = [
-    "..",
-    ".",
-    "/",
-    "a/b",
-    "../../etc/passwd",
-    "a\\b",
-    "x" * 5000,
-    "x" * 5001,
-    "%2F",
-    "a%2Fb",
-    "ü" * 100,
-    " ",
-    "-rf",
-    "\ud800",
-    "a\x00b",
-]
-ODD += ["~", "con", "a.log", "a", "A"]
+def test_a_run_sorts_behind_the_one_before_it_also_where_the_clock_was_set_back() -> None:
+    last = new_run_id(1_700_000_000)
+    for moment in (1_600_000_000, 1_700_000_000, 1_699_999_999.9):
+        last, before = new_run_id(moment, after=last), last
+        assert last > before
 
 
-def test_every_item_has_an_output_file_of_its_own_below_its_task(tmp_path: Path) -> None:
-    run = made(tmp_path / "state")
-    files = [run.output_file("task", item) for item in ODD]
-    assert len(set(files)) == len(ODD)
-    for file in files:
-        assert file.parent == run.path / "output" / "task"
-        assert len(os.fsencode(file.name)) <= 255
-        append(file, b"x")
-    assert len(list((run.path / "output" / "task").iterdir())) == len(ODD)
+# --- which runs there are ------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_item_never_shares_a_file_with_one_that_is_called_like_its_file() -> None:
-    run = RunDir(id="r", path=Path("/state/job/r"))
-    long = run.output_file("task", "x" * 500)
-    assert run.output_file("task", long.stem) != long
+def begun(state: Path, run_id: str, job: str = "nightly") -> RunDir:
+    run = create(state, job=job, run_id=run_id, job_file=b"")
+    run.journal.touch()
+    return run
 
 
-def test_a_task_and_its_items_do_not_share_a_file() -> None:
-    run = RunDir(id="r", path=Path("/state/job/r"))
-    assert run.output_file("a", None) == run.path / "output" / "a.log"
-    assert run.output_file("a", "b") == run.path / "output" / "a" / "b.log"
+def test_runs_are_told_the_newest_first_and_only_if_they_have_a_journal(tmp_path: Path) -> None:
+    ids = [new_run_id(moment) for moment in (1, 2, 3)]
+    for each in ids:
+        begun(tmp_path, each)
+    create(tmp_path, job="nightly", run_id=new_run_id(4), job_file=b"")
+    (tmp_path / "nightly" / "notes").mkdir()
+    assert [run.id for run in runs(tmp_path, "nightly")] == ids[::-1]
+    assert list(runs(tmp_path, "never")) == []
 
 
-def test_output_is_added_to_what_is_there(tmp_path: Path) -> None:
-    run = made(tmp_path / "state")
-    file = run.output_file("a", "b")
-    for piece in (b"one\n", b"", b"two\n"):
-        append(file, piece)
-    assert file.read_bytes() == b"one\ntwo\n"
-
-
-def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
-    append(tmp_path / "file", b"0123456789")
-    assert (tmp_path / "file").read_bytes() == b"0123456789"
+def test_a_run_is_found_by_its_id_whatever_its_job(tmp_path: Path) -> None:
+    run = begun(tmp_path, new_run_id(1), job="other")
+    begun(tmp_path, new_run_id(1))
+    assert find(tmp_path, run.id) == run
+    for what in (new_run_id(2), "..", "nightly", ""):
+        assert find(tmp_path, what) is None
+    assert find(tmp_path / "nowhere", run.id) is None

@@ -12,7 +12,7 @@ import pytest
 from jobrunner import signals
 from jobrunner.loop import Loop
 
-WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,17 @@ def test_signals_are_told_each_in_their_order(loop: Loop) -> None:
         while len(told) < 3:
             loop.turn()
     assert told == [signal.SIGTERM, signal.SIGINT, signal.SIGINT]
+
+
+def test_a_question_that_the_caller_answers_stays_the_callers(loop: Loop) -> None:
+    heard: list[int] = []
+    told: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    with signals.watched(loop, told.append):
+        kill(signal.SIGUSR1)
+        kill(signal.SIGTERM)
+        loop.turn()
+    assert (told, heard) == ([signal.SIGTERM], [signal.SIGUSR1])
 
 
 def test_other_signals_are_not_ours(loop: Loop) -> None:

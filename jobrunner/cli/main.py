@@ -14,7 +14,7 @@ from jobrunner import __version__
 from jobrunner.errors import JobrunnerError
 from jobrunner.hints import did_you_mean
 
-COMMANDS = ("run", "validate", "plan", "schema")
+COMMANDS = ("run", "resume", "validate", "plan", "schema")
 
 _BUG = 70
 _CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
@@ -37,6 +37,10 @@ class Cli(click.Group):
                 from jobrunner.cli.run import run
 
                 return run
+            case "resume":
+                from jobrunner.cli.resume import resume
+
+                return resume
             case "validate" | "plan" | "schema":
                 from jobrunner.cli import inspect
 
@@ -69,6 +73,7 @@ def jobrunner() -> None:
     jobrunner jobs/nightly.yaml --set root=/srv  with a parameter
     jobrunner validate jobs/*.yaml               check them, run nothing
     jobrunner plan jobs/nightly.yaml             show what would run
+    jobrunner resume                             go on with the last run that was stopped or killed
 
     What tasks print and the summary go to stdout, the log to stderr: console text on a terminal, JSON lines elsewhere.
 
@@ -77,9 +82,10 @@ def jobrunner() -> None:
       0    every task succeeded, or its failure was allowed
       1    a task failed, timed out, crashed, or was skipped because of one
       2    bad job file or usage; nothing ran
-      70   a bug of jobrunner
-      74   the state directory cannot be used; nothing ran
-      77   the state directory could be changed by others; nothing ran
+      70   a bug of jobrunner, or its process was killed
+      74   the journal cannot be written
+      75   it is running already
+      77   the job file or the state directory could be changed by others; nothing ran
       124  the job's own timeout
       129, 130, 143  stopped by HUP, INT, TERM
     """

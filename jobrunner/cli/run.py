@@ -3,64 +3,124 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import click
 
 from jobrunner.cli.options import options, run_options
 from jobrunner.events import Sink
+from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import FORMATS, LEVELS, log_sink
 from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
+
+if TYPE_CHECKING:
+    from jobrunner.api import Prepared, RunResult
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PATIENCE = 1.0
+"""Seconds for a reader of stdout that stalls to take the summary."""
+
+_SHOWN = (
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        help="Print nothing unless the run fails, then the summary. --log-file gets its log all the same.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        default="auto",
+        show_default=True,
+        help="auto: console on a terminal, else json.",
+    ),
+    click.option("--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info]"),
+    click.option("--log-file", type=click.Path(dir_okay=False), metavar="FILE", help="Append the log to FILE instead of stderr."),
+)
+
+
+def shown_options(command: Command) -> Command:
+    """The options that decide what of a run is shown, and where: the keywords of `shown`."""
+    for option in reversed(_SHOWN):
+        command = option(command)
+    return command
 
 
 @click.command(short_help="Run a job file.")
 @run_options
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would run, and run nothing (the same as `jobrunner plan`).")
+@click.option("--resume", is_flag=True, help="Go on with the last run of this job if it was stopped or killed, else start.")
 @click.option(
-    "-q",
-    "--quiet",
-    is_flag=True,
-    help="Print nothing unless the run fails, then the summary. --log-file gets its log all the same.",
+    "--durability",
+    type=click.Choice(["process", "disk"]),
+    default="disk",
+    show_default=True,
+    help="What the record of finished tasks outlives: the death of this process, or a loss of power too.",
 )
-@click.option(
-    "--log-format", type=click.Choice(FORMATS), default="auto", show_default=True, help="auto: console on a terminal, else json."
-)
-@click.option("--log-level", type=click.Choice(tuple(LEVELS)), help="Least level that is logged.  [default: info]")
-@click.option("--log-file", type=click.Path(dir_okay=False), metavar="FILE", help="Append the log to FILE instead of stderr.")
-def run(dry_run: bool, quiet: bool, log_format: str, log_level: str | None, log_file: str | None, **given: Any) -> int:
+@shown_options
+def run(
+    dry_run: bool,
+    resume: bool,
+    durability: Literal["process", "disk"],
+    quiet: bool,
+    log_format: str,
+    log_level: str | None,
+    log_file: str | None,
+    **given: Any,
+) -> int:
     """Run a job file. The exit code is 0 only if every task succeeded, or its failure was allowed.
 
     \b
     jobrunner run job.yaml -j 4                        four workers in the default pool
     jobrunner run job.yaml --only report               one task, without what it needs
+    jobrunner run job.yaml --resume                    go on where a run was cut off
     jobrunner run job.yaml -q --log-file job.jsonl     for cron: silent unless something fails
     jobrunner run job.yaml 2>&1 >/dev/null | jq .event every event by name
     """
     from jobrunner import api
 
-    prepared = api.prepare(given.pop("file"), options(**given))
+    file = given.pop("file")
+    wanted = dataclasses.replace(options(**given), resume=resume, durability=durability)
+    prepared = api.prepare(file, wanted)
     if dry_run:
         return _show_plan(prepared)
+    return shown(prepared, quiet=quiet, log_format=log_format, log_level=log_level, log_file=log_file)
+
+
+def shown(prepared: Prepared, *, quiet: bool, log_format: str, log_level: str | None, log_file: str | None) -> int:
+    """Run what was prepared, with its log, output and summary where the options say. The exit code."""
+    from jobrunner import api
+
     summary = Summary()
-    with _opened(log_file) as log:
-        sinks: list[Sink] = [summary]
+    sinks: list[Sink] = [summary]
+    with _opened(log_file) as (log, display):
         if log_file or log_level or not quiet:
             sinks.append(log_sink(log, format=log_format, minimum=log_level or "info"))
         if not quiet:
-            sinks.append(terminal_sink(sys.stdout.buffer))
+            sinks.append(terminal_sink(display))
         _collect_garbage_again()
-        result = api.run_prepared(prepared, sinks=sinks)
-    if not quiet or result.exit_code:
-        _say(summary.text(prepared.job.name))
+        result = api.run_prepared(prepared, sinks=sinks, outlets=[log] if log is display else [log, display])
+        if not quiet or result.exit_code:
+            display.write(_last_words(prepared, result, summary).encode("utf-8", "backslashreplace") + b"\n")
+            display.finish(_PATIENCE)
     return result.exit_code
 
 
-def _show_plan(prepared: Any) -> int:
+def _last_words(prepared: Prepared, result: RunResult, summary: Summary) -> str:
+    if result.outcome == "skipped":
+        return f"- {prepared.job.name}: not run, for it is running already (on_conflict: skip)"
+    return summary.text(prepared.job.name)
+
+
+def _show_plan(prepared: Prepared) -> int:
     from jobrunner.cli.inspect import plan_text
 
     click.echo(plan_text(prepared))
@@ -74,21 +134,33 @@ def _collect_garbage_again() -> None:
 
 
 @contextlib.contextmanager
-def _opened(log_file: str | None) -> Iterator[BinaryIO]:
-    if log_file is None:
-        yield sys.stderr.buffer
-        return
+def _opened(log_file: str | None) -> Iterator[tuple[Outlet, Outlet]]:
+    """Where the log goes, and where all else does: one outlet where both are the same file, so that they keep their order."""
+    if log_file is not None:
+        with _appended(log_file) as file:
+            yield Outlet(file, name="log", torn=_is_torn(file)), Outlet(sys.stdout.buffer, name="stdout")
+    elif _is_same(sys.stdout.buffer, sys.stderr.buffer):
+        both = Outlet(sys.stderr.buffer, name="log and stdout")
+        yield both, both
+    else:
+        yield Outlet(sys.stderr.buffer, name="log"), Outlet(sys.stdout.buffer, name="stdout")
+
+
+def _appended(log_file: str) -> BinaryIO:
     try:
-        file = open(log_file, "ab+", buffering=0)  # noqa: SIM115  # closed below: only opening it is a mistake of usage
+        return open(log_file, "ab+", buffering=0)
     except OSError as error:
         raise click.BadParameter(f"cannot write {log_file}: {error.strerror}", param_hint="--log-file") from None
-    with file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")  # a full disk tore the last line of an earlier run
-        yield file
 
 
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more; the exit code still tells
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stdout.flush()
+def _is_torn(file: BinaryIO) -> bool:
+    """Whether a full disk tore the last line of an earlier run."""
+    found = os.fstat(file.fileno())
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 and os.pread(file.fileno(), 1, found.st_size - 1) != b"\n"
+
+
+def _is_same(one: BinaryIO, other: BinaryIO) -> bool:
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False

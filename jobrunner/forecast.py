@@ -1,0 +1,164 @@
+"""What a resume will do, found out without doing it: the plan is played through with what is recorded, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jobrunner import rundir
+from jobrunner.bind import data_references
+from jobrunner.errors import ExpressionError, UsageError
+from jobrunner.journal import replay
+from jobrunner.plan import Attempt, Phase, Plan, Skip
+from jobrunner.prepare import Options, Prepared, prepare
+from jobrunner.recorded import Recorded
+from jobrunner.session import binder_of, env_file_of, keeping, may_go_on, nothing_left, recalling
+from jobrunner.work import Outcome
+
+_NO_LIMIT = 1 << 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskForecast:
+    """What becomes of one task: instances that stay `recorded`, that run, of these `lost` in flight; or what it waits for."""
+
+    task: str
+    recorded: Counter[str]
+    runs: int = 0
+    lost: int = 0
+    changed: int = 0
+    waits_for: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a resume of one run will do."""
+
+    run_id: str
+    job: str
+    attempt: int
+    tasks: tuple[TaskForecast, ...]
+
+
+def find_run(state: Path, what: str | None) -> rundir.RunDir:
+    """The run that `what` means: a run's id or directory, or a job file, then the last run of it; the last run of all for None.
+
+    Raises UsageError where there is none.
+    """
+    if what is None:
+        return _newest(state)
+    if (found := rundir.find(state, os.path.basename(os.path.normpath(what)))) is not None:
+        return found
+    if not os.path.exists(what):
+        raise UsageError(f"{what} is neither a run nor a job file. Runs lie in {state}")
+    from jobrunner.jobfile import read
+
+    job = read(what).job.name
+    newest = next(rundir.runs(state, job), None)
+    if newest is None:
+        raise UsageError(f"there is no run of {job} in {state}")
+    return newest
+
+
+def _newest(state: Path) -> rundir.RunDir:
+    newest = [run for job in rundir.jobs(state) if (run := next(rundir.runs(state, job), None)) is not None]
+    if not newest:
+        raise UsageError(f"there is no run in {state}")
+    return max(newest, key=lambda run: run.id)
+
+
+def prepare_resume(directory: rundir.RunDir, options: Options) -> tuple[Prepared, Recorded]:
+    """The job of a run as its file is now, with what its caller asked for then, and what is recorded of it."""
+    recorded = Recorded.of(replay(directory.journal).records, retry_failed=options.retry_failed, rerun=options.rerun)
+    if not recorded.started:
+        raise UsageError(f"run {directory.id} had not begun: start the job anew")
+    if not may_go_on(recorded, options):
+        raise UsageError(nothing_left(directory, recorded))
+    file, asked = recorded.started["file"], dict(recorded.started.get("options", {}))
+    if not os.path.exists(file):
+        raise UsageError(f"{file} is gone: put it back (the run's copy is {directory.path}/job.yaml)")
+    prepared = prepare(file, replace(options, resume=directory.id, params=asked.pop("params", {}), **asked))
+    return prepared, recorded
+
+
+def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -> Forecast:
+    """Play the plan through. `recorded` is used up."""
+    started_at, env_file = recorded.started["ts"], env_file_of(prepared)
+    binder = binder_of(prepared, directory, recorded, started_at=started_at, secrets={}, env_file=env_file)
+    keeps = keeping(prepared.job)
+    once = [name for name, task in prepared.job.tasks.items() if task.at_most_once]
+    lost = recorded.lost(once)
+    for ending in lost:
+        recorded.has_ended(ending)
+    used = data_references(prepared.job)
+    plan = Plan(
+        prepared.job,
+        pools=dict.fromkeys(prepared.pools, _NO_LIMIT),
+        expand=binder.items,
+        only=prepared.only,
+        keeps=lambda name: name in used,
+        tries=recorded.tries,
+    )
+    recall = recalling(prepared, recorded, plan, keeps)
+    found = {name: TaskForecast(task=name, recorded=Counter()) for name in plan.states}
+    were_lost = {(ending.task, ending.item) for ending in lost if ending.outcome is not Outcome.UNKNOWN}
+    for attempt in plan.take(0.0):
+        before = found[attempt.task]
+        result = None
+        if attempt.refused is None:
+            try:
+                result = recall(attempt, binder.digest(attempt, binder.work(plan, attempt, needed=False)))
+            except ExpressionError:
+                result = None
+        if result is None:
+            found[attempt.task] = _will_run(before, attempt, were_lost, recorded)
+        else:
+            before.recorded[str(result.outcome)] += 1
+            plan.apply(attempt, result, 0.0, recorded=True)
+    return _told(prepared, directory, recorded, plan, found)
+
+
+def _will_run(before: TaskForecast, attempt: Attempt, lost: set[tuple[str, str | None]], recorded: Recorded) -> TaskForecast:
+    key = attempt.task, attempt.key
+    changed = recorded.has_succeeded(*key) and attempt.task not in recorded.rerun
+    return replace(before, runs=before.runs + 1, lost=before.lost + (key in lost), changed=before.changed + changed)
+
+
+def _told(
+    prepared: Prepared, directory: rundir.RunDir, recorded: Recorded, plan: Plan, found: dict[str, TaskForecast]
+) -> Forecast:
+    for skipped in plan.take_skipped():
+        if skipped.reason is Skip.NEEDS:
+            found[skipped.task] = replace(found[skipped.task], skipped=f"needs {skipped.cause}, {skipped.cause_outcome}")
+    for name, state in plan.states.items():
+        if state is Phase.WAITING:
+            needs = [need for need in prepared.job.tasks[name].needs if isinstance(plan.states.get(need), Phase)]
+            found[name] = replace(found[name], waits_for=tuple(needs))
+    return Forecast(run_id=directory.id, job=prepared.job.name, attempt=recorded.parts + 1, tasks=tuple(found.values()))
+
+
+def text(forecast: Forecast) -> str:
+    """The forecast for people."""
+    lines = [f"resume {forecast.run_id} of {forecast.job}, attempt {forecast.attempt}"]
+    width = max(len(each.task) for each in forecast.tasks)
+    return "\n".join(lines + [f"  {each.task:<{width}}  {_described(each)}" for each in forecast.tasks])
+
+
+def _described(each: TaskForecast) -> str:
+    if each.skipped:
+        return f"skipped: {each.skipped}"
+    if each.waits_for:
+        return f"runs after {_names(each.waits_for)}"
+    facts = [f"{count} recorded as {outcome.replace('_', ' ')}" for outcome, count in each.recorded.items()]
+    if each.runs:
+        why = [f"{number} {word}" for number, word in ((each.lost, "lost in flight"), (each.changed, "changed")) if number]
+        facts.append(f"{each.runs} to run" + (f" ({', '.join(why)})" if why else ""))
+    return ", ".join(facts) or "nothing to do"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,83 @@
+"""The lifeline: a socket pair between the guard and the engine. When one of them is gone, the other one sees it.
+
+    guard ── guard's end ═══ engine's end ── engine
+          ◀── the journal's path, a duplicate of every lock
+
+The guard sends nothing, so the engine's end can be read from when the guard has ended, and only then. What the engine sends
+waits in the socket until the guard looks, which it does when the engine has ended. Locks that wait there are held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+from jobrunner.errors import JobrunnerError
+
+_LONGEST_PATH = 4096
+_MOST_LOCKS = 64
+_FD_SIZE = 4  # an int of C
+
+
+class GuardLostError(JobrunnerError):
+    """The guard was killed before the run had begun; nothing ran."""
+
+
+class Lifeline:
+    """The engine's end. `fd` can be read from as soon as the guard has ended, and only then."""
+
+    __slots__ = ("_socket", "fd", "guard_pid")
+
+    def __init__(self, end: socket.socket, guard_pid: int) -> None:
+        self._socket, self.fd, self.guard_pid = end, end.fileno(), guard_pid
+
+    def announce(self, journal_path: str, lock_fds: Sequence[int]) -> None:
+        """Tell where the run is recorded, and hand over its locks: they are held until both processes have ended.
+
+        From now on the end of this process without a `run.finished` on record is taken for a crash. Raises GuardLostError
+        where the guard has ended already.
+        """
+        try:
+            socket.send_fds(self._socket, [os.fsencode(journal_path)], list(lock_fds))
+        except ConnectionError:
+            raise GuardLostError("the guard of this run was killed before anything had started: run it again") from None
+
+
+_current: Lifeline | None = None
+_engine_pid = 0
+
+
+def current() -> Lifeline | None:
+    """The lifeline of this process; None where it is no engine with a guard: in a run from Python, in a host."""
+    return _current if os.getpid() == _engine_pid else None
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The guard's end and the engine's, which no program inherits that either of them starts."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def hold(line: Lifeline) -> None:
+    """This process is the engine at that lifeline from now on."""
+    global _current, _engine_pid
+    _current, _engine_pid = line, os.getpid()  # what it forks holds the variable, but has closed the descriptor
+
+
+def has_announced(guard_end: socket.socket) -> bool:
+    """The engine has said where it records."""
+    try:
+        return bool(guard_end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (BlockingIOError, ConnectionError):
+        return False
+
+
+def announced(guard_end: socket.socket) -> str:
+    """The journal's path, empty where none was announced. The locks that came with it are this process's until it ends."""
+    journal = b""
+    flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC  # which socket.recv_fds does not pass on
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while message := guard_end.recvmsg(_LONGEST_PATH, socket.CMSG_SPACE(_MOST_LOCKS * _FD_SIZE), flags)[0]:
+            journal = message
+    return os.fsdecode(journal)

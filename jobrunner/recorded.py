@@ -1,0 +1,215 @@
+"""What the journal of a run says of its earlier parts: which instances have ended, which ran when the run was lost.
+
+    events.jsonl ─replay─▶ records ─▶ Recorded ─outcome of (task, digest)─▶ resume: skip it, run it again, or leave it unknown
+
+An instance is found again by its digest, that is by what it was, not by its place: an item may have moved in its list.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobrunner.events import TaskFinished
+from jobrunner.plan import Tries
+from jobrunner.work import Error, Outcome, Result
+
+_FINAL = frozenset({"succeeded", "failed", "timed_out", "crashed", "unknown"})
+_FAILED = frozenset({"failed", "timed_out", "crashed"})
+LOST = "the runner was killed while it ran"
+UNKNOWN = "the runner was killed while it ran, and it may run at most once: look what it has done"
+
+Key = tuple[str, str | None]
+"""A task and the key of its item."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an instance has ended for good."""
+
+    task: str
+    item: str | None
+    outcome: Outcome
+    exit_code: int | None
+    reason: str
+    data: Mapping[str, Any] | None
+    """What is kept of its values; None where nothing is."""
+
+    def result(self, attempt_id: int) -> Result:
+        data = self.data or {}
+        value = data.get("value")
+        return Result(
+            id=attempt_id,
+            outcome=self.outcome,
+            exit_code=self.exit_code,
+            value=None if value is None else value.encode("utf-8", "surrogatepass"),
+            stdout=data.get("stdout", "").encode("utf-8", "surrogateescape"),
+            outputs=data.get("outputs", {}),
+            error=None if self.outcome is Outcome.SUCCEEDED else Error(type="Recorded", message=self.reason),
+        )
+
+    @property
+    def is_success(self) -> bool:
+        return self.outcome is Outcome.SUCCEEDED
+
+    @property
+    def has_data(self) -> bool:
+        return self.data is not None and not self.data.get("withheld")
+
+
+@dataclass(slots=True)
+class _Instance:
+    """What happened to one instance so far."""
+
+    made: int = 0
+    lost: int = 0
+    running: Mapping[str, Any] | None = None
+    """The record of its start (or that it was about to start), if no end follows."""
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class Recorded:
+    """The records of one run, as a resume needs them. `retry_failed` and `rerun` say which endings do not count."""
+
+    retry_failed: bool = False
+    rerun: frozenset[str] = frozenset()
+    started: dict[str, Any] = field(default_factory=dict)
+    """The record `run.started`; empty where there is none."""
+    finished: dict[str, Any] = field(default_factory=dict)
+    """The last record, if that is `run.finished`."""
+    parts: int = 0
+    """How often the run was begun or resumed."""
+    _instances: dict[Key, _Instance] = field(default_factory=lambda: defaultdict(_Instance))
+    _endings: dict[Key, tuple[str, Ending]] = field(default_factory=dict)
+    _by_digest: dict[tuple[str, str], deque[Ending]] = field(default_factory=lambda: defaultdict(deque))
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]], *, retry_failed: bool = False, rerun: Iterable[str] = ()) -> Recorded:
+        found = cls(retry_failed=retry_failed, rerun=frozenset(rerun))
+        for record in records:
+            found._take_in(record)
+        for digest, ending in found._endings.values():
+            found._by_digest[ending.task, digest].append(ending)
+        return found
+
+    @property
+    def is_unfinished(self) -> bool:
+        """It was lost or stopped before it came to its own end."""
+        return bool(self.started) and self.finished.get("outcome") in (None, "interrupted", "timed_out")
+
+    @property
+    def count(self) -> int:
+        """Instances that have ended for good."""
+        return len(self._endings)
+
+    def find(self, task: str, item: str | None, digest: str) -> Ending | None:
+        """How an instance with this digest has ended, once for each that did; None where it is to run.
+
+        One that nobody knows the end of stays unknown, also when its definition has changed meanwhile.
+        """
+        if task in self.rerun:
+            return None
+        known = self._endings.get((task, item))
+        if known is not None and known[1].outcome is Outcome.UNKNOWN:
+            return known[1]
+        found = self._by_digest.get((task, digest))
+        if not found:
+            return None
+        ending = found.popleft()
+        return None if self.retry_failed and ending.outcome in _FAILED else ending
+
+    def has_succeeded(self, task: str, item: str | None) -> bool:
+        """Whether an instance of this name has succeeded, be it with another definition or another input."""
+        ending = self._endings.get((task, item))
+        return ending is not None and ending[1].is_success
+
+    def tries(self, task: str, item: str | None) -> Tries:
+        """How often an instance was tried. What was lost with its runner, and what `retry_failed` forgets, does not count."""
+        instance = self._instances.get((task, item))
+        if instance is None:
+            return Tries()
+        is_over = (task, item) in self._endings
+        return Tries(made=instance.made, counted=0 if is_over else instance.made - instance.lost)
+
+    def lost(self, at_most_once: Iterable[str]) -> list[TaskFinished]:
+        """The ends that nobody recorded: of attempts that had begun when their runner was killed."""
+        once = frozenset(at_most_once)
+        return [_lost(key, each, key[0] in once) for key, each in self._instances.items() if each.running is not None]
+
+    def has_ended(self, event: TaskFinished) -> None:
+        """Take in the end of an attempt that was lost."""
+        instance = self._instances[event.task, event.item]
+        instance.running = None
+        if event.outcome == Outcome.UNKNOWN:
+            ending = Ending(task=event.task, item=event.item, outcome=Outcome.UNKNOWN, exit_code=None, reason=UNKNOWN, data=None)
+            self._endings[event.task, event.item] = (event.digest or "", ending)
+            self._by_digest[event.task, event.digest or ""].append(ending)
+        else:
+            instance.lost += 1
+
+    # One record at a time.
+
+    def _take_in(self, record: Mapping[str, Any]) -> None:
+        self.finished = {}
+        match record["event"]:
+            case "run.started":
+                self.started, self.parts = dict(record), 1
+            case "run.resumed":
+                self.parts += 1
+            case "run.finished":
+                self.finished = dict(record)
+            case "task.submitted" | "task.started":
+                self._begin(record)
+            case "task.finished":
+                self._end(record)
+
+    def _begin(self, record: Mapping[str, Any]) -> None:
+        instance = self._instances[record["task"], record.get("item")]
+        instance.running = record
+        instance.made = max(instance.made, record["attempt"])
+        instance.digest = record.get("digest", instance.digest)
+
+    def _end(self, record: Mapping[str, Any]) -> None:
+        key = record["task"], record.get("item")
+        instance = self._instances[key]
+        instance.running = None
+        instance.made = max(instance.made, record["attempt"])
+        if record.get("reason") == LOST or record["outcome"] == "cancelled":
+            instance.lost += 1
+        if record["outcome"] in _FINAL and not record.get("retried"):
+            self._endings[key] = (record.get("digest", ""), _ending(record))
+        else:
+            self._endings.pop(key, None)
+
+
+def _ending(record: Mapping[str, Any]) -> Ending:
+    return Ending(
+        task=record["task"],
+        item=record.get("item"),
+        outcome=Outcome(record["outcome"]),
+        exit_code=record.get("exit_code"),
+        reason=record.get("reason", ""),
+        data=record.get("data"),
+    )
+
+
+def _lost(key: Key, instance: _Instance, at_most_once: bool) -> TaskFinished:
+    begun = instance.running or {}
+    return TaskFinished(
+        task=key[0],
+        item=key[1],
+        attempt=begun["attempt"],
+        mode=begun.get("mode", ""),
+        worker=begun.get("worker", ""),
+        pid=begun.get("pid", 0),
+        thread=begun.get("thread"),
+        outcome=Outcome.UNKNOWN if at_most_once else Outcome.CRASHED,
+        duration=0.0,
+        reason=UNKNOWN if at_most_once else LOST,
+        error={"type": "RunnerDied", "message": UNKNOWN if at_most_once else LOST},
+        digest=instance.digest or None,
+        retried=not at_most_once,
+    )

@@ -1,0 +1,486 @@
+"""One run from its lock to its last record: everything is wired together here.
+
+claim the job ─▶ sweep what a killed run left ─▶ journal: made, or read again ─▶ plan, executors, engine ─▶ run.finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobrunner import credentials, events, lifeline, lock, masking, processes, rundir, signals, system
+from jobrunner.bind import Binder, Run, data_references
+from jobrunner.captured import KEPT_OUTPUT, Captured
+from jobrunner.engine import Engine, Lane, Memory, Tally
+from jobrunner.errors import JobrunnerError, UsageError
+from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
+from jobrunner.executors.commands import Commands
+from jobrunner.executors.pool import HostPool, PoolSettings, start_method
+from jobrunner.executors.reaper import Reaper
+from jobrunner.journal import RESERVE, Journal, JournalFull, last_record
+from jobrunner.loop import Loop, Timer
+from jobrunner.outlet import Outlet
+from jobrunner.plan import Attempt, Plan
+from jobrunner.prepare import Options, PoolPlan, Prepared
+from jobrunner.recorded import Recorded
+from jobrunner.sinks.output import file_sink
+from jobrunner.spec import Job, Stop
+from jobrunner.work import Result, StopRule
+
+_TIMED_OUT = 124  # as timeout(1) answers
+_SIGNALLED = 128
+_DATA = frozenset({"result", "results", "stdout", "outputs"})
+"""What is kept of an attempt only where an expression asks for it."""
+_LONGEST_UNSYNCED = 1.0
+"""Seconds after which a record is made to outlast a loss of power, where nothing asks for it earlier."""
+_PATIENCE = 1.0
+"""Seconds for a log that stalls to take its last lines, and for orphans of a killed run to be gone."""
+_RESERVED_PER_TASK, _MOST_RESERVED = 2 << 10, 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run that has come to its end."""
+
+    directory: rundir.RunDir
+    plan: Plan
+    outcome: str
+    exit_code: int
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """The job is not run, as its `concurrency` says: another run is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A run that is begun, or gone on with: where it is kept, and what is known of it."""
+
+    directory: rundir.RunDir
+    journal: Journal
+    recorded: Recorded
+    started_at: str
+    notes: tuple[Event, ...]
+    """What happened before there was a journal to tell it."""
+
+    @property
+    def attempt(self) -> int:
+        return self.recorded.parts + 1
+
+
+def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet], keep_results: bool) -> Finished | Busy:
+    """Run what was prepared, or go on with it. Raises what keeps it from running at all, and StateError for a lost journal."""
+    job, state = prepared.job, rundir.state_dir(os.environ)
+    rundir.job_dir(state, job.name)
+
+    def on_busy(holder: lock.Holder, group: str) -> None:
+        _tell_busy(prepared, holder, group, sinks, outlets)
+
+    claim = lock.claim(state, job.name, job.concurrency, on_busy=on_busy, file=prepared.file.path)
+    if claim is None:
+        return Busy()
+    with claim, _secrets(prepared) as secrets:
+        env_file = env_file_of(prepared)
+        part = _begin(prepared, state)
+        with contextlib.closing(part.journal), _marked(part.directory.mark):
+            claim.tell(_holder(prepared, part))
+            binder = binder_of(
+                prepared, part.directory, part.recorded, started_at=part.started_at, secrets=secrets, env_file=env_file
+            )
+            return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results).run()
+
+
+def _tell_busy(prepared: Prepared, holder: lock.Holder, group: str, sinks: Sequence[Sink], outlets: Sequence[Outlet]) -> None:
+    """In the log at once, for the wait may be long, and not in the journal: there is no run yet."""
+    job = prepared.job
+    busy = events.LockBusy(group=group, holder=holder.run_id, pid=holder.pid, on_conflict=job.concurrency.on_conflict)
+    for sink in sinks:
+        sink(Stamped(seq=0, ts=timestamp(time.time()), run_id="", job=job.name, event=busy))
+    for outlet in outlets:
+        outlet.flush()
+
+
+@contextlib.contextmanager
+def _secrets(prepared: Prepared) -> Iterator[dict[str, str]]:
+    """The secrets that are asked for. While inside, what we start does not find them in the environment they came from."""
+    job, wanted = prepared.job, credentials.wanted(prepared.job, prepared.only or prepared.job.tasks)
+    found = credentials.read(job, prepared.folder, os.environ, wanted=wanted)
+    hidden = {name: os.environ[name] for name in credentials.variables(job) if name in os.environ}
+    for name in hidden:
+        if lifeline.current() is None:
+            del os.environ[name]
+        else:
+            system.scrub(name)
+    try:
+        yield found
+    finally:
+        os.environ.update(hidden)
+
+
+def env_file_of(prepared: Prepared) -> dict[str, str]:
+    """The variables of the job's `env_file`, if it has one."""
+    name = prepared.job.env_file
+    return {} if name is None else credentials.env_file(prepared.folder / os.path.expanduser(name))
+
+
+def _holder(prepared: Prepared, part: _Part) -> lock.Holder:
+    line = lifeline.current()
+    pid = os.getpid() if line is None else line.guard_pid
+    return lock.Holder(
+        pid=pid, run_id=part.directory.id, since=timestamp(time.time()), file=str(prepared.file.path), job=prepared.job.name
+    )
+
+
+# --- where the run is kept -----------------------------------------------------------------------------------------------------
+
+
+def _begin(prepared: Prepared, state: Path) -> _Part:
+    """The run to go on with, or a new one. What a killed run left running is ended first."""
+    job, options = prepared.job.name, prepared.options
+    newest = next(rundir.runs(state, job), None)
+    swept = list(_swept(newest))
+    wanted = _wanted(prepared, state, newest)
+    if wanted is not None and (part := _resumed(prepared, wanted, swept)) is not None:
+        return part
+    now, after = time.time(), "" if newest is None else newest.id
+    directory = rundir.create(state, job=job, run_id=rundir.new_run_id(now, after), job_file=prepared.file.source)
+    durable = options.durability == "disk"
+    reserve = min(RESERVE + _RESERVED_PER_TASK * len(prepared.job.tasks), _MOST_RESERVED)
+    journal = Journal.create(directory.journal, sync=durable, reserve=reserve)
+    if durable:
+        rundir.sync(directory)
+    return _Part(directory=directory, journal=journal, recorded=Recorded(), started_at=timestamp(now), notes=tuple(swept))
+
+
+def _swept(newest: rundir.RunDir | None) -> Iterator[Event]:
+    """End what is left of the last run, if its runner was killed: nothing may run twice at the same time."""
+    if newest is None or _has_finished(newest):
+        return
+    for found in processes.end_run(newest.id, str(newest.mark), _PATIENCE):
+        yield events.OrphanKilled(pid=found.pid, run=newest.id, command=found.command)
+
+
+def _has_finished(directory: rundir.RunDir) -> bool:
+    try:
+        record = last_record(directory.journal)
+    except (OSError, JobrunnerError):  # damaged: then nobody knows
+        return False
+    return record is not None and record["event"] == events.RunFinished.NAME
+
+
+def _wanted(prepared: Prepared, state: Path, newest: rundir.RunDir | None) -> rundir.RunDir | None:
+    if isinstance(prepared.options.resume, str):
+        found = rundir.find(state, prepared.options.resume)
+        if found is None or found.job != prepared.job.name:
+            raise UsageError(f"there is no run {prepared.options.resume} of the job {prepared.job.name}")
+        return found
+    return newest if prepared.options.resume else None
+
+
+def _resumed(prepared: Prepared, directory: rundir.RunDir, notes: Sequence[Event]) -> _Part | None:
+    """The run in `directory`, gone on with; None where there is nothing to go on with and a new one is as good."""
+    options = prepared.options
+    journal, replay = Journal.reopen(directory.journal, sync=options.durability == "disk")
+    recorded = Recorded.of(replay.records, retry_failed=options.retry_failed, rerun=options.rerun)
+    by_name = isinstance(options.resume, str)
+    is_same = os.path.realpath(recorded.started.get("file", "")) == os.path.realpath(prepared.file.path)
+    if not (may_go_on(recorded, options) and (is_same or by_name)):
+        journal.close()
+        if by_name:
+            raise UsageError(nothing_left(directory, recorded))
+        return None
+    repaired = [events.JournalRepaired(offset=replay.offset, dropped=replay.dropped)] if replay.dropped else []
+    started_at = recorded.started["ts"]
+    return _Part(directory=directory, journal=journal, recorded=recorded, started_at=started_at, notes=(*repaired, *notes))
+
+
+def may_go_on(recorded: Recorded, options: Options) -> bool:
+    """Whether there is anything left to do of a run."""
+    return bool(recorded.started) and (recorded.is_unfinished or options.retry_failed or bool(options.rerun))
+
+
+def nothing_left(directory: rundir.RunDir, recorded: Recorded) -> str:
+    how = "--retry-failed runs again what failed, --rerun TASK one task"
+    return f"run {directory.id} has ended ({recorded.finished.get('outcome')}): nothing is left to do. {how}"
+
+
+@contextlib.contextmanager
+def _marked(path: Path) -> Iterator[None]:
+    """While inside, this process and what it forks can be told by a file that they have mapped."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a run of an older version has none
+            file = stack.enter_context(open(path, "rb"))
+            stack.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        yield
+
+
+# --- the run -------------------------------------------------------------------------------------------------------------------
+
+
+class _GuardLost(JobrunnerError):
+    """Our guard was killed: without it nobody would end our tasks if we were killed too."""
+
+
+class _Session:
+    """One part of a run: from its first event to its last."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        part: _Part,
+        lock_fds: Sequence[int],
+        binder: Binder,
+        secrets: Mapping[str, str],
+        sinks: Sequence[Sink],
+        outlets: Sequence[Outlet],
+        keep_results: bool,
+    ) -> None:
+        self._prepared, self._part, self._outlets, self._binder = prepared, part, outlets, binder
+        self._lock_fds, self._lifeline = lock_fds, lifeline.current()
+        self._captured = Captured(part.directory.path / "output", self._degraded)
+        self._stream = Stream(
+            run_id=part.directory.id,
+            job=prepared.job.name,
+            sinks=[part.journal, file_sink(self._captured.keep), *sinks],
+            now=time.time,
+            seq=part.journal.seq,
+        )
+        self._emit = masking.masked(masking.Mask(secrets.values()), self._stream.emit) if secrets else self._stream.emit
+        self._used = data_references(prepared.job)
+        self._keeps = keeping(prepared.job, keep_results)
+        self._plan = Plan(
+            prepared.job,
+            pools={name: pool.workers for name, pool in prepared.pools.items()},
+            expand=self._binder.items,
+            only=prepared.only,
+            keeps=lambda name: keep_results or name in self._used,
+            tries=part.recorded.tries,
+            seed=hash(part.directory.id),
+        )
+        self._recall = recalling(prepared, part.recorded, self._plan, self._keeps)
+        self._reaper = Reaper(inherits=self._lifeline is not None, run_id=part.directory.id, mark=str(part.directory.mark))
+        self._sync_timer: Timer | None = None
+        self._full: JournalFull | None = None
+        self._has_begun = False
+
+    def run(self) -> Finished:
+        with contextlib.closing(Loop()) as loop:
+            self._loop = loop
+            engine = self._engine()
+            with signals.watched(loop, lambda number: _on_signal(engine, number)), self._watched_guard():
+                for outlet in self._outlets:
+                    outlet.attach(loop, self._degraded)
+                self._tell_beginning()
+                try:
+                    tally = engine.run()
+                except _GuardLost as lost:
+                    self._emit(events.RunInterrupted(reason=str(lost)))
+                    self._commit(True)
+                    raise
+                finally:
+                    self._reaper.close()
+                    engine.settle()
+                return self._finish(tally)
+
+    def _tell_beginning(self) -> None:
+        """What came before, and that the run begins: on record before anything starts."""
+        part, plan, prepared = self._part, self._plan, self._prepared
+        place = {"file": str(prepared.file.path), "run_dir": str(part.directory.path), "pid": os.getpid()}
+        if part.attempt == 1:
+            options = {**prepared.options.recordable(), "params": prepared.given}
+            self._emit(
+                events.RunStarted(**place, tasks=len(plan.states), params=prepared.params, options=options)  # type: ignore[arg-type]
+            )
+        for note in part.notes:
+            self._emit(note)
+        if part.attempt > 1:
+            once = [name for name, task in prepared.job.tasks.items() if task.at_most_once]
+            lost = part.recorded.lost(once)
+            for ending in lost:
+                self._emit(ending)
+                part.recorded.has_ended(ending)
+            self._emit(
+                events.RunResumed(
+                    **place,  # type: ignore[arg-type]  # one dict of mixed values serves two events
+                    tasks=len(plan.states),
+                    attempt=part.attempt,
+                    recorded=part.recorded.count,
+                    in_flight=len(lost),
+                )
+            )
+        self._commit(True)
+        if self._lifeline is not None:
+            self._lifeline.announce(str(part.directory.journal), self._lock_fds)
+        self._has_begun = True
+
+    def _finish(self, tally: Tally) -> Finished:
+        """The last record, after all that can still happen has happened. A run without a record of it has not finished."""
+        if self._full is not None:
+            raise self._full
+        for outlet in self._outlets:
+            outlet.finish(_PATIENCE)
+        self._captured.close()
+        outcome, exit_code = _verdict(self._plan, tally)
+        counts = Counter(str(state) for state in self._plan.states.values())
+        self._emit(
+            events.RunFinished(
+                outcome=outcome, exit_code=exit_code, duration=tally.duration, task_time=tally.task_time, outcomes=dict(counts)
+            )
+        )
+        self._commit(True)
+        for outlet in self._outlets:
+            outlet.finish(_PATIENCE)
+        return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)
+
+    def _commit(self, sync: bool) -> None:
+        """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later."""
+        try:
+            self._part.journal.commit(sync=sync)
+        except JournalFull as full:
+            self._run_out(full)
+        if sync and self._sync_timer is not None:
+            self._sync_timer.cancel()
+            self._sync_timer = None
+        elif not sync and self._sync_timer is None:
+            self._sync_timer = self._loop.call_at(self._loop.clock() + _LONGEST_UNSYNCED, self._sync_late)
+        for outlet in self._outlets:
+            outlet.flush()
+
+    def _sync_late(self) -> None:
+        self._sync_timer = None
+        self._commit(True)
+
+    def _run_out(self, full: JournalFull) -> None:
+        """The disk has room for the ends of what runs and no more: nothing new starts."""
+        if not self._has_begun:
+            raise full
+        if self._full is None:
+            self._full = full
+            self._plan.cancel(stop=False)
+            self._emit(events.RunInterrupted(reason=str(full)))
+
+    def _degraded(self, output: str, reason: str, dropped: int) -> None:
+        self._emit(events.LogDegraded(output=output, reason=reason, dropped=dropped))
+
+    @contextlib.contextmanager
+    def _watched_guard(self) -> Iterator[None]:
+        if self._lifeline is None:
+            yield
+            return
+        watch = self._loop.watch(self._lifeline.fd, _lose_guard)
+        try:
+            yield
+        finally:
+            watch.close()
+
+    def _engine(self) -> Engine:
+        prepared, job, used = self._prepared, self._prepared.job, self._used
+        env = {**self._binder.job_env, **self._binder.cookie}
+        engine = Engine(
+            self._plan,
+            {name: _lane(name, pool, str(prepared.folder), env, self._reaper) for name, pool in prepared.pools.items()},
+            bind=lambda plan, attempt: self._binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
+            rule_of=lambda name: _stop_rule(job.tasks[name].stop),
+            emit=self._emit,
+            loop=self._loop,
+            memory=Memory(
+                commit=self._commit,
+                digest=self._binder.digest,
+                recall=self._recall,
+                keeps=self._keeps,
+                most_output=KEPT_OUTPUT,
+            ),
+        )
+        self._reaper.open(self._loop, engine.report)
+        return engine
+
+
+def _lose_guard() -> None:
+    raise _GuardLost("the guard of the run was killed: everything was ended, and the run can be resumed")
+
+
+def _on_signal(engine: Engine, number: int) -> None:
+    if number == signal.SIGUSR1:
+        engine.dump()
+    else:
+        engine.interrupt(number)
+
+
+def keeping(job: Job, keep_results: bool = False) -> Callable[[str], bool]:
+    """Whether what a task gives is kept: because an expression asks for it, or the caller."""
+    used = data_references(job)
+    return lambda name: keep_results or not _DATA.isdisjoint(used.get(name, ()))
+
+
+def recalling(
+    prepared: Prepared, recorded: Recorded, plan: Plan, keeps: Callable[[str], bool]
+) -> Callable[[Attempt, str], Result | None]:
+    """How an attempt has ended in an earlier part of the run; None where it is to run.
+
+    What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for.
+    """
+    tasks = prepared.job.tasks
+
+    def recall(attempt: Attempt, digest: str) -> Result | None:
+        if any(plan.has_run(need) for need in tasks[attempt.task].needs):
+            return None
+        ending = recorded.find(attempt.task, attempt.key, digest)
+        if ending is None or (ending.is_success and keeps(attempt.task) and not ending.has_data):
+            return None
+        return ending.result(attempt.id)
+
+    return recall
+
+
+def binder_of(
+    prepared: Prepared,
+    directory: rundir.RunDir,
+    recorded: Recorded,
+    *,
+    started_at: str,
+    secrets: Mapping[str, str],
+    env_file: Mapping[str, str],
+) -> Binder:
+    """What gives tasks their values in this run."""
+    job, folder = prepared.job, str(prepared.folder)
+    hidden = credentials.variables(job)
+    facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets)
+
+
+def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> Lane:
+    settings = PoolSettings(
+        name=name,
+        mode=pool.mode,
+        workers=pool.workers,
+        executor=pool.spec.executor or "",
+        max_tasks_per_worker=pool.spec.max_tasks_per_worker,
+        start_method=start_method(pool.spec.start_method),
+        path=[folder],
+        env=dict(env),
+        folder=folder,
+    )
+    calls, commands = HostPool(settings, reaper), Commands(pool=name, slots=pool.workers, reaper=reaper)
+    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)
+
+
+def _stop_rule(stop: Stop) -> StopRule:
+    return StopRule(signal=signal.Signals[f"SIG{stop.signal}"], grace=stop.grace)
+
+
+def _verdict(plan: Plan, tally: Tally) -> tuple[str, int]:
+    if tally.signal is not None:
+        return "interrupted", _SIGNALLED + tally.signal
+    if plan.has_timed_out:
+        return "timed_out", _TIMED_OUT
+    return ("failed", 1) if plan.failed else ("succeeded", 0)
