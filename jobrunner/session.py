@@ -19,7 +19,7 @@ from jobrunner import credentials, events, lifeline, lock, masking, processes, r
 from jobrunner.bind import Binder, Run, data_references
 from jobrunner.captured import KEPT_OUTPUT, Captured
 from jobrunner.engine import Engine, Lane, Memory, Tally
-from jobrunner.errors import JobrunnerError, UsageError
+from jobrunner.errors import JobrunnerError, StateError, UsageError
 from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
 from jobrunner.executors.commands import Commands
 from jobrunner.executors.pool import HostPool, PoolSettings, start_method
@@ -165,8 +165,14 @@ def _swept(newest: rundir.RunDir | None) -> Iterator[Event]:
     """End what is left of the last run, if its runner was killed: nothing may run twice at the same time."""
     if newest is None or _has_finished(newest):
         return
-    for found in processes.end_run(newest.id, str(newest.mark), _PATIENCE):
+    mark = str(newest.mark)
+    for found in processes.end_run(newest.id, mark, _PATIENCE):
         yield events.OrphanKilled(pid=found.pid, run=newest.id, command=found.command)
+    if left := processes.of_run(newest.id, mark):
+        for each in left:
+            os.close(each.pidfd)
+        named = ", ".join(f"{each.pid} ({each.command})" for each in left)
+        raise StateError(f"of the killed run {newest.id} some processes cannot be ended: {named}; end them, then try again")
 
 
 def _has_finished(directory: rundir.RunDir) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,19 +54,29 @@ class Stage:
 
     def kill_in_the_middle(self, *args: str, whom: str = "both") -> None:
         """Run until a blocked task runs, and kill the runner there: the guard, the engine or both."""
+        (self.folder / "pid").unlink(missing_ok=True)
         with subprocess.Popen(
             self.command(*args), cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as runner:
-            assert runner.stderr is not None
-            for line in runner.stderr:
-                if b"task.started" in line and self.blocks(json.loads(line)):
-                    break
+            self.wait_until_blocked(runner)
             engine = int(Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()[0])
             if whom in ("guard", "both"):
                 runner.send_signal(signal.SIGKILL)
             if whom in ("engine", "both"):
                 os.kill(engine, signal.SIGKILL)
-            runner.stderr.read()
+            runner.communicate()
+
+    def wait_until_blocked(self, runner: subprocess.Popen[bytes]) -> None:
+        """A blocked task runs, and has said so."""
+        said = self.folder / "pid"
+        assert runner.stderr is not None
+        for line in runner.stderr:
+            if b"task.started" in line and self.blocks(json.loads(line)):
+                break
+        deadline = time.monotonic() + 20
+        while not (said.exists() and said.read_text().strip()):
+            assert time.monotonic() < deadline
+            os.sched_yield()
 
     def blocks(self, event: Mapping[str, Any]) -> bool:
         names = [event["task"], event.get("item", "")]
@@ -283,12 +294,9 @@ def test_a_run_that_was_stopped_goes_on(stage: Stage, number: int, code: int) ->
     with subprocess.Popen(
         stage.command("run", "job.yaml"), cwd=stage.folder, env=stage.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as runner:
-        assert runner.stderr is not None
-        for line in runner.stderr:
-            if b"task.started" in line and stage.blocks(json.loads(line)):
-                break
+        stage.wait_until_blocked(runner)
         runner.send_signal(number)
-        runner.stderr.read()
+        runner.communicate()
     assert runner.returncode == code
     block.unlink()
     assert stage.call("resume").returncode == 0
