@@ -9,9 +9,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import calls, cold, commands, measure, reading, tables
+from benchmarks import calls, cold, commands, measure, reading, safety, tables
 
-GROUPS = {"cold": cold.contests, "commands": commands.contests, "calls": calls.contests, "reading": reading.contests}
+GROUPS = {
+    "cold": cold.contests,
+    "commands": commands.contests,
+    "calls": calls.contests,
+    "reading": reading.contests,
+    "safety": safety.contests,
+}
 
 
 def main() -> int:

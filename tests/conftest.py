@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,7 +25,24 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 def _state_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Runs that tests start never touch the state directory, nor the settings, of who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JOBRUNNER_STATE", str(tmp_path_factory.mktemp("state")))
+        state = tmp_path_factory.mktemp("state")
+        patch.setenv("JOBRUNNER_STATE", str(state))
         for name in ("STATE_DIRECTORY", "NO_COLOR", "FORCE_COLOR", "PYTHONDONTWRITEBYTECODE"):
             patch.delenv(name, raising=False)
         yield
+        assert not _files_with(CANARY, state), "a secret of some test is in the state of its run"
+
+
+CANARY = b"canary/7f3A"
+"""With this begins every secret of tests/test_secrets.py. After all tests it is looked for in all that runs have left."""
+
+
+def _files_with(text: bytes, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and _holds(path, text)]
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        return data.find(text) >= 0

@@ -18,8 +18,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A task leaves one line in `witness` each time it runs; those called in `fail` fail, those in `block` wait to be killed.
-STEP = "echo {name} >> witness; if [ -e fail-{name} ]; then exit 3; fi; if [ -e block-{name} ]; then echo $$ > pid; exec sleep 600; fi"
+# A task leaves one line in `witness` each time it runs; one with a file fail-NAME fails, one with block-NAME waits to be killed.
+STEP = (
+    "echo {name} >> witness; if [ -e fail-{name} ]; then exit 3; fi; "
+    "if [ -e block-{name} ]; then echo $$ > pid; exec sleep 600; fi"
+)
+VALUES = "echo ${{ tasks.a.result }} ${{ tasks.b.outputs.k }} ${{ tasks.b.stdout }} >> got; "
 
 
 def step(name: str, **keys: Any) -> dict[str, Any]:
@@ -188,10 +192,7 @@ def test_values_of_recorded_tasks_reach_those_that_run_now(stage: Stage) -> None
         {
             "a": {"target": "os.path:join", "args": ["x", "y"]},
             "b": {"run": "echo k=v1 >> $JOBRUNNER_OUTPUT; echo text"},
-            "c": {
-                "needs": ["a", "b"],
-                "run": f"echo ${{{{ tasks.a.result }}}} ${{{{ tasks.b.outputs.k }}}} ${{{{ tasks.b.stdout }}}} >> got; {STEP.format(name='c')}",
-            },
+            "c": {"needs": ["a", "b"], "run": VALUES + STEP.format(name="c")},
         }
     )
     block = stage.flag("block-c")
