@@ -276,7 +276,7 @@ class _Session:
         self._reaper = Reaper(inherits=self._lifeline is not None, run_id=part.directory.id, mark=str(part.directory.mark))
         self._sync_timer: Timer | None = None
         self._full: JournalFull | None = None
-        self._has_begun = False
+        self._has_begun = self._has_lost_guard = False
 
     def run(self) -> Finished:
         with contextlib.closing(Loop()) as loop:
@@ -294,7 +294,7 @@ class _Session:
                     raise
                 finally:
                     self._reaper.close()
-                    engine.settle()
+                engine.settle()
                 return self._finish(tally)
 
     def _tell_beginning(self) -> None:
@@ -360,6 +360,14 @@ class _Session:
             self._sync_timer = self._loop.call_at(self._loop.clock() + _LONGEST_UNSYNCED, self._sync_late)
         for outlet in self._outlets:
             outlet.flush()
+        if self._has_lost_guard:
+            self._has_lost_guard = False
+            raise _GuardLost("the guard of the run was killed: everything was ended, and the run can be resumed")
+
+    def _lose_guard(self) -> None:
+        """Our guard was killed. What has ended by now is put on record; then `commit` ends the run."""
+        self._has_lost_guard = True
+        self._guard_watch.close()
 
     def _sync_late(self) -> None:
         self._sync_timer = None
@@ -382,11 +390,11 @@ class _Session:
         if self._lifeline is None:
             yield
             return
-        watch = self._loop.watch(self._lifeline.fd, _lose_guard)
+        self._guard_watch = self._loop.watch(self._lifeline.fd, self._lose_guard)
         try:
             yield
         finally:
-            watch.close()
+            self._guard_watch.close()
 
     def _engine(self) -> Engine:
         prepared, job, used = self._prepared, self._prepared.job, self._used
@@ -408,10 +416,6 @@ class _Session:
         )
         self._reaper.open(self._loop, engine.report)
         return engine
-
-
-def _lose_guard() -> None:
-    raise _GuardLost("the guard of the run was killed: everything was ended, and the run can be resumed")
 
 
 def _on_signal(engine: Engine, number: int) -> None:

@@ -81,7 +81,7 @@ except ChildProcessError:
     told["child"] = None
 print(json.dumps(told), flush=True)
 """
-LEAK_CHECK = '"$@"; ps -e -o pid=,stat=,args= | grep -v "ps -e" >&2'
+LEAK_CHECK = '"$@"; all=$(ps -e -o pid=,stat=,args=); printf "%s\\n" "$all" | grep -v "ps -e" >&2'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,9 +148,14 @@ def _opened(log_file: str | None) -> Iterator[tuple[Outlet, Outlet]]:
 
 def _appended(log_file: str) -> BinaryIO:
     try:
-        return open(log_file, "ab+", buffering=0)
+        return open(log_file, "ab+", buffering=0, opener=_never_controlled)
     except OSError as error:
         raise click.BadParameter(f"cannot write {log_file}: {error.strerror}", param_hint="--log-file") from None
+
+
+def _never_controlled(path: str, flags: int) -> int:
+    """A terminal that is opened never becomes the controlling one of the engine, which leads a session: its hang-up is no HUP."""
+    return os.open(path, flags | os.O_NOCTTY, 0o666)
 
 
 def _is_torn(file: BinaryIO) -> bool:
