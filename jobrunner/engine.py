@@ -11,6 +11,7 @@ report waits in the inbox until the step is over.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -43,6 +44,7 @@ class Executor(Protocol[Work]):
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None: ...
     def start(self, work: Work, /) -> None: ...
     def stop(self, attempt_id: int, rule: StopRule, /) -> None: ...
+    def dump(self) -> None: ...
     def kill(self) -> None: ...
     def close(self) -> None: ...
     @property
@@ -164,10 +166,13 @@ class Engine:
         self._drain()
 
     def dump(self) -> None:
-        """Tell what runs, for how long, and where the engine stands."""
+        """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
         running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began is not None}
-        self._emit(events.RunStacks(running=running, stack="".join(traceback.format_stack(sys._getframe(1)))))
+        stack = "".join(traceback.format_stack(sys._getframe(1)))
+        self._emit(events.RunStacks(process="engine", pid=os.getpid(), stack=stack, running=running))
+        for lane in self._lanes.values():
+            lane.calls.dump()
 
     def _abort(self) -> None:
         """Kill everything, and reap it as far as that is soon done."""
@@ -286,6 +291,8 @@ class Engine:
                 self._on_exhausted(report)
             case work.Leftover():
                 self._on_leftover(report)
+            case work.StackTaken():
+                self._emit(events.RunStacks(process=report.worker, pid=report.pid, stack=report.stack))
             case work.WorkerStarted() | work.WorkerDied() | work.WorkerJoined():
                 self._emit(self._worker_event(report))
             case _:

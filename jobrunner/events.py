@@ -55,11 +55,16 @@ class RunInterrupted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStacks:
-    """Somebody sent USR1: `running` are the attempts in flight with their seconds, `stack` is where the engine stands."""
+    """Somebody sent USR1: where one process of the run stands, the engine or a worker process.
+
+    That of the engine says what is `running`: the attempts in flight, with their seconds.
+    """
 
     NAME: ClassVar[str] = "run.stacks"
-    running: dict[str, float]
+    process: str
+    pid: int
     stack: str
+    running: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -371,7 +371,7 @@ def main(connection: socket.socket, stack: int, settings: Settings) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    gc.enable()  # the command line runs without
+    gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.path[:0] = settings.path
     _prefer_modules_in(settings.path)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
@@ -407,6 +407,8 @@ def _entries(folder: str) -> list[str]:
 def forked(connection: socket.socket, output: int, stack: int, settings: Settings, folder: str, parent: int) -> None:
     """Where a forked host begins: tie its life to that of the engine, drop everything that was inherited, then serve."""
     _die_with(parent)
+    gc.disable()
+    gc.freeze()  # garbage of the engine's is never collected here: it would close what are our descriptors now, by their number
     os.setsid()
     signal.set_wakeup_fd(-1)
     _keep_only(connection.fileno(), output, stack)

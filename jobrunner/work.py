@@ -167,6 +167,15 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StackTaken:
+    """Where the Python code of a worker process stands at this moment: what `dump` asks for. Empty where it did not answer."""
+
+    worker: str
+    pid: int
+    stack: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStarted:
     """A thread or process that executes attempts exists."""
 
@@ -201,7 +210,7 @@ class WorkerJoined:
     signal: int | None = None
 
 
-Report = Result | Began | Said | Returned | Exhausted | Leftover | WorkerStarted | WorkerDied | WorkerJoined
+Report = Result | Began | Said | Returned | Exhausted | Leftover | StackTaken | WorkerStarted | WorkerDied | WorkerJoined
 """What executors tell the engine, in the order in which it happened."""
 
 

@@ -33,6 +33,7 @@ from jobrunner.work import (
     Result,
     Returned,
     Said,
+    StackTaken,
     StopRule,
     WorkerDied,
     WorkerJoined,
@@ -128,6 +129,9 @@ class FakeExecutor:
             self.report(Result(id=attempt_id, outcome=Outcome.FAILED, abandoned=True))
         elif act.stops_in is not None:
             self.loop.after(act.stops_in, lambda: self._end(attempt_id, Outcome.FAILED, signal=15))
+
+    def dump(self) -> None:
+        self.report(StackTaken(worker="w", pid=7, stack="there"))
 
     def kill(self) -> None:
         self.kills += 1

@@ -209,17 +209,21 @@ def test_an_attempt_that_is_overdue_when_the_runner_goes_on_times_out_once(stage
     assert endings(stage) == {"a": ["timed_out"], "b": ["succeeded"]}
 
 
-def test_usr1_asks_what_runs_and_changes_nothing(stage: Stage) -> None:
+@pytest.mark.parametrize("mode", ["process", "process_pool", "thread_pool"])
+def test_usr1_asks_where_all_stand_and_changes_nothing(stage: Stage, mode: str) -> None:
     os.mkfifo(stage.folder / "fifo")
-    stage.job({"a": {"run": "read line < fifo"}})
+    (stage.folder / "functions.py").write_text("def wait():\n    open('fifo').read()\n")
+    stage.job({"a": {"target": "functions:wait"}}, mode=mode)
     with started(stage, "run", "job.yaml") as runner:
         wait_for_line(runner.stderr, b'"task.started"')
-        runner.send_signal(signal.SIGUSR1)
-        told = json.loads(wait_for_line(runner.stderr, b'"run.stacks"'))
-        (stage.folder / "fifo").write_text("go on\n")
+        with open(stage.folder / "fifo", "w"):  # it waits in open, then in read: opened here it is in the task for certain
+            runner.send_signal(signal.SIGUSR1)
+            engine, host = (json.loads(wait_for_line(runner.stderr, b'"run.stacks"')) for _ in range(2))
         assert runner.wait(timeout=PATIENCE) == 0
-    assert list(told["running"]) == ["a"]
-    assert "engine.py" in told["stack"]
+    assert (engine["process"], list(engine["running"])) == ("engine", ["a"])
+    assert "engine.py" in engine["stack"]
+    assert "functions.py" in host["stack"]
+    assert "running" not in host
 
 
 DISTURBED = """

@@ -271,8 +271,10 @@ def test_the_console_is_for_people() -> None:
         ),
         (events.JournalRepaired(offset=10, dropped=3), "warning journal.repaired offset=10 dropped=3"),
         (
-            events.RunStacks(running={"a[1]": 2.5}, stack='  File "engine.py", line 1\n    \x1b[2Jturn()\n'),
-            'info    run.stacks      running={"a[1]":2.5}\n      File "engine.py", line 1\n        \\x1b[2Jturn()',
+            events.RunStacks(
+                process="engine", pid=7, running={"a[1]": 2.5}, stack='  File "engine.py", line 1\n    \x1b[2Jturn()\n'
+            ),
+            'info    run.stacks      process=engine pid=7 running={"a[1]":2.5}\n      File "engine.py", line 1\n        \\x1b[2Jturn()',
         ),
         (events.RunInterrupted(reason="stopped by SIGTERM", signal="SIGTERM"), None),
         (events.TaskSubmitted(task="a", item=None, attempt=1, digest="0123"), "info    task.submitted  task=a attempt=1"),

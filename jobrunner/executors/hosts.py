@@ -35,6 +35,7 @@ from jobrunner.work import (
     Report,
     Result,
     Said,
+    StackTaken,
     StopRule,
     WorkerDied,
     WorkerJoined,
@@ -182,6 +183,14 @@ class Host:
     def _end_now(self, rule: StopRule) -> None:
         self._signal_group(rule.signal)
         self._kill_at(rule.grace)
+
+    def dump(self) -> None:
+        """Report where it stands, soon. One that is being stopped has other things to tell."""
+        if self._reaped is None and not self.stopping:
+            self._stack.ask(self._child.pidfd, self._report_stack)
+
+    def _report_stack(self) -> None:
+        self._pool.report(StackTaken(worker=self.name, pid=self._child.pid, stack=self._stack.take()))
 
     def finish(self) -> None:
         """No more calls: let it end by itself, soon. What it still runs was abandoned: nobody waits for that."""

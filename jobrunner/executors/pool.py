@@ -8,6 +8,7 @@ death       ─▶ calls that began are CRASHED, calls that did not are returned
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Resources, R
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
 tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
+_MOST_KILLED = 50
+"""The same where SIGKILL ended them: an interpreter that cannot start does not end so, but somebody may be killing them."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
 
@@ -105,6 +108,11 @@ class HostPool:
         self._idle.clear()
         for each in tuple(self._hosts):
             each.finish()
+
+    def dump(self) -> None:
+        """Report where each host stands."""
+        for each in self._hosts:
+            each.dump()
 
     def kill(self) -> None:
         """End every host at once."""
@@ -199,9 +207,10 @@ class HostPool:
         limits.give_cpus_back(each.cpus)
         if lost and not each.has_begun and not each.stopping:
             self._stillborn += 1
+        most = _MOST_KILLED if exit.signal == signal.SIGKILL else _MOST_STILLBORN
         for call_id in lost:
             del self._holders[call_id]
-            if self._stillborn < _MOST_STILLBORN + self.settings.workers:
+            if self._stillborn < most + self.settings.workers:
                 self.report(Returned(id=call_id))
             else:
                 message = f"worker lost: its worker ended before it began ({exit}), {self._stillborn} times in a row"

@@ -40,6 +40,7 @@ class Stack:
 
     def ask(self, pidfd: int, then: Callable[[], None]) -> None:
         """Ask the host for its stack; `then` is called when it has come, at latest after PATIENCE; not at all after `close`."""
+        self._forget()
         self._read()
         self._data.clear()  # what a task's own child wrote there is no answer
         with contextlib.suppress(ProcessLookupError):
@@ -51,6 +52,12 @@ class Stack:
         """All that has come, the frames of jobrunner left out; empty where nothing has."""
         self._read()
         return tidy(self._data.decode("ascii", "backslashreplace"))
+
+    def take(self) -> str:
+        """The text, which is then forgotten: a crash that follows has another one."""
+        text = self.text()
+        self._data.clear()
+        return text
 
     def close(self) -> None:
         self._forget()
@@ -79,6 +86,6 @@ class Stack:
 
 
 def tidy(text: str) -> str:
-    """Without the frames of jobrunner and without threads in which there is nothing else."""
-    text = _MODULES.sub("", text)
+    """Without the frames of jobrunner, threads in which there is nothing else, and a last line that was cut off by the end."""
+    text = _MODULES.sub("", text[: text.rfind("\n") + 1])
     return _EMPTY_THREADS.sub("", _OUR_FRAMES.sub("", text)).strip()

@@ -20,12 +20,12 @@ def quick(value: object = None) -> object:
 
 
 def sleeps(mark: str = "") -> None:
+    _sleep_inside(mark)
+
+
+def _sleep_inside(mark: str) -> None:
     if mark:
         Path(mark).touch()
-    _sleep_inside()
-
-
-def _sleep_inside() -> None:
     time.sleep(_LONG)
 
 
