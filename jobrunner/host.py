@@ -34,6 +34,7 @@ from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, re
 
 _ENGINE_IS_GONE = 70
 _CANNOT_SERVE = 71
+_LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
 _LONGEST_SAID = 1 << 20
 _PING = b"\n"
@@ -367,10 +368,7 @@ def main(connection: socket.socket, stack: int, settings: Settings) -> None:
     """
     faulthandler.enable(stack)
     faulthandler.register(STACK_SIGNAL, stack)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _reset_signals()
     gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.path[:0] = settings.path
     _prefer_modules_in(settings.path)
@@ -384,6 +382,16 @@ def main(connection: socket.socket, stack: int, settings: Settings) -> None:
     except BaseException:  # no memory or no room for a thread: as a dead host its calls go to another
         traceback.print_exc()
         os._exit(_CANNOT_SERVE)
+
+
+def _reset_signals() -> None:
+    """As in any interpreter: what our parents had ignored or handled is theirs. Python itself ignores PIPE and XFSZ."""
+    handled = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+    ignored = (number for number in signal.valid_signals() - _LEFT if signal.getsignal(number) is signal.SIG_IGN)
+    for number in (*handled, *ignored):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _prefer_modules_in(folders: list[str]) -> None:

@@ -240,11 +240,11 @@ def seen(names):
     ignored = [name for name in names if int(lines["SigIgn"], 16) >> signal.Signals[name] - 1 & 1]
     assert (int(lines["SigBlk"], 16), ignored) == (0, []), lines
 """
-IGNORED = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD"]
+IGNORED = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM", "SIGQUIT", "SIGPROF", "SIGTSTP"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_functions_start_with_no_signal_blocked_nor_those_ignored_that_stop_and_tell(stage: Stage, method: str) -> None:
+def test_functions_start_with_no_signal_blocked_nor_ignored(stage: Stage, method: str) -> None:
     (stage.folder / "seen.py").write_text(SEEN)
     modes = ["serial", "thread", "thread_pool", "process", "process_pool"]
     tasks = {mode: {"target": "seen:seen", "args": [IGNORED], "pool": mode} for mode in modes}

@@ -132,6 +132,8 @@ class _HostProcess(multiprocessing.context.ForkProcess):
 
 def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, Callable[[int], None]]:
     """What the engine handles stays blocked until the child has let go of it: a signal for it must not look like one for us."""
+    import multiprocessing.util  # else every child would do it; not above: who runs commands alone does without
+
     process = _HostProcess(target=_serve, args=(ends, settings, folder, os.getpid()), name=settings.worker)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
