@@ -6,21 +6,24 @@
 
 Both are subreapers, so nothing of the run gets out of their reach by losing its parent. A guard that is killed is seen by the
 engine (lifeline), an engine that is killed by the guard, which then ends all that descends from it before it tells.
+
+Imports are made where they are used. Every page of memory that the guard has when it forks is copied as soon as the engine
+touches it, and the run waits for that; what is only needed at the end of a short run is not loaded while the engine starts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
-import time
-from collections.abc import Callable, Collection
-from pathlib import Path
-from typing import NoReturn
 
-from jobrunner import lifeline, processes, system
+from jobrunner import lifeline, system
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import NoReturn
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -31,6 +34,8 @@ _PATIENCE = 5.0
 """Seconds for killed processes to be gone. All but those that wait for a broken disk are within milliseconds."""
 _STALLED = 1.0
 """Seconds for a stderr that nobody reads."""
+_SHORT = 1.0
+"""Seconds after which the engine is up: then the guard loads what it needs to end a tree, while nothing waits for it."""
 _WINDOW = 4096
 _KEPT_VARIABLES = "JOBRUNNER_"
 """What tells whose process this is, where the guard is one of another run."""
@@ -66,7 +71,7 @@ class _Guard:
         wanted = (*_FORWARDED, signal.SIGTSTP)
         # One that is ignored stays so for both of us (nohup); one that is waited for would be taken although it is ignored.
         self._waited = {signal.SIGCHLD, *(number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN)}
-        self._foreign = frozenset(processes.children())  # of whoever was this process before an exec
+        self._foreign = _children_before()
         self._is_subreaper = system.become_subreaper()
         self._end, engine_end = lifeline.pair()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
@@ -80,14 +85,23 @@ class _Guard:
 
     def wait(self) -> int:
         """Until the engine has ended; how it did, as `os.waitpid` tells it."""
+        heard = signal.sigtimedwait(self._waited, _SHORT)
+        if heard is None:
+            from jobrunner import processes  # noqa: F401  # an installation may be replaced while a long run goes on
         while True:
-            number = signal.sigwaitinfo(self._waited).si_signo
-            if (status := self._reap()) is not None:
+            if heard is not None and (status := self._heed(heard.si_signo)) is not None:
                 return status
-            if number == signal.SIGTSTP:
-                self._pause()
-            elif number in _STOPPING or (number == signal.SIGUSR1 and lifeline.has_announced(self._end)):
-                os.kill(self._pid, number)  # it is not reaped, so the number is its own
+            heard = signal.sigwaitinfo(self._waited)
+
+    def _heed(self, number: int) -> int | None:
+        """Pass the signal on, if it is for the engine. Its status, if that has ended."""
+        if (status := self._reap()) is not None:
+            return status
+        if number == signal.SIGTSTP:
+            self._pause()
+        elif number in _STOPPING or (number == signal.SIGUSR1 and lifeline.has_announced(self._end)):
+            os.kill(self._pid, number)  # it is not reaped, so the number is its own
+        return None
 
     def _reap(self) -> int | None:
         """Reap all that have ended, until it is the engine."""
@@ -119,6 +133,8 @@ class _Guard:
         return code if code not in (0, 1) else self._disagreement(journal, code, recorded)
 
     def _never_began(self, number: int) -> int:
+        from jobrunner import processes
+
         self._end_tree("", "")
         if number in _STOPPING:
             return _SIGNALLED + number
@@ -127,6 +143,8 @@ class _Guard:
 
     def _interrupted(self, journal: str, code: int) -> int:
         """The run is not over, but its engine is. An engine that failed on its own has told why."""
+        from jobrunner import processes
+
         run = _RunFacts(journal)
         ended = self._end_tree(run.id, run.mark)
         if code not in (0, 1) and code > 0:
@@ -150,6 +168,8 @@ class _Guard:
 
     def _end_tree(self, run_id: str, mark: str) -> int:
         """End all that descends from the engine, and it too; how many there were."""
+        from jobrunner import processes
+
         ended = len(processes.end_children(_PATIENCE, spare=self._foreign))
         if not self._is_subreaper and run_id:
             ended += len(processes.end_run(run_id, mark, _PATIENCE))
@@ -163,6 +183,17 @@ def _hold_standard_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+
+
+def _children_before() -> frozenset[int]:
+    """The children of whoever was this process before an exec: hardly ever are there any."""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return frozenset()
+    from jobrunner import processes
+
+    return frozenset(processes.children())
 
 
 def _be_engine(engine: Callable[[], int], line: lifeline.Lifeline, mask: Collection[signal.Signals | int]) -> NoReturn:
@@ -193,6 +224,8 @@ def _ends_with(journal: str, code: int) -> bool:
 
 def _recorded_code(journal: str) -> int | None:
     """The exit code that the journal ends with; None where the run has not finished."""
+    from pathlib import Path
+
     from jobrunner.journal import last_record
 
     record = last_record(Path(journal))
@@ -206,18 +239,21 @@ class _RunFacts:
     """A run as its place tells: STATE/JOB/RUN_ID/events.jsonl."""
 
     def __init__(self, journal: str) -> None:
-        self._journal = Path(journal)
-        self.id, self.job = self._journal.parent.name, self._journal.parent.parent.name
-        self.mark = str(self._journal.parent / "mark")
+        self._journal, folder = journal, os.path.dirname(journal)
+        self.id, self.job = os.path.basename(folder), os.path.basename(os.path.dirname(folder))
+        self.mark = os.path.join(folder, "mark")
 
     def record(self, reason: str) -> tuple[int | None, str]:
         """Repair the journal and record the interruption; its number, or why it could not be. No record: the run never began."""
+        import time
+        from pathlib import Path
+
         from jobrunner.errors import JobrunnerError
         from jobrunner.events import JournalRepaired, RunInterrupted, Stream
         from jobrunner.journal import Journal, JournalFull
 
         try:
-            journal, found = Journal.reopen(self._journal, sync=True)
+            journal, found = Journal.reopen(Path(self._journal), sync=True)
             with contextlib.closing(journal), contextlib.suppress(JournalFull):
                 if not found.seq:
                     return None, ""
@@ -237,17 +273,20 @@ class _RunFacts:
             _write(f"jobrunner: run {self.id} of {self.job}: {reason}{more}\nGo on with it: jobrunner resume {self.id}\n")
             return
         import json
+        import time
 
         from jobrunner.events import RunInterrupted, timestamp
 
         line = {"ts": timestamp(time.time()), "level": "error", "event": RunInterrupted.NAME}
         number = {} if seq is None else {"seq": seq}
         told = f"{reason}; {trouble}" if trouble else reason
-        _write(json.dumps({**line, **number, "run_id": self.id, "job": self.job, "reason": told}) + "\n")
+        _write(json.dumps({**line, **number, "run_id": self.id, "job": self.job, "reason": told}, separators=(",", ":")) + "\n")
 
 
 def _write(text: str) -> None:
     """To stderr, if somebody takes it: a log that nobody reads any more must not keep the guard."""
+    import select
+
     poll = select.poll()
     with contextlib.suppress(OSError):
         poll.register(2, select.POLLOUT)

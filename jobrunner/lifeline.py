@@ -5,24 +5,23 @@
 
 The guard sends nothing, so the engine's end can be read from when the guard has ended, and only then. What the engine sends
 waits in the socket until the guard looks, which it does when the engine has ended. Locks that wait there are held.
+
+`_socket` is used without the module `socket` around it: the guard forks before anything large is imported.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import socket
-from collections.abc import Sequence
+import struct
 
-from jobrunner.errors import JobrunnerError
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as in system.py
+    from collections.abc import Sequence
 
 _LONGEST_PATH = 4096
 _MOST_LOCKS = 64
-_FD_SIZE = 4  # an int of C
-
-
-class GuardLostError(JobrunnerError):
-    """The guard was killed before the run had begun; nothing ran."""
 
 
 class Lifeline:
@@ -30,19 +29,22 @@ class Lifeline:
 
     __slots__ = ("_socket", "fd", "guard_pid")
 
-    def __init__(self, end: socket.socket, guard_pid: int) -> None:
+    def __init__(self, end: _socket.socket, guard_pid: int) -> None:
         self._socket, self.fd, self.guard_pid = end, end.fileno(), guard_pid
 
     def announce(self, journal_path: str, lock_fds: Sequence[int]) -> None:
         """Tell where the run is recorded, and hand over its locks: they are held until both processes have ended.
 
-        From now on the end of this process without a `run.finished` on record is taken for a crash. Raises GuardLostError
-        where the guard has ended already.
+        From now on the end of this process without a `run.finished` on record is taken for a crash. Raises JobrunnerError
+        (exit code 70) where the guard has ended already.
         """
+        locks = struct.pack(f"{len(lock_fds)}i", *lock_fds)
         try:
-            socket.send_fds(self._socket, [os.fsencode(journal_path)], list(lock_fds))
+            self._socket.sendmsg([os.fsencode(journal_path)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, locks)] if locks else [])
         except ConnectionError:
-            raise GuardLostError("the guard of this run was killed before anything had started: run it again") from None
+            from jobrunner.errors import JobrunnerError
+
+            raise JobrunnerError("the guard of this run was killed before anything had started: run it again") from None
 
 
 _current: Lifeline | None = None
@@ -54,9 +56,9 @@ def current() -> Lifeline | None:
     return _current if os.getpid() == _engine_pid else None
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[_socket.socket, _socket.socket]:
     """The guard's end and the engine's, which no program inherits that either of them starts."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
 def hold(line: Lifeline) -> None:
@@ -65,19 +67,19 @@ def hold(line: Lifeline) -> None:
     _current, _engine_pid = line, os.getpid()  # what it forks holds the variable, but has closed the descriptor
 
 
-def has_announced(guard_end: socket.socket) -> bool:
+def has_announced(guard_end: _socket.socket) -> bool:
     """The engine has said where it records."""
     try:
-        return bool(guard_end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bool(guard_end.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
     except (BlockingIOError, ConnectionError):
         return False
 
 
-def announced(guard_end: socket.socket) -> str:
+def announced(guard_end: _socket.socket) -> str:
     """The journal's path, empty where none was announced. The locks that came with it are this process's until it ends."""
     journal = b""
-    flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC  # which socket.recv_fds does not pass on
+    flags = _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
     with contextlib.suppress(BlockingIOError, ConnectionError):
-        while message := guard_end.recvmsg(_LONGEST_PATH, socket.CMSG_SPACE(_MOST_LOCKS * _FD_SIZE), flags)[0]:
+        while message := guard_end.recvmsg(_LONGEST_PATH, _socket.CMSG_SPACE(_MOST_LOCKS * struct.calcsize("i")), flags)[0]:
             journal = message
     return os.fsdecode(journal)

@@ -9,9 +9,12 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing would be a third of what the guard has in memory when it forks
+    from collections.abc import Callable
+    from typing import Any
 
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # prctl(2): PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 _KEEP_SIZE = 1  # fallocate(2): FALLOC_FL_KEEP_SIZE
