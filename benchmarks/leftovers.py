@@ -53,6 +53,14 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def family(pid: int) -> list[int]:
+    """The processes of a runner of jobrunner that are there: the guard that was started, its guard, the engine."""
+    found = [pid]
+    while len(found) < 3 and (below := children(found[-1])):
+        found.append(below[0])
+    return found
+
+
 def _marked(pid: int, wanted: bytes) -> Process | None:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         if wanted in file.read().split(b"\0") and (started := _started(pid)) is not None:

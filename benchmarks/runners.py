@@ -158,10 +158,13 @@ def _records(job: Job) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
 
 
-def _guard_and_engine(guard: int) -> list[list[int]]:
-    """The guard, the engine, or both: the engine is the guard's only child, once it is there."""
-    engine = leftovers.children(guard)
-    return [[guard], engine, [guard, *engine]] if engine else [[guard]]
+def _guard_and_engine(pid: int) -> list[list[int]]:
+    """The guard, the engine, or both, once they are there."""
+    match leftovers.family(pid):
+        case [guard, _, engine]:
+            return [[guard], [engine], [guard, engine]]
+        case some:
+            return [some]
 
 
 RUNNERS = {

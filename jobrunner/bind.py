@@ -109,12 +109,16 @@ class Binder:
         )
 
     def digest(self, attempt: Attempt, work: Call | Command) -> str:
-        """Names what `work` is: its definition with every value in it, not its item's place nor its attempt."""
+        """Names what `work` is: its definition with every value in it, and its item, of which a command is told in its
+        environment; not the item's place nor the attempt.
+        """
         env = {name: work.env[name] for name, text in self._job.tasks[attempt.task].env.items() if not _reads_secret(text)}
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
         else:
             what = [work.argv, env, work.cwd, self.job_env]
+        if attempt.index is not None:
+            what.append(attempt.item)
         try:
             data = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
         except TypeError:  # a whole number beyond 64 bits, a half surrogate

@@ -402,7 +402,7 @@ class Engine:
             forgiven=ended.forgiven,
             truncated=flight.said > self._memory.most_output,
             digest=flight.digest or None,
-            data=self._data(attempt.task, result) if not failed else None,
+            data=self._data(attempt.task, result) if not retried else None,
         )
 
     def _data(self, task: str, result: Result) -> events.Data | None:

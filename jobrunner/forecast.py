@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobrunner import rundir
+from jobrunner import lock, rundir
 from jobrunner.bind import data_references
 from jobrunner.errors import ExpressionError, UsageError
-from jobrunner.journal import replay
+from jobrunner.events import RunFinished
+from jobrunner.journal import last_record, replay
+from jobrunner.masking import REPLACEMENT
 from jobrunner.plan import Attempt, Phase, Plan, Skip
 from jobrunner.prepare import Options, Prepared, prepare
 from jobrunner.recorded import Recorded
 from jobrunner.session import binder_of, env_file_of, keeping, may_go_on, nothing_left, recalling
+from jobrunner.spec import Concurrency, Job
 from jobrunner.work import Outcome
 
 _NO_LIMIT = 1 << 40
@@ -44,13 +47,14 @@ class Forecast:
     tasks: tuple[TaskForecast, ...]
 
 
-def find_run(state: Path, what: str | None) -> rundir.RunDir:
-    """The run that `what` means: a run's id or directory, or a job file, then the last run of it; the last run of all for None.
+def find_run(state: Path, what: str | None, *, also_failed: bool = False) -> rundir.RunDir:
+    """The run that `what` means: a run's id or directory, or a job file, then the last run of it.
 
-    Raises UsageError where there is none.
+    None is the last run of all that was stopped or killed, or (`also_failed`) that did not succeed. Raises UsageError where
+    there is none.
     """
     if what is None:
-        return _newest(state)
+        return _newest(state, also_failed=also_failed)
     if (found := rundir.find(state, os.path.basename(os.path.normpath(what)))) is not None:
         return found
     if not os.path.exists(what):
@@ -64,11 +68,24 @@ def find_run(state: Path, what: str | None) -> rundir.RunDir:
     return newest
 
 
-def _newest(state: Path) -> rundir.RunDir:
+def _newest(state: Path, *, also_failed: bool) -> rundir.RunDir:
     newest = [run for job in rundir.jobs(state) if (run := next(rundir.runs(state, job), None)) is not None]
-    if not newest:
-        raise UsageError(f"there is no run in {state}")
-    return max(newest, key=lambda run: run.id)
+    over = ("succeeded",) if also_failed else ("succeeded", "failed")
+    for run in sorted(newest, key=lambda run: run.id, reverse=True):
+        last = last_record(run.journal)
+        if last is not None and not (last["event"] == RunFinished.NAME and last["outcome"] in over):
+            return run
+    if also_failed:
+        raise UsageError(f"the last run of every job in {state} has succeeded; name a run or a job file")
+    how = "name a run or a job file, or add --retry-failed to go on with one that failed"
+    raise UsageError(f"no job's last run in {state} was stopped or killed; {how}")
+
+
+def refuse_running(state: Path, job: str) -> None:
+    """Raise BusyError while the job runs: what is not on record yet would look lost."""
+    claim = lock.claim(state, job, Concurrency(), on_busy=lambda holder, group: None)
+    if claim is not None:
+        claim.close()
 
 
 def prepare_resume(directory: rundir.RunDir, options: Options) -> tuple[Prepared, Recorded]:
@@ -79,10 +96,32 @@ def prepare_resume(directory: rundir.RunDir, options: Options) -> tuple[Prepared
     if not may_go_on(recorded, options):
         raise UsageError(nothing_left(directory, recorded))
     file, asked = recorded.started["file"], dict(recorded.started.get("options", {}))
+    _refuse_masked(directory, file, asked.get("params", {}))
     if not os.path.exists(file):
         raise UsageError(f"{file} is gone: put it back (the run's copy is {directory.path}/job.yaml)")
     prepared = prepare(file, replace(options, resume=directory.id, params=asked.pop("params", {}), **asked))
     return prepared, recorded
+
+
+def _refuse_masked(directory: rundir.RunDir, file: str, params: Mapping[str, object]) -> None:
+    """What held a secret is not on record, and its mask would be another value."""
+    masked = [name for name, value in params.items() if REPLACEMENT.decode() in str(value)]
+    if masked:
+        given = " ".join(f"--set {name}=…" for name in masked)
+        raise UsageError(
+            f"run {directory.id} was given a secret in {', '.join(masked)}, which is not on record: jobrunner run --resume "
+            f"{file} {given} goes on with it"
+        )
+
+
+def of_last_run(prepared: Prepared, state: Path) -> Forecast | None:
+    """What `run --resume` will do; None where there is no run to go on with, so that it starts one."""
+    directory = next(rundir.runs(state, prepared.job.name), None)
+    if directory is None:
+        return None
+    recorded = Recorded.of(replay(directory.journal).records)
+    is_same = os.path.realpath(recorded.started.get("file", "")) == os.path.realpath(prepared.file.path)
+    return forecast(prepared, recorded, directory) if is_same and may_go_on(recorded, prepared.options) else None
 
 
 def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -> Forecast:
@@ -96,7 +135,7 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
         recorded.has_ended(ending)
     used = data_references(prepared.job)
     plan = Plan(
-        prepared.job,
+        _unlimited(prepared.job),
         pools=dict.fromkeys(prepared.pools, _NO_LIMIT),
         expand=binder.items,
         only=prepared.only,
@@ -122,6 +161,13 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
     return _told(prepared, directory, recorded, plan, found)
 
 
+def _unlimited(job: Job) -> Job:
+    """The job without what keeps instances waiting for each other: all are looked at, though none ends."""
+    return job.model_copy(
+        update={"tasks": {name: task.model_copy(update={"max_parallel": None}) for name, task in job.tasks.items()}}
+    )
+
+
 def _will_run(before: TaskForecast, attempt: Attempt, lost: set[tuple[str, str | None]], recorded: Recorded) -> TaskForecast:
     key = attempt.task, attempt.key
     changed = recorded.has_succeeded(*key) and attempt.task not in recorded.rerun
@@ -136,9 +182,20 @@ def _told(
             found[skipped.task] = replace(found[skipped.task], skipped=f"needs {skipped.cause}, {skipped.cause_outcome}")
     for name, state in plan.states.items():
         if state is Phase.WAITING:
+            if (kept := _stays(prepared.job, recorded, name)) is not None:
+                found[name].recorded[kept] += 1
+                continue
             needs = [need for need in prepared.job.tasks[name].needs if isinstance(plan.states.get(need), Phase)]
             found[name] = replace(found[name], waits_for=tuple(needs))
     return Forecast(run_id=directory.id, job=prepared.job.name, attempt=recorded.parts + 1, tasks=tuple(found.values()))
+
+
+def _stays(job: Job, recorded: Recorded, name: str) -> str | None:
+    """How a task that may run at most once has ended: that counts whatever runs before it now."""
+    if not job.tasks[name].at_most_once:
+        return None
+    ending = recorded.find(name, None, "", at_most_once=True)
+    return None if ending is None else str(ending.outcome)
 
 
 def text(forecast: Forecast) -> str:

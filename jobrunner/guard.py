@@ -34,7 +34,7 @@ _PATIENCE = 5.0
 """Seconds for killed processes to be gone. All but those that wait for a broken disk are within milliseconds."""
 _STALLED = 1.0
 """Seconds for a stderr that nobody reads."""
-_SHORT = 1.0
+_SHORT = 0.3
 """Seconds after which the engine is up: then the guard loads what it needs to end a tree, while nothing waits for it."""
 _WINDOW = 4096
 _KEPT_VARIABLES = "JOBRUNNER_"
@@ -79,7 +79,7 @@ class _Guard:
         self._pid = os.fork()
         if not self._pid:
             self._end.close()
-            _be_engine(engine, lifeline.Lifeline(engine_end, guard_pid), mask)
+            _be_engine(engine, lifeline.Lifeline(engine_end, guard_pid, lifeline.inherited()), mask)
         engine_end.close()
         system.scrub_all(keep=_KEPT_VARIABLES)  # the engine hides secrets in its own memory only
 
@@ -123,11 +123,14 @@ class _Guard:
         journal, code = lifeline.announced(self._end), os.waitstatus_to_exitcode(status)
         if not journal:
             return code if code >= 0 else self._never_began(-code)
-        if _ends_with(journal, code):
+        closing = _closing(journal)
+        if closing and b',"exit_code":%d,' % code in closing:
             return code
+        run = _RunFacts(journal)
+        ended = self._end_tree(run.id, run.mark) if code < 0 and not closing else 0  # first of all: every moment counts
         recorded = _recorded_code(journal)
         if recorded is None:
-            return self._interrupted(journal, code)
+            return self._interrupted(run, code, ended)
         if code < 0:
             return recorded
         return code if code not in (0, 1) else self._disagreement(journal, code, recorded)
@@ -141,12 +144,11 @@ class _Guard:
         _write(f"jobrunner: the engine was killed by {processes.signal_name(number)} before anything had started\n")
         return _DIED
 
-    def _interrupted(self, journal: str, code: int) -> int:
+    def _interrupted(self, run: _RunFacts, code: int, ended: int) -> int:
         """The run is not over, but its engine is. An engine that failed on its own has told why."""
         from jobrunner import processes
 
-        run = _RunFacts(journal)
-        ended = self._end_tree(run.id, run.mark)
+        ended += self._end_tree(run.id, run.mark)
         if code not in (0, 1) and code > 0:
             return code
         how = f"was {processes.Exit.of(code)}" if code < 0 else f"ended with {processes.Exit.of(code)} before the run was over"
@@ -212,14 +214,17 @@ def _be_engine(engine: Callable[[], int], line: lifeline.Lifeline, mask: Collect
         os._exit(code)
 
 
-def _ends_with(journal: str, code: int) -> bool:
-    """The last line says that the run has finished with `code`: seen without what it takes to read a journal. False: read it."""
+def _closing(journal: str) -> bytes:
+    """What the last line says of the end of the run; empty where it is about something else, or cannot be told without reading.
+
+    Seen without what it takes to read a journal.
+    """
     with contextlib.suppress(OSError), open(journal, "rb", buffering=0) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _WINDOW))
         last, _, rest = (b"\n" + file.readall()).rpartition(b"\n")
         event = last.rpartition(b"\n")[2].partition(b',"event":"')[2]  # the first one: what could hold another is after it
-        return not rest and event.startswith(b'run.finished"') and b',"exit_code":%d,' % code in event
-    return False
+        return event if not rest and event.startswith(b'run.finished"') else b""
+    return b""
 
 
 def _recorded_code(journal: str) -> int | None:

@@ -216,7 +216,11 @@ class Journal:
             system.reserve(self._fd, self._reserved, step)
             self._reserved += step
         except OSError as error:
-            self._full = f"no room for more in the journal {self.path}: {error.strerror}; free some, then resume the run"
+            needed = f"{(step + MARGIN) / (1 << 20):g} MiB"
+            self._full = (
+                f"no room for more in the journal {self.path}: {error.strerror}; free about {needed} there, then resume the run: "
+                f"jobrunner resume {self.path.parent.name}"
+            )
 
     def _sync(self) -> None:
         if self._is_synced and self._is_dirty:

@@ -25,19 +25,34 @@ _MOST_LOCKS = 64
 
 
 class Lifeline:
-    """The engine's end. `fd` can be read from as soon as the guard has ended, and only then."""
+    """The engine's end. `fd` can be read from as soon as the guard has ended, and only then.
 
-    __slots__ = ("_socket", "fd", "guard_pid")
+    Where that guard has a guard of its own, `outer` is the lifeline to it, for which the same holds.
+    """
 
-    def __init__(self, end: _socket.socket, guard_pid: int) -> None:
-        self._socket, self.fd, self.guard_pid = end, end.fileno(), guard_pid
+    __slots__ = ("_guard_pid", "_socket", "fd", "outer")
+
+    def __init__(self, end: _socket.socket, guard_pid: int, outer: Lifeline | None = None) -> None:
+        self._socket, self.fd, self._guard_pid, self.outer = end, end.fileno(), guard_pid, outer
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """One for each guard."""
+        return (self.fd, *(self.outer.fds if self.outer else ()))
+
+    @property
+    def guard_pid(self) -> int:
+        """The outermost guard: the process that was started."""
+        return self.outer.guard_pid if self.outer else self._guard_pid
 
     def announce(self, journal_path: str, lock_fds: Sequence[int]) -> None:
-        """Tell where the run is recorded, and hand over its locks: they are held until both processes have ended.
+        """Tell every guard where the run is recorded, and hand over its locks: they are held until all of them have ended.
 
         From now on the end of this process without a `run.finished` on record is taken for a crash. Raises JobrunnerError
         (exit code 70) where the guard has ended already.
         """
+        if self.outer is not None:
+            self.outer.announce(journal_path, lock_fds)
         locks = struct.pack(f"{len(lock_fds)}i", *lock_fds)
         try:
             self._socket.sendmsg([os.fsencode(journal_path)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, locks)] if locks else [])
@@ -59,6 +74,11 @@ def current() -> Lifeline | None:
 def pair() -> tuple[_socket.socket, _socket.socket]:
     """The guard's end and the engine's, which no program inherits that either of them starts."""
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+
+def inherited() -> Lifeline | None:
+    """In what a process with a lifeline has just forked: that lifeline. Else None."""
+    return _current if _engine_pid == os.getppid() else None
 
 
 def hold(line: Lifeline) -> None:

@@ -106,18 +106,25 @@ class Claim:
 
 
 def claim(
-    state: Path, job: str, rule: Concurrency, *, on_busy: Callable[[Holder, str], None], file: str | os.PathLike[str] = ""
+    state: Path,
+    job: str,
+    rule: Concurrency,
+    *,
+    on_busy: Callable[[Holder, str], None],
+    file: str | os.PathLike[str] = "",
+    pause: Callable[[float], None] = time.sleep,
 ) -> Claim | None:
     """Take the locks of a job and of its group. None: `on_conflict` is skip, and another run is under way.
 
     `on_busy(holder, name of the job or group)` is called before a wait begins or None is returned. `file` is the job file,
-    by which a second one with the same name is told. Raises BusyError, StateError, UnsafeError. What ends a wait early is the
+    by which a second one with the same name is told. `pause` lets so many seconds pass while it waits; what it raises ends the
+    wait. Raises BusyError, StateError, UnsafeError. What ends a wait early is the
     default action of a signal: call this while none is handled.
     """
     trust.make_directory(state)
     trust.refuse_network(state)
     us = Holder(pid=os.getpid(), run_id="", since=timestamp(time.time()), file=os.path.abspath(file) if file else "", job=job)
-    request = _Request(us=us, rule=rule, until=_until(rule), on_busy=on_busy)
+    request = _Request(us=us, rule=rule, until=_until(rule), on_busy=on_busy, pause=pause)
     locks = [_Lock(state / name) for name in sorted({job, rule.group or job})]  # in one order for all: no two wait for each other
     with contextlib.ExitStack() as undo:
         for lock in locks:
@@ -217,6 +224,7 @@ class _Request:
     rule: Concurrency
     until: float
     on_busy: Callable[[Holder, str], None]
+    pause: Callable[[float], None]
 
 
 def _until(rule: Concurrency) -> float:
@@ -226,7 +234,7 @@ def _until(rule: Concurrency) -> float:
 
 def _take(lock: _Lock, request: _Request) -> bool:
     """Take a lock as the rule has it; False: it is to be skipped."""
-    if lock.take(request.us) or (holder := _named(lock, request.us)) is None:
+    if lock.take(request.us) or (holder := _named(lock, request)) is None:
         return True
     if request.rule.on_conflict == "fail":
         raise BusyError(_told(lock, holder, request), holder)
@@ -239,15 +247,15 @@ def _take(lock: _Lock, request: _Request) -> bool:
     return True
 
 
-def _named(lock: _Lock, us: Holder) -> Holder | None:
+def _named(lock: _Lock, request: _Request) -> Holder | None:
     """Who has the lock, once it has said so; None: it has just become ours."""
     until = time.monotonic() + _PATIENCE
     while True:
         holder = lock.holder()
         if (holder.is_alive and holder.run_id) or time.monotonic() >= until:
             return holder
-        time.sleep(_FIRST_PAUSE)
-        if lock.take(us):
+        request.pause(_FIRST_PAUSE)
+        if lock.take(request.us):
             return None
 
 
@@ -268,7 +276,7 @@ def _wait(lock: _Lock, request: _Request) -> None:
         left = request.until - time.monotonic()
         if left <= 0:
             raise BusyError(_told(lock, holder, request), holder)
-        time.sleep(min(pause, left))
+        request.pause(min(pause, left))
         if lock.take(request.us):
             return
         pause = min(pause * 1.5, _LONGEST_PAUSE)

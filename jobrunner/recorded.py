@@ -20,6 +20,7 @@ _FINAL = frozenset({"succeeded", "failed", "timed_out", "crashed", "unknown"})
 _FAILED = frozenset({"failed", "timed_out", "crashed"})
 LOST = "the runner was killed while it ran"
 UNKNOWN = "the runner was killed while it ran, and it may run at most once: look what it has done"
+_STOPPED = "it was stopped while it ran, and it may run at most once: look what it has done"
 
 Key = tuple[str, str | None]
 """A task and the key of its item."""
@@ -36,6 +37,9 @@ class Ending:
     reason: str
     data: Mapping[str, Any] | None
     """What is kept of its values; None where nothing is."""
+    digest: str = ""
+    place: int = 0
+    """The number of its record: what ran after that may have made it void."""
 
     def result(self, attempt_id: int) -> Result:
         data = self.data or {}
@@ -54,6 +58,10 @@ class Ending:
     def is_success(self) -> bool:
         return self.outcome is Outcome.SUCCEEDED
 
+    def stays(self, at_most_once: bool) -> bool:
+        """Whether it counts whatever has changed or has run again meanwhile."""
+        return self.outcome is Outcome.UNKNOWN or (at_most_once and self.is_success)
+
     @property
     def has_data(self) -> bool:
         return self.data is not None and not self.data.get("withheld")
@@ -68,6 +76,7 @@ class _Instance:
     running: Mapping[str, Any] | None = None
     """The record of its start (or that it was about to start), if no end follows."""
     digest: str = ""
+    """Of what may run at most once, from when that was about to start."""
 
 
 @dataclass(slots=True)
@@ -83,7 +92,9 @@ class Recorded:
     parts: int = 0
     """How often the run was begun or resumed."""
     _instances: dict[Key, _Instance] = field(default_factory=lambda: defaultdict(_Instance))
-    _endings: dict[Key, tuple[str, Ending]] = field(default_factory=dict)
+    _endings: dict[Key, Ending] = field(default_factory=dict)
+    _last_ran: dict[str, int] = field(default_factory=dict)
+    _place: int = 0
     _by_digest: dict[tuple[str, str], deque[Ending]] = field(default_factory=lambda: defaultdict(deque))
 
     @classmethod
@@ -91,8 +102,8 @@ class Recorded:
         found = cls(retry_failed=retry_failed, rerun=frozenset(rerun))
         for record in records:
             found._take_in(record)
-        for digest, ending in found._endings.values():
-            found._by_digest[ending.task, digest].append(ending)
+        for ending in found._endings.values():
+            found._by_digest[ending.task, ending.digest].append(ending)
         return found
 
     @property
@@ -105,16 +116,17 @@ class Recorded:
         """Instances that have ended for good."""
         return len(self._endings)
 
-    def find(self, task: str, item: str | None, digest: str) -> Ending | None:
+    def find(self, task: str, item: str | None, digest: str, *, at_most_once: bool = False) -> Ending | None:
         """How an instance with this digest has ended, once for each that did; None where it is to run.
 
-        One that nobody knows the end of stays unknown, also when its definition has changed meanwhile.
+        One that nobody knows the end of stays unknown, also when its definition has changed meanwhile; so does a success that
+        there may be at most once.
         """
         if task in self.rerun:
             return None
         known = self._endings.get((task, item))
-        if known is not None and known[1].outcome is Outcome.UNKNOWN:
-            return known[1]
+        if known is not None and known.stays(at_most_once):
+            return known
         found = self._by_digest.get((task, digest))
         if not found:
             return None
@@ -124,7 +136,11 @@ class Recorded:
     def has_succeeded(self, task: str, item: str | None) -> bool:
         """Whether an instance of this name has succeeded, be it with another definition or another input."""
         ending = self._endings.get((task, item))
-        return ending is not None and ending[1].is_success
+        return ending is not None and ending.is_success
+
+    def has_run_since(self, task: str, ending: Ending) -> bool:
+        """Whether some instance of a task has run after that end: what it gave then may be another value now."""
+        return self._last_ran.get(task, 0) > ending.place
 
     def tries(self, task: str, item: str | None) -> Tries:
         """How often an instance was tried. What was lost with its runner, and what `retry_failed` forgets, does not count."""
@@ -144,9 +160,8 @@ class Recorded:
         instance = self._instances[event.task, event.item]
         instance.running = None
         if event.outcome == Outcome.UNKNOWN:
-            ending = Ending(task=event.task, item=event.item, outcome=Outcome.UNKNOWN, exit_code=None, reason=UNKNOWN, data=None)
-            self._endings[event.task, event.item] = (event.digest or "", ending)
-            self._by_digest[event.task, event.digest or ""].append(ending)
+            ending = self._unknown((event.task, event.item), event.digest or "", UNKNOWN)
+            self._by_digest[ending.task, ending.digest].append(ending)
         else:
             instance.lost += 1
 
@@ -154,6 +169,7 @@ class Recorded:
 
     def _take_in(self, record: Mapping[str, Any]) -> None:
         self.finished = {}
+        self._place += 1
         match record["event"]:
             case "run.started":
                 self.started, self.parts = dict(record), 1
@@ -167,10 +183,14 @@ class Recorded:
                 self._end(record)
 
     def _begin(self, record: Mapping[str, Any]) -> None:
-        instance = self._instances[record["task"], record.get("item")]
+        key = record["task"], record.get("item")
+        instance = self._instances[key]
+        if self._endings.pop(key, None):  # it runs again, so how it ended before counts no more
+            instance.lost = instance.made
+        self._last_ran[record["task"]] = self._place
+        instance.digest = record.get("digest") or (instance.digest if instance.running else "")
         instance.running = record
         instance.made = max(instance.made, record["attempt"])
-        instance.digest = record.get("digest", instance.digest)
 
     def _end(self, record: Mapping[str, Any]) -> None:
         key = record["task"], record.get("item")
@@ -179,13 +199,24 @@ class Recorded:
         instance.made = max(instance.made, record["attempt"])
         if record.get("reason") == LOST or record["outcome"] == "cancelled":
             instance.lost += 1
+        self._last_ran[record["task"]] = self._place
         if record["outcome"] in _FINAL and not record.get("retried"):
-            self._endings[key] = (record.get("digest", ""), _ending(record))
+            self._endings[key] = _ending(record, self._place)
+        elif record["outcome"] == "cancelled" and instance.digest:
+            self._unknown(key, instance.digest, _STOPPED)
         else:
             self._endings.pop(key, None)
 
+    def _unknown(self, key: Key, digest: str, reason: str) -> Ending:
+        """The end of an instance that may have done its work, and may do it at most once."""
+        ending = Ending(
+            task=key[0], item=key[1], outcome=Outcome.UNKNOWN, exit_code=None, reason=reason, data=None, digest=digest
+        )
+        self._endings[key] = ending
+        return ending
 
-def _ending(record: Mapping[str, Any]) -> Ending:
+
+def _ending(record: Mapping[str, Any], place: int) -> Ending:
     return Ending(
         task=record["task"],
         item=record.get("item"),
@@ -193,6 +224,8 @@ def _ending(record: Mapping[str, Any]) -> Ending:
         exit_code=record.get("exit_code"),
         reason=record.get("reason", ""),
         data=record.get("data"),
+        digest=record.get("digest", ""),
+        place=place,
     )
 
 

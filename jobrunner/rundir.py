@@ -89,6 +89,16 @@ def create(state: Path, *, job: str, run_id: str, job_file: bytes) -> RunDir:
     return RunDir(id=run_id, job=job, path=path)
 
 
+def clear_outputs(directory: RunDir) -> None:
+    """Remove what attempts of a killed run wrote for others: the next part counts its attempts from 1 again."""
+    try:
+        (directory.path / "outputs").mkdir(mode=0o700, exist_ok=True)
+        for entry in os.scandir(directory.path / "outputs"):
+            os.unlink(entry)
+    except OSError as error:
+        raise _unusable(directory.path / "outputs", error) from None
+
+
 def sync(directory: RunDir) -> None:
     """Make the directory itself survive a loss of power: its entry in that of its job, and the job's in the state."""
     for path in (directory.path.parent, directory.path.parent.parent):

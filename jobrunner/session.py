@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import select
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobrunner import credentials, events, lifeline, lock, masking, processes, rundir, signals, system
@@ -32,7 +33,7 @@ from jobrunner.prepare import Options, PoolPlan, Prepared
 from jobrunner.recorded import Recorded
 from jobrunner.sinks.output import file_sink
 from jobrunner.spec import Job, Stop
-from jobrunner.work import Result, StopRule
+from jobrunner.work import Outcome, Result, StopRule
 
 _TIMED_OUT = 124  # as timeout(1) answers
 _SIGNALLED = 128
@@ -85,7 +86,7 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
     def on_busy(holder: lock.Holder, group: str) -> None:
         _tell_busy(prepared, holder, group, sinks, outlets)
 
-    claim = lock.claim(state, job.name, job.concurrency, on_busy=on_busy, file=prepared.file.path)
+    claim = lock.claim(state, job.name, job.concurrency, on_busy=on_busy, file=prepared.file.path, pause=_pause)
     if claim is None:
         return Busy()
     with claim, _secrets(prepared) as secrets:
@@ -97,6 +98,15 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
                 prepared, part.directory, part.recorded, started_at=part.started_at, secrets=secrets, env_file=env_file
             )
             return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results).run()
+
+
+def _pause(seconds: float) -> None:
+    """Let so much time pass; _GuardLost where our guard was killed meanwhile: nobody waits for this run any more."""
+    line = lifeline.current()
+    if line is None:
+        time.sleep(seconds)
+    elif select.select(line.fds, [], [], seconds)[0]:
+        raise _GuardLost("the guard of this run was killed while it waited for another run: nothing ran")
 
 
 def _tell_busy(prepared: Prepared, holder: lock.Holder, group: str, sinks: Sequence[Sink], outlets: Sequence[Outlet]) -> None:
@@ -204,6 +214,7 @@ def _resumed(prepared: Prepared, directory: rundir.RunDir, notes: Sequence[Event
         if by_name:
             raise UsageError(nothing_left(directory, recorded))
         return None
+    rundir.clear_outputs(directory)
     repaired = [events.JournalRepaired(offset=replay.offset, dropped=replay.dropped)] if replay.dropped else []
     started_at = recorded.started["ts"]
     return _Part(directory=directory, journal=journal, recorded=recorded, started_at=started_at, notes=(*repaired, *notes))
@@ -215,7 +226,7 @@ def may_go_on(recorded: Recorded, options: Options) -> bool:
 
 
 def nothing_left(directory: rundir.RunDir, recorded: Recorded) -> str:
-    how = "--retry-failed runs again what failed, --rerun TASK one task"
+    how = "--retry-failed runs again what failed (also what you have changed since), --rerun TASK one task"
     return f"run {directory.id} has ended ({recorded.finished.get('outcome')}): nothing is left to do. {how}"
 
 
@@ -350,7 +361,7 @@ class _Session:
     def _commit(self, sync: bool) -> None:
         """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later."""
         try:
-            self._part.journal.commit(sync=sync)
+            self._part.journal.commit(sync=sync and not self._has_lost_guard)  # a disk may be slow, and tasks run on meanwhile
         except JournalFull as full:
             self._run_out(full)
         if sync and self._sync_timer is not None:
@@ -367,7 +378,11 @@ class _Session:
     def _lose_guard(self) -> None:
         """Our guard was killed. What has ended by now is put on record; then `commit` ends the run."""
         self._has_lost_guard = True
-        self._guard_watch.close()
+        self._forget_guards()
+
+    def _forget_guards(self) -> None:
+        for watch in self._guard_watches:
+            watch.close()
 
     def _sync_late(self) -> None:
         self._sync_timer = None
@@ -390,11 +405,11 @@ class _Session:
         if self._lifeline is None:
             yield
             return
-        self._guard_watch = self._loop.watch(self._lifeline.fd, self._lose_guard)
+        self._guard_watches = [self._loop.watch(fd, self._lose_guard) for fd in self._lifeline.fds]
         try:
             yield
         finally:
-            self._guard_watch.close()
+            self._forget_guards()
 
     def _engine(self) -> Engine:
         prepared, job, used = self._prepared, self._prepared.job, self._used
@@ -436,16 +451,22 @@ def recalling(
 ) -> Callable[[Attempt, str], Result | None]:
     """How an attempt has ended in an earlier part of the run; None where it is to run.
 
-    What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for.
+    What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for. Of
+    what may run at most once the first matters no more, and without the second its end is as good as unknown.
     """
     tasks = prepared.job.tasks
 
     def recall(attempt: Attempt, digest: str) -> Result | None:
-        if any(plan.has_run(need) for need in tasks[attempt.task].needs):
+        task = tasks[attempt.task]
+        ending = recorded.find(attempt.task, attempt.key, digest, at_most_once=task.at_most_once)
+        if ending is None:
             return None
-        ending = recorded.find(attempt.task, attempt.key, digest)
-        if ending is None or (ending.is_success and keeps(attempt.task) and not ending.has_data):
+        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in task.needs)
+        if is_void and not ending.stays(task.at_most_once):
             return None
+        is_asked_for = keeps(attempt.task) and (ending.is_success or task.continue_on_error)
+        if is_asked_for and not ending.has_data and ending.outcome is not Outcome.UNKNOWN:
+            return replace(ending, outcome=Outcome.UNKNOWN).result(attempt.id) if task.at_most_once else None
         return ending.result(attempt.id)
 
     return recall

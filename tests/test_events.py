@@ -313,6 +313,7 @@ def test_the_page_says_how_to_find_what_failed(run_log: Path) -> None:
 def test_the_page_says_how_to_find_the_slowest(run_log: Path) -> None:
     found = asked("Which five", run_log)
     assert len(found) == 5
+    assert {line.partition(" s ")[2] for line in found} <= {"part[one]", "part[two]", "part[bad]", "target"}
     durations = [float(line.split()[0]) for line in found]
     assert durations == sorted(durations, reverse=True)
 

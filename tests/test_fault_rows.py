@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import leftovers
 from tests.test_resume import ROOT, Stage, chain, step
 
 PATIENCE = 30.0
@@ -66,7 +67,7 @@ def wait_for_line(file: Any, text: bytes) -> bytes:
 
 
 def engine_of(runner: subprocess.Popen[bytes]) -> int:
-    return int(Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()[0])
+    return leftovers.family(runner.pid)[-1]
 
 
 def traced(stage: Stage, call: str, inject: str, *args: str) -> subprocess.CompletedProcess[str]:

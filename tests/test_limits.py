@@ -226,6 +226,8 @@ FAILED, KILLED, IN_A_SHELL = Exit(code=1), Exit(signal=signal.SIGKILL), Exit(cod
         (FAILED, 512, 530, b"", False, "out of memory (limit 512 MiB, peak 530 MiB)"),
         (FAILED, 512, 461, b"", False, "out of memory (limit 512 MiB, peak 461 MiB)"),
         (FAILED, 512, 460, b"", False, None),
+        (FAILED, 200, 33, b"MemoryError", False, "out of memory (limit 200 MiB; an allocation was refused)"),
+        (FAILED, 200, 100, b"MemoryError", False, "out of memory (limit 200 MiB, peak 100 MiB)"),
         (FAILED, 512, None, b"", False, None),
         (FAILED, None, 530, b"MemoryError", False, None),
         (Exit(code=0), 512, 530, b"MemoryError", False, None),

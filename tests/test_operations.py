@@ -93,14 +93,17 @@ def test_pruning_removes_old_runs_and_nothing_else(tmp_path: Path, monkeypatch: 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
 def test_every_jq_filter_on_the_page_reads_a_log(tmp_path: Path) -> None:
     job, log = tmp_path / "job.yaml", tmp_path / "log.jsonl"
-    job.write_text("tasks: {a: {target: 'math:sqrt', args: [2]}, b: {run: exit 3}}")
+    job.write_text("tasks: {a: {target: 'math:sqrt', args: [2]}, b: {foreach: [x], run: exit 3}}")
     assert cli([str(job), "-q", "--log-level", "info", "--log-file", str(log)]) == 1
     filters = re.findall(r"jq (-\w+ )?'(.*?)'", PAGE)
     assert len(filters) == 4
+    told = ""
     for options, text in filters:
         ended = subprocess.run(["jq", *options.split(), text, log], capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout
+        told += ended.stdout
+    assert re.findall(r"^(.+)\t(?:succeeded|failed)\t", told, re.MULTILINE) in (["a", "b[x]"], ["b[x]", "a"])
 
 
 def test_the_exit_codes_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,15 @@ def test_the_questions_to_a_journal_are_answered(stage: Stage) -> None:
     assert len(torn) == len(seen)
 
 
+@pytest.mark.parametrize("item", [None, "x"])
+def test_a_task_and_its_item_are_told_as_everywhere(item: str | None, tmp_path: Path) -> None:
+    record = {"seq": 1, "ts": "T", "event": "task.finished", "task": "a", "attempt": 1, "outcome": "succeeded", "reason": "why"}
+    (tmp_path / "events.jsonl").write_text(json.dumps(record | ({"item": item} if item else {})))
+    name = f"a[{item}]" if item else "a"
+    order, recorded, _, _, failed, _ = (lines_of(command, tmp_path) for command in commands())
+    assert (order, recorded, failed) == ([f"1\tT\ttask.finished\t{name}\tsucceeded"], [name], [f"{name} attempt 1: why"])
+
+
 def test_a_journal_with_a_torn_end_can_be_read(stage: Stage, tmp_path: Path) -> None:
     data = (stage.folder / "events.jsonl").read_bytes()
     (tmp_path / "events.jsonl").write_bytes(data[:-20])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import leftovers
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A task leaves one line in `witness` each time it runs; one with a file fail-NAME fails, one with block-NAME waits to be killed.
@@ -23,6 +26,7 @@ STEP = (
     "echo {name} >> witness; if [ -e fail-{name} ]; then exit 3; fi; "
     "if [ -e block-{name} ]; then echo $$ > pid; exec sleep 600; fi"
 )
+WHOM = {"guard": (0,), "second guard": (1,), "engine": (2,), "guard and engine": (0, 2), "guards": (0, 1), "all": (0, 1, 2)}
 VALUES = "echo ${{ tasks.a.result }} ${{ tasks.b.outputs.k }} ${{ tasks.b.stdout }} >> got; "
 
 
@@ -56,18 +60,15 @@ class Stage:
             self.command(*args), cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False, timeout=60
         )
 
-    def kill_in_the_middle(self, *args: str, whom: str = "both") -> None:
-        """Run until a blocked task runs, and kill the runner there: the guard, the engine or both."""
+    def kill_in_the_middle(self, *args: str, whom: str = "all") -> None:
+        """Run until a blocked task runs, and kill the runner there: guards, engine, or several of them."""
         (self.folder / "pid").unlink(missing_ok=True)
         with subprocess.Popen(
             self.command(*args), cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as runner:
             self.wait_until_blocked(runner)
-            engine = int(Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()[0])
-            if whom in ("guard", "both"):
-                runner.send_signal(signal.SIGKILL)
-            if whom in ("engine", "both"):
-                os.kill(engine, signal.SIGKILL)
+            for pid in [leftovers.family(runner.pid)[place] for place in WHOM[whom]]:
+                os.kill(pid, signal.SIGKILL)
             runner.communicate()
 
     def wait_until_blocked(self, runner: subprocess.Popen[bytes]) -> None:
@@ -120,7 +121,7 @@ def chain(*names: str) -> dict[str, Any]:
 # --- killed ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whom", ["guard", "engine", "both"])
+@pytest.mark.parametrize("whom", WHOM)
 def test_what_had_ended_is_not_run_again_and_what_ran_is(stage: Stage, whom: str) -> None:
     stage.job(chain("a", "b", "c"))
     block = stage.flag("block-b")
@@ -140,7 +141,7 @@ def test_what_had_ended_is_not_run_again_and_what_ran_is(stage: Stage, whom: str
 def test_what_a_killed_run_left_running_is_ended_before_it_runs_again(stage: Stage) -> None:
     stage.job(chain("a", "b"))
     block = stage.flag("block-b")
-    stage.kill_in_the_middle("run", "job.yaml", whom="both")
+    stage.kill_in_the_middle("run", "job.yaml")
     left = int((stage.folder / "pid").read_text())
     assert is_alive(left)
     block.unlink()
@@ -152,7 +153,7 @@ def test_what_a_killed_run_left_running_is_ended_before_it_runs_again(stage: Sta
 def test_a_new_run_ends_what_the_last_one_left_running_too(stage: Stage) -> None:
     stage.job(chain("a"))
     block = stage.flag("block-a")
-    stage.kill_in_the_middle("run", "job.yaml", whom="both")
+    stage.kill_in_the_middle("run", "job.yaml")
     left = int((stage.folder / "pid").read_text())
     block.unlink()
     assert stage.call("run", "job.yaml").returncode == 0
@@ -315,3 +316,41 @@ def test_ten_crashes_of_a_resume_change_nothing(stage: Stage) -> None:
     assert stage.ran() == {"a": 1, "b": 11, "c": 1}
     attempts = [(record["task"], record["attempt"]) for record in stage.events("task.finished")]
     assert attempts == [("a", 1), *(("b", number) for number in range(1, 12)), ("c", 1)]
+
+
+# --- what would be done --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_with_resume_tells_what_it_would_go_on_with(stage: Stage) -> None:
+    stage.job(chain("a", "b"))
+    assert "in default" in stage.call("run", "job.yaml", "--resume", "--dry-run").stdout
+    stage.flag("block-b")
+    stage.kill_in_the_middle("run", "job.yaml")
+    told = stage.call("run", "job.yaml", "--resume", "--dry-run").stdout
+    assert re.search(r"^resume \S+ of job, attempt 2\n  a  1 recorded as succeeded\n  b  1 to run", told), told
+    assert stage.ran() == {"a": 1, "b": 1}
+
+
+def test_while_a_job_runs_a_resume_of_it_says_so_and_tells_nothing_else(stage: Stage) -> None:
+    stage.job(chain("a"))
+    block = stage.flag("block-a")
+    with subprocess.Popen(
+        stage.command("run", "job.yaml"), cwd=stage.folder, env=stage.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as runner:
+        stage.wait_until_blocked(runner)
+        for args in (["resume", "--dry-run"], ["resume"], ["run", "job.yaml", "--resume", "--dry-run"]):
+            refused = stage.call(*args)
+            assert (refused.returncode, refused.stdout) == (75, "")
+            assert f"pid {runner.pid}" in refused.stderr
+        block.unlink()
+        runner.terminate()
+        runner.communicate()
+
+
+def test_without_a_name_it_is_the_last_run_that_was_stopped_or_killed(stage: Stage) -> None:
+    stage.job(chain("a", "b"))
+    stage.flag("block-b")
+    stage.kill_in_the_middle("run", "job.yaml")
+    (stage.folder / "other.yaml").write_text(json.dumps({"name": "other", "tasks": {"fine": {"run": "true"}}}))
+    assert stage.call("run", "other.yaml").returncode == 0
+    assert "of job, attempt 2" in stage.call("resume", "--dry-run").stdout

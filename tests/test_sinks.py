@@ -602,8 +602,8 @@ def summary_of(happened: list[Event], job: str = "nightly") -> str:
     return summary.text(job)
 
 
-def ended(exit_code: int = 0, **outcomes: int) -> events.RunFinished:
-    outcome = "failed" if exit_code else "succeeded"
+def ended(exit_code: int = 0, outcome: str = "", **outcomes: int) -> events.RunFinished:
+    outcome = outcome or ("failed" if exit_code else "succeeded")
     return events.RunFinished(outcome=outcome, exit_code=exit_code, duration=2.0, task_time=5.0, outcomes=outcomes)
 
 
@@ -674,7 +674,8 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         ✗ nightly: failed. Tasks: 2 failed, 1 timed out, 3 skipped, 1 succeeded
           3 runs and 1 retry in 2.00 s; one after the other 5.00 s
           slowest: t 1.50 s, b[x] 1.50 s, a 1.50 s
-          output:  /s/j/r1/output""",
+          output:  /s/j/r1/output
+          again:   jobrunner resume r1 --retry-failed""",
     ),
     "forgiven": (
         [started(), failed(forgiven=True, reason="ValueError: no"), ended(failed=1)],
@@ -689,18 +690,76 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
     ),
     "many failures": (
         [
-            *(failed("no", item=str(number), duration=float(number)) for number in range(500)),
+            *(failed("no", task="items", item=str(number), duration=float(number)) for number in range(500)),
+            failed("no", task="first"),
+            failed("no", task="items", item="last"),
             *(skipped(f"s{n}") for n in range(12)),
         ],
-        "".join(f"\n\n✗ a[{number}]: failed: no" for number in range(10))
-        + "\n  … and 490 more"
+        "".join(f"\n\n✗ items[{number}]: failed: no" for number in range(3))
+        + "\n  … and 498 more of items"
+        + "\n\n✗ first: failed: no"
         + "".join(f"\n- s{number}: skipped: needs a, which failed" for number in range(10))
         + "\n  … and 2 more",
+    ),
+    "many tasks that failed": (
+        [failed("no", task=f"t{number % 12}") for number in range(25)],
+        "".join(f"\n\n✗ t{number}: failed: no" * (3 if number == 0 else 2) for number in range(10))
+        + "\n  … and 4 more of 2 other tasks",
+    ),
+    "stopped": (
+        [
+            started(),
+            *(finished(task="items", item=str(number), outcome="cancelled", reason="killed by SIGTERM") for number in range(7)),
+            finished(task="load", outcome="cancelled", reason="killed by SIGTERM"),
+            failed("no", task="bad"),
+            skipped("c", outcome="cancelled"),
+            ended(143, outcome="interrupted", cancelled=2, failed=1, skipped=1),
+        ],
+        """
+
+        ✗ bad: failed: no
+        - 8 attempts were stopped: items (× 7), load
+        - c: skipped: needs a, which was cancelled
+
+        ✗ nightly: interrupted. Tasks: 2 cancelled, 1 failed, 1 skipped
+          9 runs in 2.00 s; one after the other 5.00 s
+          slowest: load 1.50 s, items[6] 1.50 s, items[5] 1.50 s
+          output:  /s/j/r1/output
+          go on:   jobrunner resume r1""",
+    ),
+    "over the time of the job": (
+        [
+            started(),
+            *(finished(task=f"t{number}", outcome="cancelled") for number in range(6)),
+            ended(124, outcome="timed_out", cancelled=6),
+        ],
+        """
+        - 6 attempts were stopped
+
+        ✗ nightly: timed out. Tasks: 6 cancelled
+          6 runs in 2.00 s; one after the other 5.00 s
+          slowest: t5 1.50 s, t4 1.50 s, t3 1.50 s
+          output:  /s/j/r1/output
+          go on:   jobrunner resume r1""",
+    ),
+    "unknown alone": (
+        [
+            started(),
+            recorded(task="pay", outcome="unknown"),
+            skipped("ship", cause="pay", outcome="unknown"),
+            ended(1, unknown=1, skipped=1),
+        ],
+        """
+        ? pay: how it ended, or what it gave, is not on record, and it may run only once (at_most_once): look what it has done, then jobrunner resume r1 --rerun pay
+        - ship: skipped: needs pay, which is unknown
+
+        ✗ nightly: failed. Tasks: 1 unknown, 1 skipped
+          output:  /s/j/r1/output""",  # noqa: E501  # as long as it is
     ),
     "resumed": (
         [
             finished(outcome="unknown", reason="nobody knows", task="pay", item="7"),
-            failed(retried=True, reason="the runner was killed while it ran"),
+            finished(outcome="crashed", retried=True, error={"type": "RunnerDied", "message": "it was killed"}),
             resumed(),
             *(recorded(item=str(number)) for number in range(950)),
             *(recorded(task="b", item=str(number), outcome="timed_out") for number in range(3)),
@@ -709,14 +768,15 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
             ended(1, succeeded=1, failed=2),
         ],
         """
-        ? pay[7]: it was running when the runner died, and may run only once (at_most_once): look what it has done, then jobrunner resume r1 --rerun pay
+        ? pay[7]: how it ended, or what it gave, is not on record, and it may run only once (at_most_once): look what it has done, then jobrunner resume r1 --rerun pay
         - b: timed out in an earlier part of the run: jobrunner resume r1 --retry-failed tries again (× 3)
 
         ✗ nightly: failed. Tasks: 1 succeeded, 2 failed
-          1 run and 1 retry in 2.00 s
+          1 run in 2.00 s
           slowest: a 1.50 s
           resumed: part 2 of run r1; 950 recorded earlier
-          output:  /s/j/r1/output""",  # noqa: E501  # as long as it is
+          output:  /s/j/r1/output
+          again:   jobrunner resume r1 --retry-failed""",  # noqa: E501  # as long as it is
     ),
     "lines were lost": (
         [
@@ -777,6 +837,6 @@ def test_the_summary_holds_no_control_character_of_a_task() -> None:
 def test_memory_of_the_summary_is_bounded() -> None:
     summary = Summary()
     for number in range(5000):
-        summary(stamped(failed(item=str(number))))
-    assert len(summary.failures) == 10
+        summary(stamped(failed(task=f"t{number % 50}", item=str(number))))
+    assert [len(kept) for kept in summary.failures.values()] == [3] * 10
     assert len(summary.slowest) == 3

@@ -32,7 +32,8 @@ def resume(
     quiet: bool,
     **shows: Any,
 ) -> int:
-    """Go on with a run: RUN is its id or directory, FILE a job file (its last run); without either it is the last run of all.
+    """Go on with a run: RUN is its id or directory, FILE a job file (its last run). Without either it is the last run of any
+    job that was stopped or killed; with --retry-failed or --rerun, that did not succeed.
 
     What is recorded as succeeded is not run again, unless its definition or its inputs have changed, or what it needs was run
     again. What was running when the runner was killed runs again, unless it is at_most_once.
@@ -46,7 +47,9 @@ def resume(
     from jobrunner.prepare import Options
 
     options = Options(retry_failed=retry_failed, rerun=rerun, durability=durability)
-    directory = forecast.find_run(rundir.state_dir(os.environ), what)
+    state = rundir.state_dir(os.environ)
+    directory = forecast.find_run(state, what, also_failed=retry_failed or bool(rerun))
+    forecast.refuse_running(state, directory.job)
     prepared, recorded = forecast.prepare_resume(directory, options)
     if dry_run or not quiet:
         click.echo(forecast.text(forecast.forecast(prepared, recorded, directory)))

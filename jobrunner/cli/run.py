@@ -91,7 +91,7 @@ def run(
     wanted = dataclasses.replace(options(**given), resume=resume, durability=durability)
     prepared = api.prepare(file, wanted)
     if dry_run:
-        return _show_plan(prepared)
+        return _show_resume(prepared) if resume else _show_plan(prepared)
     return shown(prepared, quiet=quiet, log_format=log_format, log_level=log_level, log_file=log_file)
 
 
@@ -118,6 +118,19 @@ def _last_words(prepared: Prepared, result: RunResult, summary: Summary) -> str:
     if result.outcome == "skipped":
         return f"- {prepared.job.name}: not run, for it is running already (on_conflict: skip)"
     return summary.text(prepared.job.name)
+
+
+def _show_resume(prepared: Prepared) -> int:
+    """What `--resume` would do: go on with a run, or start one."""
+    from jobrunner import forecast, rundir
+
+    state = rundir.state_dir(os.environ)
+    forecast.refuse_running(state, prepared.job.name)
+    found = forecast.of_last_run(prepared, state)
+    if found is None:
+        return _show_plan(prepared)
+    click.echo(forecast.text(found))
+    return 0
 
 
 def _show_plan(prepared: Prepared) -> int:

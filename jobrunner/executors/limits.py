@@ -34,6 +34,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _NEAR = 0.9
+_FAR = 0.5
 _KILLED_IN_A_SHELL = 128 + signal.SIGKILL
 _LIMITED_BY_SHELL = 'ulimit -d "$0" && exec "$@"'
 
@@ -120,14 +121,16 @@ def out_of_memory(exit: Exit, limit: int | None, peak: int | None, tail: bytes, 
     """Why a command failed, if it was for want of memory. `limit` and `peak` in bytes, `tail` is the end of what it wrote."""
     if exit.code == 0:
         return None
-    told = [f"peak {_mebibytes(peak)}"] if peak is not None else []
+    reached = f", peak {_mebibytes(peak)}" if peak is not None else ""
     if by_kernel:
-        told = ["killed by the kernel", *told]
+        told = f"killed by the kernel{reached}"
     elif limit is not None and (_NAMED.search(tail) or (peak is not None and peak >= _NEAR * limit)):
-        told = [f"limit {_mebibytes(limit)}", *told]
+        # A peak far below it was no want of memory: one large allocation was, and had no part in the peak.
+        is_far = peak is not None and peak < _FAR * limit
+        told = f"limit {_mebibytes(limit)}{'; an allocation was refused' if is_far else reached}"
     else:
         return None
-    return Error(type="OutOfMemory", message=f"out of memory ({', '.join(told)})")
+    return Error(type="OutOfMemory", message=f"out of memory ({told})")
 
 
 def may_be_kernels(exit: Exit) -> bool:

@@ -12,8 +12,15 @@ from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, S
 from jobrunner.sinks.terminal import escaped
 
 _SLOWEST = 3
-_MOST_FAILURES = 10
+_MOST_TASKS = 10
+_MOST_OF_A_TASK = 3
+_MOST_SKIPS = 10
+_MOST_NAMES = 5
+_LOST_WITH_ITS_RUNNER = "RunnerDied"
+"""The type of error of an attempt that nothing was wrong with but its runner."""
+_FAILED = frozenset({"failed", "timed_out", "crashed"})
 _LEAST_GAIN = 1.05
+_VERBS = {"skipped": "was ", "cancelled": "was ", "unknown": "is "}
 _FRAME = re.compile(
     r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?', re.MULTILINE
 )
@@ -21,13 +28,14 @@ _FRAME = re.compile(
 
 @dataclass(slots=True)
 class Summary:
-    """A sink that keeps what `text` needs: counts, the slowest few, and the first failures."""
+    """A sink that keeps what `text` needs: counts, the slowest few, and the first failures of the tasks that failed first."""
 
     attempts: Counter[str] = field(default_factory=Counter)
     skips: Counter[str] = field(default_factory=Counter)
     slowest: list[tuple[float, str]] = field(default_factory=list)
-    failures: list[TaskFinished] = field(default_factory=list)
-    failed: int = 0
+    failures: dict[str, list[TaskFinished]] = field(default_factory=dict)
+    failed: Counter[str] = field(default_factory=Counter)
+    stopped: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     unknown: set[str] = field(default_factory=set)
     """What may run only once and was cut off with its runner: never more than were running then."""
@@ -40,8 +48,8 @@ class Summary:
         match stamped.event:
             case TaskFinished(outcome="unknown") | TaskSkipped(outcome="unknown") as event:
                 self.unknown.add(name_of(event))
-            case TaskFinished(retried=True):
-                self.retries += 1
+            case TaskFinished(retried=True) as event:
+                self.retries += (event.error or {}).get("type") != _LOST_WITH_ITS_RUNNER
             case TaskFinished() as event:
                 self._count(event)
             case TaskSkipped(reason="recorded", outcome="succeeded"):
@@ -60,26 +68,35 @@ class Summary:
         heapq.heappush(self.slowest, (event.duration, name_of(event)))
         if len(self.slowest) > _SLOWEST:
             heapq.heappop(self.slowest)
-        if event.outcome != "succeeded":
-            self.failed += 1
-            if len(self.failures) < _MOST_FAILURES:
-                self.failures.append(event)
+        if event.outcome == "cancelled":
+            self.stopped[event.task] += 1
+        elif event.outcome != "succeeded":
+            self._keep(event)
+
+    def _keep(self, event: TaskFinished) -> None:
+        """Of each of the first tasks that failed the first failures: one of many items hides no other task."""
+        self.failed[event.task] += 1
+        if event.task in self.failures or len(self.failures) < _MOST_TASKS:
+            kept = self.failures.setdefault(event.task, [])
+            if len(kept) < _MOST_OF_A_TASK:
+                kept.append(event)
 
     def text(self, job: str) -> str:
         """The summary for people, without a line end at its end."""
-        lines = [*self._failure_lines(), *self._unknown_lines(), *self._skip_lines()]
+        lines = [*self._failure_lines(), *self._unknown_lines(), *self._stopped_lines(), *self._skip_lines()]
         if self.finished is not None:
-            lines += self._closing_lines(job, self.finished)
+            lines += [*self._closing_lines(job, self.finished), *self._next_lines(self.finished)]
         return escaped("\n".join(lines))
 
     def _failure_lines(self) -> list[str]:
         lines = []
-        for event in self.failures:
-            lines += ["", f"✗ {name_of(event)}: {_why_failed(event)}"]
-            lines += [f"    {line}" for line in self._details(event)]
-        if self.failed > len(self.failures):
-            lines.append(f"  … and {self.failed - len(self.failures)} more")
-        return lines
+        for task, kept in self.failures.items():
+            for event in kept:
+                lines += ["", f"✗ {name_of(event)}: {_why_failed(event)}"]
+                lines += [f"    {line}" for line in self._details(event)]
+            lines += _more(self.failed[task] - len(kept), f" of {task}")
+        others = self.failed.keys() - self.failures.keys()
+        return lines + _more(sum(self.failed[task] for task in others), f" of {_counted(len(others), 'other task')}")
 
     def _details(self, event: TaskFinished) -> list[str]:
         """The last that it printed, and where in the job's own code it went wrong."""
@@ -88,21 +105,25 @@ class Summary:
 
     def _unknown_lines(self) -> list[str]:
         return [
-            f"? {name}: it was running when the runner died, and may run only once (at_most_once): look what it has done, then "
-            f"jobrunner resume {self.run_id} --rerun {name.partition('[')[0]}"
+            f"? {name}: how it ended, or what it gave, is not on record, and it may run only once (at_most_once): look what it "
+            f"has done, then jobrunner resume {self.run_id} --rerun {name.partition('[')[0]}"
             for name in sorted(self.unknown)
         ]
 
+    def _stopped_lines(self) -> list[str]:
+        if not self.stopped:
+            return []
+        number = sum(self.stopped.values())
+        names = f": {', '.join(_often(self.stopped))}" if len(self.stopped) <= _MOST_NAMES else ""
+        return [f"- {_counted(number, 'attempt')} {'was' if number == 1 else 'were'} stopped{names}"]
+
     def _skip_lines(self) -> list[str]:
-        often = {text: f" (× {count})" if count > 1 else "" for text, count in self.skips.items()}
-        lines = [f"- {text}{times}" for text, times in list(often.items())[:_MOST_FAILURES]]
-        if len(self.skips) > _MOST_FAILURES:
-            lines.append(f"  … and {len(self.skips) - _MOST_FAILURES} more")
-        return lines
+        lines = [f"- {text}" for text in _often(self.skips)[:_MOST_SKIPS]]
+        return lines + _more(len(self.skips) - len(lines))
 
     def _closing_lines(self, job: str, end: RunFinished) -> list[str]:
         tasks = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in end.outcomes.items())
-        lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome}. Tasks: {tasks or 'none'}"]
+        lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome.replace('_', ' ')}. Tasks: {tasks or 'none'}"]
         runs = sum(self.attempts.values())
         if runs:
             lines.append(f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_gain(end) if runs > 1 else ''}")
@@ -114,6 +135,13 @@ class Summary:
             lines.append(f"  output:  {self.started.run_dir}/output")
         return [*lines, *(_loss(event) for event in self.degraded.values() if event.dropped)]
 
+    def _next_lines(self, end: RunFinished) -> list[str]:
+        """What to type to go on with a run that did not succeed. What may run only once has a line of its own."""
+        resume = f"jobrunner resume {self.run_id}"
+        if end.outcome in ("interrupted", "timed_out"):
+            return [f"  go on:   {resume}"]
+        return [f"  again:   {resume} --retry-failed"] if end.exit_code and not _FAILED.isdisjoint(end.outcomes) else []
+
     def _tries(self) -> str:
         return f" and {_counted(self.retries, 'retry')}" if self.retries else ""
 
@@ -122,6 +150,14 @@ def _counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
+def _often(counts: Counter[str]) -> list[str]:
+    return [f"{text} (× {count})" if count > 1 else text for text, count in counts.items()]
+
+
+def _more(number: int, of: str = "") -> list[str]:
+    return [f"  … and {number} more{of}"] if number else []
 
 
 def _gain(end: RunFinished) -> str:
@@ -168,7 +204,7 @@ def _why_skipped(event: TaskSkipped, run_id: str) -> str:
             return f"{outcome} in an earlier part of the run: jobrunner resume {run_id} --retry-failed tries again"
         case "needs":
             outcome = (event.cause_outcome or "").replace("_", " ")
-            return f"skipped: needs {event.cause}, which {'was ' if outcome in ('skipped', 'cancelled') else ''}{outcome}"
+            return f"skipped: needs {event.cause}, which {_VERBS.get(outcome, '')}{outcome}"
         case "empty":
             return "nothing to do: no items"
         case _:

@@ -27,8 +27,13 @@ from benchmarks import leftovers, witness
 from benchmarks.measure import ROOT, environment
 from tests.chaos import records
 
-Victim: TypeAlias = Literal["engine", "guard", "both"]
-VICTIMS: tuple[Victim, ...] = ("engine", "guard", "both")
+Victim: TypeAlias = Literal["engine", "guard", "second guard", "guard and engine", "second guard and engine", "guards", "all"]
+VICTIMS: tuple[Victim, ...] = ("engine", "guard", "second guard", "guard and engine", "second guard and engine", "guards")
+"""One or two of the three processes: the third ends what is left. "all" leaves that to the next start."""
+MEANT: dict[Victim, tuple[int, ...]] = {
+    "guard": (0,), "second guard": (1,), "engine": (2,), "guard and engine": (0, 2), "second guard and engine": (1, 2),
+    "guards": (0, 1), "all": (0, 1, 2),
+}  # fmt: skip
 BUSY = 75
 LOST = 70
 PATIENCE = 30.0
@@ -168,15 +173,15 @@ def _until_killed(trial: Trial, draw: random.Random, *, kills: int, early: float
 
 
 def kill(trial: Trial, child: subprocess.Popen[bytes], victim: Victim, *, waits: bool) -> Killed:
-    """Kill guard, engine or both. Where one of them is left to end the run, it `waits` until that has happened."""
-    engine = leftovers.children(child.pid)
-    victim = victim if engine else "guard"
+    """Kill guards, engine or several of them. Where one of them is left to end the run, it `waits` until that has happened."""
+    family = leftovers.family(child.pid)
+    victim = victim if len(family) == 3 else "all"
     offset = witness.size(trial.witness)
-    for pid in {"engine": engine, "guard": [child.pid], "both": [child.pid, *engine]}[victim]:
+    for pid in [family[place] for place in MEANT[victim] if place < len(family)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     at, code = time.monotonic(), ended(trial, child)
-    wound_up = _wound_up(trial, at) if waits and victim != "both" else None
+    wound_up = _wound_up(trial, at) if waits and victim != "all" else None
     return look(trial, victim, code, offset=offset, wound_up=wound_up)
 
 

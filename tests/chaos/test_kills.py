@@ -36,6 +36,15 @@ def test_a_job_that_is_killed_at_random_is_completed_by_resume(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600 if LONG else 90)
+def test_what_is_left_when_all_are_killed_is_ended_by_the_next_start(tmp_path: Path) -> None:
+    print(f"JOBRUNNER_SEED={SEED}")  # noqa: T201
+    trial = Trial(folder=tmp_path / "job", tasks=TASKS // 3)
+    chaos.run(trial, random.Random(SEED), kills=KILLS // 2, victims=("all",))
+    chaos.verify(trial)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_resume_that_is_killed_ten_times_in_a_row_changes_nothing(tmp_path: Path) -> None:
     """Nine in ten of these kills come while the runner starts; the job is completed all the same, and once."""

@@ -72,7 +72,7 @@ def _is_hit(folder: Path, kind: str, number: int) -> bool:
 def _go_on(trial: Trial, code: int, expected: int) -> None:
     """The run ended as is promised for the fault, with nothing left of it; without the fault it comes to its end."""
     found = chaos.look(
-        trial, "engine" if expected == chaos.LOST else "both", code, offset=witness.size(trial.witness), wound_up=None
+        trial, "engine" if expected == chaos.LOST else "all", code, offset=witness.size(trial.witness), wound_up=None
     )
     trial.kills.append(found)
     assert code == expected or (code == 0 and found.finished), f"exit code {code}\n{trial.printed()}"
@@ -109,7 +109,7 @@ def _kill_early(trial: Trial) -> None:
     child = trial.start()
     while len(witness.read(trial.witness)) < 3:
         time.sleep(0.001)
-    trial.kills.append(chaos.kill(trial, child, "both", waits=False))
+    trial.kills.append(chaos.kill(trial, child, "all", waits=False))
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
