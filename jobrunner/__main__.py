@@ -24,10 +24,9 @@ def main() -> None:
 
 
 def _guarded() -> int:
-    """Two guards, one inside the other: whichever two of the three processes are killed, the third ends what is left."""
-    from jobrunner.guard import supervise
+    from jobrunner.guard import supervise_twice
 
-    return supervise(lambda: supervise(_command_line))
+    return supervise_twice(_command_line)
 
 
 def _command_line() -> int:

@@ -2,9 +2,10 @@
 
     caller (cron, systemd, a shell)
       └─ guard    one thread, one blocking call: reaps, passes signals on, decides the exit code
-           └─ engine    in a session of its own; hosts and commands are its children
+           └─ a second one: the engine of the first, as it were
+                └─ engine    in a session of its own; hosts and commands are its children
 
-Both are subreapers, so nothing of the run gets out of their reach by losing its parent. A guard that is killed is seen by the
+All are subreapers, so nothing of the run gets out of their reach by losing its parent. A guard that is killed is seen by the
 engine (lifeline), an engine that is killed by the guard, which then ends all that descends from it before it tells.
 
 Imports are made where they are used. Every page of memory that the guard has when it forks is copied as soon as the engine
@@ -41,7 +42,12 @@ _KEPT_VARIABLES = "JOBRUNNER_"
 """What tells whose process this is, where the guard is one of another run."""
 
 
-def supervise(engine: Callable[[], int]) -> int:
+def supervise_twice(engine: Callable[[], int]) -> int:
+    """As `supervise`, by a guard that has a guard: whichever two of the three processes are killed, the third ends the rest."""
+    return supervise(lambda: supervise(engine), guards_a_guard=True)
+
+
+def supervise(engine: Callable[[], int], *, guards_a_guard: bool = False) -> int:
     """Run `engine` in a child and wait for its end; the exit code of the command.
 
     That is what `engine` returned if its journal agrees or none was announced, 128 and the number of a signal that ended it
@@ -51,7 +57,7 @@ def supervise(engine: Callable[[], int]) -> int:
     if sys.platform != "linux":
         return engine()
     try:
-        guard = _Guard(engine)
+        guard = _Guard(engine, guards_a_guard=guards_a_guard)
     except OSError as error:
         _write(f"jobrunner: cannot start: {error.strerror}\n")
         return _DIED
@@ -64,7 +70,8 @@ def supervise(engine: Callable[[], int]) -> int:
 class _Guard:
     """The guard of one engine, which it starts."""
 
-    def __init__(self, engine: Callable[[], int]) -> None:
+    def __init__(self, engine: Callable[[], int], *, guards_a_guard: bool) -> None:
+        self._guards_a_guard = guards_a_guard
         _hold_standard_descriptors()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # children whose end is ignored leave no exit code
@@ -111,11 +118,17 @@ class _Guard:
                 return status if pid else None
 
     def _pause(self) -> None:
-        """The terminal's ^Z reaches only the guard: both stop, and go on when it goes on."""
-        os.kill(self._pid, signal.SIGSTOP)
-        signal.raise_signal(signal.SIGTSTP)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTSTP,))  # here it stops
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
+        """The terminal's ^Z reaches only the guard that was started: all stop, and go on when it goes on.
+
+        A process that leads a session has no shell that would let it go on, so the system does not let TSTP stop it.
+        """
+        os.kill(self._pid, signal.SIGTSTP if self._guards_a_guard else signal.SIGSTOP)
+        if os.getsid(0) == os.getpid():
+            signal.raise_signal(signal.SIGSTOP)
+        else:
+            signal.raise_signal(signal.SIGTSTP)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTSTP,))  # here it stops
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
         os.kill(self._pid, signal.SIGCONT)
 
     def verdict(self, status: int) -> int:

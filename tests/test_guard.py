@@ -24,11 +24,13 @@ from typing import NoReturn
 
 import pytest
 
+from benchmarks import leftovers
 from jobrunner import __main__, guard, lifeline, processes, system
 from jobrunner.errors import JobrunnerError
 from jobrunner.events import Event, PoolClosed, RunFinished, Stream
 from jobrunner.journal import Journal, replay
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no guard")
 
 RUN = "20260101T000000Z-0a1b2c3d"
@@ -791,7 +793,7 @@ def test_what_may_start_tasks_is_guarded(monkeypatch: pytest.MonkeyPatch, argume
     monkeypatch.setattr(sys, "argv", ["jobrunner", *arguments])
     guards: list[Callable[[], int]] = []
 
-    def supervise(engine: Callable[[], int]) -> int:
+    def supervise(engine: Callable[[], int], *, guards_a_guard: bool = False) -> int:
         guards.append(engine)
         return engine()
 
@@ -805,10 +807,62 @@ def test_what_may_start_tasks_is_guarded(monkeypatch: pytest.MonkeyPatch, argume
     finally:
         signal.signal(signal.SIGINT, handler)
     assert exited.value.args == (2,)
-    assert bool(guards) is is_guarded
+    assert len(guards) == (2 if is_guarded else 0)
 
 
 def test_what_is_not_guarded_is_a_command() -> None:
     from jobrunner.cli.main import COMMANDS
 
     assert {word for word in __main__._RUNS_NOTHING if not word.startswith("-")} <= set(COMMANDS)
+
+
+# --- two guards ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("killed", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)], ids=str)
+def test_whichever_two_of_the_three_are_killed_the_third_ends_what_is_left(tmp_path: Path, killed: tuple[int, ...]) -> None:
+    (tmp_path / "job.yaml").write_text("name: job\ntasks: {a: {run: 'setsid sleep 600 & echo $! > pid; sleep 600'}}\n")
+    environ = {**os.environ, "JOBRUNNER_STATE": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jobrunner", "job.yaml", "-q"]
+    deadline, said = time.monotonic() + 30, tmp_path / "pid"
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as runner:
+        while not (said.exists() and said.read_text().strip()):
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        family = leftovers.family(runner.pid)
+        for place in killed:
+            os.kill(family[place], signal.SIGKILL)
+        while not is_over(int(said.read_text())):
+            assert time.monotonic() < deadline, "a task lives on"
+            os.sched_yield()
+        runner.wait(timeout=20)
+        (journal,) = (tmp_path / "state" / "job").glob("*/events.jsonl")
+        while "run.interrupted" not in journal.read_text():
+            assert time.monotonic() < deadline, "nobody has recorded the interruption"
+            os.sched_yield()
+
+
+def is_over(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_terminal_stops_and_continues_all_three(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("name: job\ntasks: {a: {run: 'touch runs; sleep 600'}}\n")
+    environ = {**os.environ, "JOBRUNNER_STATE": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jobrunner", "job.yaml", "-q"]
+    deadline = time.monotonic() + 30
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL, process_group=0) as runner:
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        family = leftovers.family(runner.pid)
+        for number, states in ((signal.SIGTSTP, "T"), (signal.SIGCONT, "SR")):
+            runner.send_signal(number)
+            while not all(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in states for pid in family):
+                assert time.monotonic() < deadline, number
+                os.sched_yield()
+        runner.terminate()
+        assert runner.wait(timeout=20) == 143
