@@ -544,7 +544,12 @@ def _lift_memory_limit() -> None:
 
 
 def out_of_memory(limit: int | None, peak: int | None) -> str:
-    """`out of memory (limit 512 MiB, peak 498 MiB)`, of which what is not known is left out."""
+    """`out of memory (limit 512 MiB, peak 498 MiB)`, of which what is not known is left out.
+
+    A peak far below the limit was no want of memory: one large allocation was, and had no part in the peak.
+    """
+    if limit and peak and 2 * peak < limit:
+        return f"out of memory (limit {_mebibytes(limit)}; an allocation was refused)"
     figures = ", ".join(f"{name} {_mebibytes(size)}" for name, size in (("limit", limit), ("peak", peak)) if size)
     return f"out of memory ({figures})" if figures else "out of memory"
 

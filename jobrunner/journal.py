@@ -386,8 +386,8 @@ _NOTHING = _whole_records(b"")
 def _is_damaged(data: bytes, found: Replay) -> bool:
     """After the first line that is no record, is there one? After a gap, one that says that the disk had what is missing?"""
     lines = data[found.offset :].split(b"\n")[:-1]
-    if not lines or not (later := list(_later_records(lines, found.crc))):
-        return False
+    if not (later := list(_later_records(lines, found.crc)) if lines else []):
+        return not found.records and len(lines) > 1 and b"\0" not in lines[0]  # all is changed: an editor's line ends, for one
     is_gap = b"\0" in lines[0]  # JSON has no NUL, and a file system fills with them what never reached the disk
     return not is_gap or any(record.get("synced", 0) > found.seq for record in later)
 

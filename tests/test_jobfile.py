@@ -753,9 +753,8 @@ SECRETS = "secrets: {token: {env: T}, api-key: {file: k}}\ntasks:\n  a: "
         (
             "{target: 'm:f', mode: process, kwargs: {x: [\"${{ secrets['api-key'] }}\"]}}",
             (
-                "55: tasks.a.kwargs.x[0]: a secret never stands "
-                "in kwargs, only in env. Write secrets: [api-key] and env: {API_KEY: \"${{ secrets['api-key'] }}\"}; in the target "
-                "os.environ['API_KEY'] is its value."
+                "55: tasks.a.kwargs.x[0]: a secret never stands in kwargs, only in env. Write secrets: [api-key] and "
+                "env: {API_KEY: \"${{ secrets['api-key'] }}\"}; in the target os.environ['API_KEY'] is its value."
             ),
         ),
         ("{run: x, cwd: '${{ secrets.token }}'}", "25: tasks.a.cwd: a secret never stands in cwd, only in env"),
@@ -828,7 +827,8 @@ def test_no_secret_stands_in_the_env_of_the_job() -> None:
 
 def test_a_secret_in_the_env_of_the_defaults_is_told_once_to_those_that_do_not_list_it() -> None:
     (line,) = said(
-        f"defaults: {{env: {{A: '${{{{ secrets.token }}}}'}}}}\n{SECRETS}{{run: x, secrets: [token]}}\n  b: {{run: x}}\n  c: {{run: x}}"
+        f"defaults: {{env: {{A: '${{{{ secrets.token }}}}'}}}}\n{SECRETS}{{run: x, secrets: [token]}}\n"
+        "  b: {run: x}\n  c: {run: x}"
     )
     assert line == "1:26: defaults.env.A: the task does not list the secret 'token'. Add it: secrets: [token]."
 
