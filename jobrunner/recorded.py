@@ -59,8 +59,11 @@ class Ending:
         return self.outcome is Outcome.SUCCEEDED
 
     def stays(self, at_most_once: bool) -> bool:
-        """Whether it counts whatever has changed or has run again meanwhile."""
-        return self.outcome is Outcome.UNKNOWN or (at_most_once and self.is_success)
+        """Whether it counts whatever has changed or has run again meanwhile, and whoever wants another try.
+
+        What failed by itself has come to an end that nobody has to guess; one that was ended from outside may have done its work.
+        """
+        return self.outcome is Outcome.UNKNOWN or (at_most_once and self.outcome is not Outcome.FAILED)
 
     @property
     def has_data(self) -> bool:

@@ -33,6 +33,16 @@ def _state_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         assert not _files_with(CANARY, state), "a secret of some test is in the state of its run"
 
 
+@pytest.fixture(autouse=True)
+def _working_directory_of_the_tests() -> Iterator[None]:
+    """A run in this process leaves it where it was."""
+    before = os.getcwd()
+    yield
+    after = os.getcwd()
+    os.chdir(before)
+    assert after == before
+
+
 CANARY = b"canary/7f3A"
 """With this begins every secret of tests/test_secrets.py. After all tests it is looked for in all that runs have left."""
 

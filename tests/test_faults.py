@@ -250,7 +250,7 @@ def test_an_end_is_named(row: str, lane: str, fields: dict[str, object]) -> None
 @pytest.mark.parametrize("lane", LANES)
 def test_a_timeout_is_kept_within_its_grace(row: str, lane: str) -> None:
     (line,) = fault(row).named("task.finished", task=f"guilty_{lane}")
-    assert TIMEOUT <= line["duration"] <= TIMEOUT + (GRACE if "process" in LANES[lane].get("mode", "") else 0) + 1
+    assert TIMEOUT - 0.1 <= line["duration"] <= TIMEOUT + (GRACE if "process" in LANES[lane].get("mode", "") else 0) + 1
     assert line.get("abandoned", False) == (lane in ("thread", "thread_pool", "stock_processes", "loky"))
 
 

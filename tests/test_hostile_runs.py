@@ -169,6 +169,19 @@ def test_a_run_that_was_killed_right_after_a_success_is_found(stage: Stage) -> N
     assert stage.ran()["a"] == 1
 
 
+def test_a_journal_that_an_editor_has_saved_with_its_own_line_ends_is_damaged_and_left_as_it_is(stage: Stage) -> None:
+    stage.job(chain("a", "b"))
+    killed_at(stage, "b", "run", "job.yaml")
+    journal = stage.runs()[0] / "events.jsonl"
+    changed = journal.read_bytes().replace(b"\n", b"\r\n")
+    journal.write_bytes(changed)
+    for args in (["resume", "job.yaml"], ["run", "--resume", "job.yaml"]):
+        refused = stage.call(*args)
+        assert (refused.returncode, "damaged at byte 0" in refused.stderr) == (74, True)
+    assert journal.read_bytes() == changed
+    assert stage.ran() == {"a": 1, "b": 1}
+
+
 # --- waiting -----------------------------------------------------------------------------------------------------------------
 
 

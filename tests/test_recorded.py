@@ -115,6 +115,24 @@ def test_the_values_come_back_as_they_were() -> None:
     assert (result.id, result.json(), result.stdout, result.outputs) == (5, 123456789012345678901, "é\n".encode(), {"k": "v"})
 
 
+@pytest.mark.parametrize(
+    ("outcome", "how", "stays"),
+    [
+        ("succeeded", {}, True),
+        ("timed_out", {"retry_failed": True}, True),
+        ("crashed", {"retry_failed": True}, True),
+        ("failed", {"retry_failed": True}, False),
+        ("succeeded", {"rerun": ["a"]}, False),
+        ("crashed", {"rerun": ["a"]}, False),
+    ],
+)
+def test_what_may_run_at_most_once_and_did_not_fail_by_itself_stays_as_it_ended(
+    outcome: str, how: dict[str, Any], stays: bool
+) -> None:
+    ending = read(submit(), start(), finish(outcome), **how).find("a", None, "another digest", at_most_once=True)
+    assert (ending is not None) is stays
+
+
 # --- how often ---------------------------------------------------------------------------------------------------------------
 
 

@@ -274,8 +274,10 @@ def test_the_console_is_for_people() -> None:
             events.RunStacks(
                 process="engine", pid=7, running={"a[1]": 2.5}, stack='  File "engine.py", line 1\n    \x1b[2Jturn()\n'
             ),
-            'info    run.stacks      process=engine pid=7 running={"a[1]":2.5}\n'
-            '      File "engine.py", line 1\n        \\x1b[2Jturn()',
+            (
+                'info    run.stacks      process=engine pid=7 running={"a[1]":2.5}\n'
+                '      File "engine.py", line 1\n        \\x1b[2Jturn()'
+            ),
         ),
         (events.RunInterrupted(reason="stopped by SIGTERM", signal="SIGTERM"), None),
         (events.TaskSubmitted(task="a", item=None, attempt=1, digest="0123"), "info    task.submitted  task=a attempt=1"),

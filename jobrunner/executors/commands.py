@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,10 @@ _LOST = Error(
 )
 
 
+_STEPPING = threading.Lock()
+"""Runs from Python may be in several threads, which share one working directory: no two may step out of it and back at a time."""
+
+
 class Commands:
     """An executor of Commands for one pool; the plan bounds how many run at once."""
 
@@ -45,7 +50,8 @@ class Commands:
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         self.loop, self.report = loop, report
         self.null = os.open(os.devnull, os.O_RDONLY)
-        self._folder = os.open(".", os.O_PATH)  # it need not be readable
+        with _STEPPING:
+            self._folder = os.open(".", os.O_PATH)  # it need not be readable
         self.kernel_kills = limits.KernelKills()
         if self._has_own_reaper:
             self.reaper.open(loop, report)
@@ -103,12 +109,13 @@ class Commands:
             (os.POSIX_SPAWN_DUP2, pipes.out_write, 1),
             (os.POSIX_SPAWN_DUP2, pipes.err_write, 2),
         ]
-        os.chdir(command.cwd)
-        try:
-            return self._programs.start(command, actions)
-        finally:
-            with contextlib.suppress(OSError):  # where we stand matters to nobody: every command names its folder
-                os.fchdir(self._folder)
+        with _STEPPING:
+            os.chdir(command.cwd)
+            try:
+                return self._programs.start(command, actions)
+            finally:
+                with contextlib.suppress(OSError):  # where we stand matters to nobody: every command names its folder
+                    os.fchdir(self._folder)
 
 
 class _Pipes:
