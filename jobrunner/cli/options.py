@@ -31,6 +31,16 @@ _OPTIONS = (
 )
 
 
+durability_option = click.option(
+    "--durability",
+    type=click.Choice(["process", "disk"]),
+    default="disk",
+    show_default=True,
+    help="What the record of finished tasks outlives: the death of this process, or a loss of power too.",
+)
+"""What a run and a resume both decide."""
+
+
 def run_options(command: Command) -> Command:
     """FILE and the options that decide what a run does."""
     for option in reversed(_OPTIONS):

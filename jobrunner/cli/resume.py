@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from jobrunner.cli.options import durability_option
 from jobrunner.cli.run import shown, shown_options
 
 
@@ -15,13 +16,7 @@ from jobrunner.cli.run import shown, shown_options
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would run again, and run nothing.")
 @click.option("--retry-failed", is_flag=True, help="Run again what has failed, and what was skipped because of it.")
 @click.option("--rerun", multiple=True, metavar="TASK", help="Run this task again whatever is recorded of it. Repeatable.")
-@click.option(
-    "--durability",
-    type=click.Choice(["process", "disk"]),
-    default="disk",
-    show_default=True,
-    help="What the record of finished tasks outlives: the death of this process, or a loss of power too.",
-)
+@durability_option
 @shown_options
 def resume(
     what: str | None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import click
 
-from jobrunner.cli.options import options, run_options
+from jobrunner.cli.options import durability_option, options, run_options
 from jobrunner.events import Sink
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import FORMATS, LEVELS, log_sink
@@ -58,13 +58,7 @@ def shown_options(command: Command) -> Command:
 @run_options
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would run, and run nothing (the same as `jobrunner plan`).")
 @click.option("--resume", is_flag=True, help="Go on with the last run of this job if it was stopped or killed, else start.")
-@click.option(
-    "--durability",
-    type=click.Choice(["process", "disk"]),
-    default="disk",
-    show_default=True,
-    help="What the record of finished tasks outlives: the death of this process, or a loss of power too.",
-)
+@durability_option
 @shown_options
 def run(
     dry_run: bool,
