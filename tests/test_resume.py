@@ -110,7 +110,7 @@ def is_alive(pid: int) -> bool:
     """It runs: it is neither gone nor a zombie that nobody has reaped yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends while we read
         return False
 
 
