@@ -60,7 +60,7 @@ class Stage:
             self.command(*args), cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False, timeout=60
         )
 
-    def kill_in_the_middle(self, *args: str, whom: str = "all") -> None:
+    def kill_in_the_middle(self, *args: str, whom: str = "guard and engine") -> None:
         """Run until a blocked task runs, and kill the runner there: guards, engine, or several of them."""
         (self.folder / "pid").unlink(missing_ok=True)
         with subprocess.Popen(
@@ -141,7 +141,7 @@ def test_what_had_ended_is_not_run_again_and_what_ran_is(stage: Stage, whom: str
 def test_what_a_killed_run_left_running_is_ended_before_it_runs_again(stage: Stage) -> None:
     stage.job(chain("a", "b"))
     block = stage.flag("block-b")
-    stage.kill_in_the_middle("run", "job.yaml")
+    stage.kill_in_the_middle("run", "job.yaml", whom="all")
     left = int((stage.folder / "pid").read_text())
     assert is_alive(left)
     block.unlink()
@@ -153,7 +153,7 @@ def test_what_a_killed_run_left_running_is_ended_before_it_runs_again(stage: Sta
 def test_a_new_run_ends_what_the_last_one_left_running_too(stage: Stage) -> None:
     stage.job(chain("a"))
     block = stage.flag("block-a")
-    stage.kill_in_the_middle("run", "job.yaml")
+    stage.kill_in_the_middle("run", "job.yaml", whom="all")
     left = int((stage.folder / "pid").read_text())
     block.unlink()
     assert stage.call("run", "job.yaml").returncode == 0
