@@ -17,7 +17,7 @@ from jobrunner.masking import REPLACEMENT
 from jobrunner.plan import Attempt, Phase, Plan, Skip
 from jobrunner.prepare import Options, Prepared, prepare
 from jobrunner.recorded import Recorded
-from jobrunner.session import binder_of, env_file_of, keeping, may_go_on, nothing_left, recalling
+from jobrunner.session import binder_of, env_file_of, is_of, keeping, may_go_on, nothing_left, recalling
 from jobrunner.spec import Concurrency, Job
 from jobrunner.work import Outcome
 
@@ -120,8 +120,9 @@ def of_last_run(prepared: Prepared, state: Path) -> Forecast | None:
     if directory is None:
         return None
     recorded = Recorded.of(replay(directory.journal).records)
-    is_same = os.path.realpath(recorded.started.get("file", "")) == os.path.realpath(prepared.file.path)
-    return forecast(prepared, recorded, directory) if is_same and may_go_on(recorded, prepared.options) else None
+    return (
+        forecast(prepared, recorded, directory) if is_of(recorded, prepared) and may_go_on(recorded, prepared.options) else None
+    )
 
 
 def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -> Forecast:
@@ -129,8 +130,7 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
     started_at, env_file = recorded.started["ts"], env_file_of(prepared)
     binder = binder_of(prepared, directory, recorded, started_at=started_at, secrets={}, env_file=env_file)
     keeps = keeping(prepared.job)
-    once = [name for name, task in prepared.job.tasks.items() if task.at_most_once]
-    lost = recorded.lost(once)
+    lost = recorded.lost(prepared.at_most_once)
     for ending in lost:
         recorded.has_ended(ending)
     used = data_references(prepared.job)

@@ -73,6 +73,11 @@ class Prepared:
         return self.file.path.parent
 
     @property
+    def at_most_once(self) -> list[str]:
+        """The tasks that may run at most once."""
+        return [name for name, task in self.job.tasks.items() if task.at_most_once]
+
+    @property
     def given(self) -> dict[str, Any]:
         """The parameters that the caller gave, with their values."""
         return {name: self.params[name] for name in self.options.params if name in self.params}

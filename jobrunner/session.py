@@ -208,8 +208,7 @@ def _resumed(prepared: Prepared, directory: rundir.RunDir, notes: Sequence[Event
     journal, replay = Journal.reopen(directory.journal, sync=options.durability == "disk")
     recorded = Recorded.of(replay.records, retry_failed=options.retry_failed, rerun=options.rerun)
     by_name = isinstance(options.resume, str)
-    is_same = os.path.realpath(recorded.started.get("file", "")) == os.path.realpath(prepared.file.path)
-    if not (may_go_on(recorded, options) and (is_same or by_name)):
+    if not (may_go_on(recorded, options) and (by_name or is_of(recorded, prepared))):
         journal.close()
         if by_name:
             raise UsageError(nothing_left(directory, recorded))
@@ -223,6 +222,11 @@ def _resumed(prepared: Prepared, directory: rundir.RunDir, notes: Sequence[Event
 def may_go_on(recorded: Recorded, options: Options) -> bool:
     """Whether there is anything left to do of a run."""
     return bool(recorded.started) and (recorded.is_unfinished or options.retry_failed or bool(options.rerun))
+
+
+def is_of(recorded: Recorded, prepared: Prepared) -> bool:
+    """Whether it is a run of this very job file: another one may have the same name."""
+    return os.path.realpath(str(recorded.started.get("file", ""))) == str(prepared.file.path.resolve())
 
 
 def nothing_left(directory: rundir.RunDir, recorded: Recorded) -> str:
@@ -320,8 +324,7 @@ class _Session:
         for note in part.notes:
             self._emit(note)
         if part.attempt > 1:
-            once = [name for name, task in prepared.job.tasks.items() if task.at_most_once]
-            lost = part.recorded.lost(once)
+            lost = part.recorded.lost(prepared.at_most_once)
             for ending in lost:
                 self._emit(ending)
                 part.recorded.has_ended(ending)
