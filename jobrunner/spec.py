@@ -152,6 +152,10 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Target = Annotated[
     str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", examples=["nightly:list_files"])
 ]
+ExceptionName = Annotated[
+    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", examples=["ConnectionError", "requests.Timeout"])
+]
+Slots = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
 Argument: TypeAlias = Annotated[str | int | float, BeforeValidator(_argument), WithJsonSchema({"type": ["string", "number"]})]
 Env: TypeAlias = dict[EnvName, EnvText]
 
@@ -201,6 +205,12 @@ class Retry(Model):
     backoff: Annotated[float, Field(ge=1, le=100)] = Field(2.0, description="Each further wait is so many times longer.")
     max_delay: Duration = Field(300.0, description="No wait is longer than this.")
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="Share of the wait that is random, 0 to 1.")
+    exit_codes: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1)] | None = Field(
+        None, description="Of the failures only those with one of these exit codes are tried again."
+    )
+    exceptions: Annotated[list[ExceptionName], Field(min_length=1)] | None = Field(
+        None, description="Of the failures only those with one of these exceptions, or one derived from them, are tried again."
+    )
 
 
 class Stop(Model):
@@ -217,6 +227,37 @@ class Resources(Model):
     memory: Size | None = Field(None, description="Most memory of each of its processes, like 512MiB: RLIMIT_DATA.")
     nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(None, description="Niceness: 19 is the most patient.")
     cpus: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(None, description="On so many CPUs it may run.")
+
+
+class Limit(Model):
+    """So many slots, which tasks take while they run."""
+
+    slots: Slots = Field(description="How many there are.")
+    scope: Literal["run", "host"] = Field(
+        "run", description="run: shared by the tasks of one run. host: by all jobs on this machine that name this limit."
+    )
+
+
+class Cache(Model):
+    """When a task need not run: nothing that it depends on has changed, and what it made is still there."""
+
+    inputs: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="Files it reads: paths or patterns (`**` crosses folders), relative to the job file."
+    )
+    outputs: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="Files it makes: paths or patterns. It runs again if one is gone or was changed."
+    )
+    env: list[EnvName] = Field(default_factory=list, description="Environment variables whose values count.")
+    ttl: Timeout | None = Field(None, description="After so long it runs again in any case.")
+
+
+class Schedule(Model):
+    """When the job should run. jobrunner itself schedules nothing: cron and systemd do."""
+
+    cron: Annotated[str, Field(min_length=1)] = Field(description="Five fields, as in a crontab: `30 2 * * *`.")
+    timezone: Annotated[str, Field(min_length=1)] | None = Field(None, description="Of the times, like Europe/Berlin.")
+    jitter: Duration = Field(0.0, description="Start by up to so much later, at random.")
+    catchup: bool = Field(False, description="Run once after the machine was off at the time.")
 
 
 class Secret(Model):
@@ -303,6 +344,37 @@ def _kind_of_retry(value: object) -> str | None:
     return "<count>" if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _kind_of_run(value: object) -> str | None:
+    return "<steps>" if isinstance(value, list) else "<command>" if isinstance(value, str) else None
+
+
+def _kind_of_axis(value: object) -> str | None:
+    return "<list>" if isinstance(value, list) else "<expression>" if isinstance(value, str) else None
+
+
+def _kind_of_limit(value: object) -> str | None:
+    if isinstance(value, (dict, Model)):
+        return "<limit>"
+    return "<slots>" if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _kind_of_taken(value: object) -> str | None:
+    return "<names>" if isinstance(value, list) else "<counts>" if isinstance(value, dict) else None
+
+
+def _kind_of_schedule(value: object) -> str | None:
+    return "<rule>" if isinstance(value, (dict, Model)) else "<cron>" if isinstance(value, str) else None
+
+
+def _condition(value: object) -> object:
+    """`if: false` and `if: ${{ … }}` alike as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.strip():
+        return value
+    raise PydanticCustomError("condition", "a condition is an expression, like ${{ params.full }} or failure()")
+
+
 def _kind_of_param(value: object) -> str:
     return "<declaration>" if isinstance(value, (dict, Model)) else "<value>"
 
@@ -324,7 +396,46 @@ RetryRule: TypeAlias = Annotated[
     Discriminator(
         _kind_of_retry,
         custom_error_type="retry",
-        custom_error_message="retry is a whole number of re-runs, or {max, delay, backoff, max_delay, jitter}",
+        custom_error_message="retry is a whole number of re-runs, or {max, delay, backoff, max_delay, jitter, exit_codes, exceptions}",
+    ),
+]
+RunLines: TypeAlias = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<command>")]
+    | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), Tag("<steps>")],
+    Discriminator(_kind_of_run, custom_error_type="run", custom_error_message="run is a command, or a list of commands"),
+]
+Axis: TypeAlias = Annotated[
+    Annotated[list[JsonValue], Tag("<list>")] | Annotated[str, Tag("<expression>")],
+    Discriminator(
+        _kind_of_axis,
+        custom_error_type="axis",
+        custom_error_message="each name of a matrix has a list, or an expression that gives one",
+    ),
+]
+Matrix: TypeAlias = Annotated[dict[Name, Axis], Field(min_length=1)]
+Condition: TypeAlias = Annotated[
+    str, BeforeValidator(_condition), WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "boolean"}]})
+]
+LimitRule: TypeAlias = Annotated[
+    Annotated[Slots, Tag("<slots>")] | Annotated[Limit, Tag("<limit>")],
+    Discriminator(
+        _kind_of_limit, custom_error_type="limit", custom_error_message="a limit is a whole number of slots, or {slots, scope}"
+    ),
+]
+Taken: TypeAlias = Annotated[
+    Annotated[list[Name], Tag("<names>")] | Annotated[dict[Name, Slots], Tag("<counts>")],
+    Discriminator(
+        _kind_of_taken,
+        custom_error_type="limits",
+        custom_error_message="limits of a task are a list of names, or a map from name to how many slots it takes",
+    ),
+]
+ScheduleRule: TypeAlias = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<cron>")] | Annotated[Schedule, Tag("<rule>")],
+    Discriminator(
+        _kind_of_schedule,
+        custom_error_type="schedule",
+        custom_error_message="schedule is the text of a crontab's five fields, or {cron, timezone, jitter, catchup}",
     ),
 ]
 ParamRule: TypeAlias = Annotated[
@@ -348,6 +459,10 @@ class Defaults(Model):
     max_parallel: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(
         None, description="Most instances of this task at once."
     )
+    limits: Taken = Field(
+        default_factory=list,
+        description="Slots of the job's limits that each instance takes while it runs: names, or name: count.",
+    )
     resources: Resources | None = Field(None, description="Limits of memory, CPUs and priority: commands and mode process.")
     at_most_once: bool = Field(
         False, description="Never run again after a crash in the middle of it: `unknown` until `resume --rerun TASK`."
@@ -365,17 +480,29 @@ class Task(Defaults):
     )
     args: list[JsonValue] = Field(default_factory=list, description="Positional arguments of the target.")
     kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Keyword arguments of the target.")
-    run: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="A shell command; values of ${{ }} are shell-quoted. Run without a shell where it has no shell syntax."
+    run: RunLines | None = Field(
+        None,
+        description="A shell command, or a list of them run in order; values of ${{ }} are shell-quoted. "
+        "Run without a shell where it has no shell syntax.",
     )
     argv: Annotated[list[Argument], Field(min_length=1)] | None = Field(
         None, description="A command and its arguments, no shell."
     )
     secrets: list[Name] = Field(default_factory=list, description="Secrets of the job that this task gets, and no other.")
     needs: list[Name] = Field(default_factory=list, description="Tasks that must have succeeded before this one starts.")
+    condition: Condition | None = Field(
+        None,
+        alias="if",
+        description="Skipped where it is false. Without success(), failure() or always() it asks for success() too.",
+    )
     foreach: Foreach | None = Field(
         None, description="One instance for each item: a list, {range}, {glob}, {lines}, or an expression that gives a list."
     )
+    matrix: Matrix | None = Field(
+        None,
+        description="One instance for each combination of the values under its names; `include` adds some, `exclude` drops some.",
+    )
+    cache: Cache | None = Field(None, description="Skipped while nothing that it depends on has changed.")
 
     @model_validator(mode="after")
     def _is_one_action(self) -> Task:
@@ -389,6 +516,16 @@ class Task(Defaults):
         return self
 
     @property
+    def takes(self) -> dict[str, int]:
+        """How many slots of which limits each instance takes."""
+        return dict.fromkeys(self.limits, 1) if isinstance(self.limits, list) else self.limits
+
+    @property
+    def has_instances(self) -> bool:
+        """It is a fan-out: what it comes to are the results of its instances."""
+        return self.foreach is not None or self.matrix is not None
+
+    @property
     def retries(self) -> Retry:
         """The retry rule, also where the job file gives only a number."""
         return Retry(max=self.retry) if isinstance(self.retry, int) else self.retry
@@ -399,6 +536,12 @@ class Job(Model):
 
     name: JobName = Field("", validate_default=False, description="Name of the job; the file's stem where it is not given.")
     description: str = Field("", description="Shown in lists and reports.")
+    include: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
+        None, description="Files with defaults, env, params, pools, limits and tasks that this one shares with others."
+    )
+    schedule: ScheduleRule | None = Field(
+        None, description="When it should run: five fields as in a crontab, or {cron, timezone, jitter, catchup}."
+    )
     mode: Mode = Field("thread_pool", description="Default mode of the tasks.")
     workers: Workers = Field(
         "auto", description='Workers of the default pool: a number, "auto" or a share of the CPUs like "50%".'
@@ -412,11 +555,17 @@ class Job(Model):
         None, description="A file of NAME=value lines for every task, relative to the job file's folder. `env` stands above it."
     )
     secrets: dict[Name, Secret] = Field(default_factory=dict, description="Secrets, which reach only the tasks that list them.")
+    limits: dict[Name, LimitRule] = Field(
+        default_factory=dict, description="Slots that tasks take while they run: a number, or {slots, scope: run or host}."
+    )
     concurrency: Concurrency = Field(Concurrency.model_construct(), description="What happens when it is running already.")
     defaults: Defaults = Field(
         Defaults.model_construct(), description="Task keys that hold for every task that does not say otherwise."
     )
     tasks: Annotated[dict[Name, Task], Field(min_length=1)] = Field(description="The tasks, by name.")
+    finals: dict[Name, Task] = Field(
+        default_factory=dict, alias="finally", description="Tasks that start when all others have ended, whatever the outcome."
+    )
     timeout: Timeout | None = Field(None, description="Longest time of the whole run.")
     fail_fast: bool = Field(False, description="After a failure nothing new starts, and what runs is stopped.")
 
@@ -437,6 +586,11 @@ class Job(Model):
                 )
                 found[pool] = declared if declared.mode or declared.executor else declared.model_copy(update={"mode": self.mode})
         return found
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """The keys that a model has in a job file."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def json_schema() -> dict[str, Any]:
