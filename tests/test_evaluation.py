@@ -272,4 +272,4 @@ def _version() -> str:
 
 def test_everything_that_the_grammar_lets_through_can_be_evaluated() -> None:
     assert set(OPERATIONS) == set(grammar.OPERATORS)
-    assert {*FUNCTIONS, "default"} == set(grammar.ARGUMENTS)
+    assert {*FUNCTIONS, *grammar.STATUS, "default"} == set(grammar.ARGUMENTS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jobrunner.expressions.grammar import DEEPEST, LONGEST, ROOTS, Reference
-from jobrunner.expressions.template import Expression, Template, compiled, is_constant, parse
+from jobrunner.expressions.grammar import DEEPEST, LONGEST, ROOTS, STATUS, Reference
+from jobrunner.expressions.template import Expression, Template, compiled, condition, is_constant, parse
 from jobrunner.expressions.values import JsonValue, Scope, text_of
 
 __all__ = [
-    "DEEPEST", "LONGEST", "ROOTS", "Expression", "JsonValue", "Reference", "Scope", "Template",
-    "compiled", "is_constant", "parse", "text_of",
+    "DEEPEST", "LONGEST", "ROOTS", "STATUS", "Expression", "JsonValue", "Reference", "Scope", "Template",
+    "compiled", "condition", "is_constant", "parse", "text_of",
 ]  # fmt: skip

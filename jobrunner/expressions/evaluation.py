@@ -19,7 +19,7 @@ import simpleeval  # type: ignore[import-untyped]  # it ships no types
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import quoting
-from jobrunner.expressions.grammar import CONSTANTS, NODES, Code, named, references
+from jobrunner.expressions.grammar import CONSTANTS, NODES, STATUS, Code, named, references
 from jobrunner.expressions.values import TOO_LARGE, WIDEST, Scope, kind_of, size_refusal, text_of
 from jobrunner.hints import did_you_mean
 
@@ -103,8 +103,16 @@ class Evaluation(simpleeval.SimpleEval):  # type: ignore[misc]  # untyped
         return self.code.error(f"{self.code.name}: {message}", at=node, hint=hint)
 
     def _eval_call(self, node: ast.Call) -> object:
-        is_default = cast(ast.Name, node.func).id == "default"
-        return self._default(*node.args) if is_default else super()._eval_call(node)
+        name = cast(ast.Name, node.func).id
+        if name in STATUS:
+            return self._status(node, name)
+        return self._default(*node.args) if name == "default" else super()._eval_call(node)
+
+    def _status(self, node: ast.Call, name: str) -> object:
+        """What the scope says of it: only that of a condition does."""
+        if (call := f"{name}()") not in self.names:
+            raise self._missing(node, f"{call} is known only in `if`")
+        return self.names[call]
 
     def _default(self, wanted: ast.expr, fallback: ast.expr) -> object:
         """Only a look-up that fails is an ExpressionError at this depth: `default(1 / 0, 2)` stays an error."""
@@ -158,6 +166,14 @@ def _power(left: int | float, right: int | float) -> object:
     return left**right
 
 
+def _sum(items: object) -> object:
+    """Of numbers, or of lists, as + joins them."""
+    if isinstance(items, (list, tuple)) and items and all(isinstance(each, list) for each in items):
+        _bound(sum(map(len, items)))
+        return [each for part in items for each in part]
+    return sum(items)  # type: ignore[call-overload]  # what cannot be added raises TypeError
+
+
 def _join(items: object, sep: object = ",") -> str:
     if not isinstance(items, (list, tuple)) or not isinstance(sep, str):
         raise TypeError(f"join() takes a list and a text between its elements, not {kind_of(items)} and {kind_of(sep)}")
@@ -186,7 +202,7 @@ OPERATIONS: Final[dict[type[ast.AST], Callable[..., object]]] = {
     ast.Not: operator.not_, ast.USub: operator.neg, ast.UAdd: operator.pos,
 }  # fmt: skip
 FUNCTIONS: Final[dict[str, Callable[..., object]]] = {
-    "len": len, "min": min, "max": max, "sum": sum, "sorted": sorted, "int": int, "float": float,
+    "len": len, "min": min, "max": max, "sum": _sum, "sorted": sorted, "int": int, "float": float,
     "str": text_of, "join": _join, "quote": quoting.quote, "raw": quoting.raw,
 }  # fmt: skip
-"""All but default(), which does not evaluate all of its arguments."""
+"""All but default(), which does not evaluate all of its arguments, and those of a condition, whose values the scope has."""

@@ -24,7 +24,7 @@ Key: TypeAlias = "str | int"
 Path: TypeAlias = tuple[str, tuple[Key, ...]]
 Node: TypeAlias = "ast.expr | ast.keyword"
 
-ROOTS: Final = frozenset({"params", "env", "item", "index", "run", "tasks", "secrets"})
+ROOTS: Final = frozenset({"params", "env", "item", "index", "matrix", "run", "tasks", "secrets"})
 """The names that an expression may start from."""
 LONGEST: Final = 10_000
 """Characters in one expression."""
@@ -40,9 +40,12 @@ OPERATORS: Final = (
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.Not, ast.USub, ast.UAdd,
     ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
 )  # fmt: skip
+STATUS: Final = ("success", "failure", "always")
+"""The functions of a condition: how what a task needs has ended."""
 ARGUMENTS: Final[dict[str, tuple[int, int | None]]] = {
     **dict.fromkeys(("len", "sum", "sorted", "str", "int", "float"), (1, 1)),
     "min": (1, None), "max": (1, None), "join": (1, 2), "default": (2, 2), "quote": (1, 1), "raw": (1, 1),
+    **dict.fromkeys(STATUS, (0, 0)),
 }  # fmt: skip
 """The functions, with their fewest and most arguments; None is no limit."""
 
@@ -214,6 +217,16 @@ def path_of(node: ast.AST) -> Path | None:
             return None
         node = node.value
     return None if node.id in CONSTANTS else (node.id, tuple(reversed(keys)))
+
+
+def status_calls(tree: ast.expr, code: Code) -> Iterator[tuple[str, int, int]]:
+    """The functions of a condition that `tree` calls, each with offset and length in the template."""
+    rest: list[Node] = [tree]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STATUS:
+            yield (node.func.id, *code.span(node))
+        rest += reversed(list(_children(node)))
 
 
 def _literal_key(node: ast.expr) -> Key | None:

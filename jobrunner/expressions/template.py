@@ -31,6 +31,8 @@ class Expression:
     tree: ast.expr = field(repr=False, compare=False)
     path: grammar.Path | None
     """Root and keys where the expression is nothing but a look-up."""
+    status: tuple[tuple[str, int, int], ...] = ()
+    """The calls of success(), failure() and always(): name, and offset and length in the template's text."""
 
     @property
     def source(self) -> str:
@@ -73,6 +75,11 @@ class Template:
     """The expression that is the whole text, blanks apart."""
     places: tuple[str, ...] = field(repr=False, compare=False)
     """Where each expression stands, as a shell reads the text; see `quoting`."""
+
+    @property
+    def status(self) -> tuple[tuple[str, int, int], ...]:
+        """The calls of success(), failure() and always() in it."""
+        return tuple(call for part in self.parts if isinstance(part, Expression) for call in part.status)
 
     @property
     def is_single(self) -> bool:
@@ -150,6 +157,18 @@ def parse(text: str) -> Template | None:
     )
 
 
+@lru_cache(maxsize=4096)
+def condition(text: str) -> Template:
+    """The template of an `if`: `${{ … }}`, or the expression alone. Raises ExpressionError, which marks the place in `text`."""
+    template = parse(text)
+    if template is None:
+        only = _expression(text, 0)
+        return Template(text=text, parts=(only,), references=only.references, only=only, places=())
+    if template.only is None:
+        raise ExpressionError("a condition is one expression", offset=0, length=len(text), hint="Write all of it in one ${{ }}.")
+    return template
+
+
 def _parts(text: str) -> Iterator[str | Expression]:
     position = 0
     while (start := text.find(_OPEN, position)) >= 0:
@@ -184,13 +203,20 @@ def _unclosed(start: int, hint: str) -> ExpressionError:
     return ExpressionError("`${{` is never closed with `}}`", offset=start, length=len(_OPEN), hint=hint)
 
 
+@lru_cache(maxsize=4096)
 def _expression(inside: str, offset: int) -> Expression:
     source = inside.strip()
     if not source:
         raise ExpressionError("the expression is empty", offset=offset, length=len(inside) or 1)
     code = Code(text=source, offset=offset + len(inside) - len(inside.lstrip()))
     tree = grammar.read(code)
-    return Expression(code=code, references=tuple(grammar.references(tree, code)), tree=tree, path=grammar.path_of(tree))
+    return Expression(
+        code=code,
+        references=tuple(grammar.references(tree, code)),
+        tree=tree,
+        path=grammar.path_of(tree),
+        status=tuple(grammar.status_calls(tree, code)),
+    )
 
 
 # --- values that hold templates --------------------------------------------------------------------------------------
