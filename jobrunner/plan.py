@@ -1,11 +1,12 @@
 """What runs next: every task's state, and nothing else. Pure: no clock, no thread, no file, no log; `now` is an argument.
 
-        WAITING ──needs are met──▶ READY ──an instance is taken──▶ RUNNING ──all instances have ended──▶ an Outcome
-           └────a need failed, or the run is being stopped───▶ SKIPPED
+        WAITING ──needs have ended──▶ READY ──an instance is taken──▶ RUNNING ──all instances have ended──▶ an Outcome
+           └──a need failed, its condition is false, or the run is being stopped──▶ SKIPPED
 
 A task is one node, whatever its fan-out: a million items are counters here, and only instances in flight or waiting for
 their retry are objects. A node stays RUNNING while an instance waits for its retry; such an instance holds no slot.
-Ready work is taken in declared order, item by item.
+Ready work is taken in declared order, item by item; what waits for slots of a limit, in the order in which it came (semaphores).
+Tasks of `finally` start when all others have ended, however that came, and nothing but a second wish to stop cancels them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.spec import Job, Task
+from jobrunner.semaphores import Outside, Semaphores
+from jobrunner.spec import Job, Limit, Retry, Task
 from jobrunner.work import Error, Outcome, Result
 
 _RELEASE_AFTER = 0.25
 """Seconds after which a slot is tried again that the system had no room for, where nothing has ended meanwhile."""
 _LONGEST_STARVING = 10.0
 """Seconds for which nothing at all may be startable before an attempt fails for it."""
+_ASK_AGAIN_AFTER = 0.1
+"""Seconds after which slots that other runs hold are asked for again."""
 _STALE_DEADLINES = 1000
 """So many deadlines of attempts that have ended may lie behind the one of a slow attempt before they are swept out."""
 
@@ -49,6 +54,7 @@ _MOVES: Mapping[State, Collection[State]] = {
 }  # fmt: skip
 
 
+_OF_AN_ITEM = frozenset({"item", "index", "matrix"})
 _FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 
 
@@ -56,9 +62,11 @@ class Skip(StrEnum):
     """Why a task did not run."""
 
     NEEDS = "needs"
+    CONDITION = "condition"
     EMPTY = "empty"
     CANCELLED = "cancelled"
     RECORDED = "recorded"
+    CACHED = "cached"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +106,8 @@ class Attempt:
     item: object = None
     key: str | None = None
     """Names the item; None for a task without items."""
+    is_conditional: bool = False
+    """The condition of its task looks at the item: it is judged for each instance."""
     refused: Error | None = None
     """Why it cannot run at all: the engine answers it with a failure."""
     stopping: Outcome | None = None
@@ -129,12 +139,25 @@ class _Node:
     """One task: its state, and its instances as counters."""
 
     __slots__ = (
-        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_queued", "items",
-        "name", "next", "order", "outcomes", "pool", "results", "state", "task",
+        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
+        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "state",
+        "takes", "task", "unmet", "waits_for_all",
     )  # fmt: skip
 
-    def __init__(self, name: str, order: int, task: Task, pool: str) -> None:
-        self.name, self.order, self.task, self.pool = name, order, task, pool
+    def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
+        self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
+        self.takes = task.takes
+        self.waits_for_all = is_final
+        """Until all its needs have ended nothing is decided, though one has not ended well."""
+        self.is_judged_by_item = False
+        if task.condition is not None:
+            condition = expressions.condition(task.condition)
+            self.waits_for_all |= bool(condition.status)
+            self.is_judged_by_item = any(each.root in _OF_AN_ITEM for each in condition.references)
+        self.unmet: _Node | None = None
+        """The first of its needs that did not end well."""
+        self.refused: ExpressionError | None = None
+        """Why its condition could not be judged."""
         self.state: State = Phase.WAITING
         self.blockers = len(set(task.needs))
         self.dependents: list[_Node] = []
@@ -143,7 +166,7 @@ class _Node:
         self.again: deque[tuple[int, int]] = deque()
         self.outcomes: dict[Outcome, int] = {}
         self.results: dict[int, Result] = {}
-        self.is_queued = self.has_run = False
+        self.is_queued = self.has_run = self.is_excused = False
 
     def __lt__(self, other: _Node) -> bool:
         return self.order < other.order
@@ -173,9 +196,15 @@ class _Node:
         return not (self.in_flight or self.delayed or self.again) and self.next >= self.size
 
     @property
+    def ended_well(self) -> bool:
+        """It has succeeded, was skipped by its own condition, or its failure is forgiven."""
+        is_forgiven = self.task.continue_on_error and self.state in _FORGIVABLE
+        return self.state is Outcome.SUCCEEDED or self.is_excused or is_forgiven
+
+    @property
     def outcome(self) -> Outcome:
-        """Of the whole task: that of its instances where they agree, else failed."""
-        bad = [outcome for outcome in self.outcomes if outcome is not Outcome.SUCCEEDED]
+        """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
+        bad = [outcome for outcome in self.outcomes if outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
         if not bad:
             return Outcome.CANCELLED if self.dropped else Outcome.SUCCEEDED
         return bad[0] if len(bad) == 1 else Outcome.FAILED
@@ -187,9 +216,10 @@ _FIRST = Tries()
 class Plan:
     """The states of all tasks of a valid Job, moved by the engine's reports alone.
 
-    `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended; it
-    may raise ExpressionError. `only` leaves out all other tasks and what they are needed for. `keeps` says whose results
-    `results` will be asked for. `tries` tells how often an instance was tried before the run was resumed.
+    `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended, and
+    `decide` what a condition says; both may raise ExpressionError. `outside` has the slots that other runs take too. `only`
+    leaves out all other tasks and what they are needed for. `keeps` says whose results `results` will be asked for. `tries`
+    tells how often an instance was tried before the run was resumed.
     """
 
     def __init__(
@@ -198,29 +228,36 @@ class Plan:
         *,
         pools: Mapping[str, int],
         expand: Callable[[Plan, str], Items],
+        decide: Callable[[Plan, str], bool] = lambda plan, name: True,
+        outside: Outside | None = None,
         only: Collection[str] = (),
         keeps: Callable[[str], bool] = lambda name: True,
         tries: Callable[[str, str | None], Tries] = lambda name, key: _FIRST,
         seed: int = 0,
     ) -> None:
-        self._job, self._expand, self._keeps, self._tries = job, expand, keeps, tries
+        self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
         self._random = random.Random(seed)
         self._pools = {name: _Pool(count, []) for name, count in pools.items()}
         self._stirred: dict[_Pool, None] = {}
-        self._nodes = {name: _Node(name, order, task, job.pool_of(name)) for order, (name, task) in enumerate(job.tasks.items())}
-        if only:
-            self._nodes = {name: node for name, node in self._nodes.items() if name in only}
+        self._semaphores: Semaphores[_Node] = _semaphores(job, outside)
+        self._nodes = {
+            name: _Node(name, order, task, job.pool_of(name), name in job.finals)
+            for order, (name, task) in enumerate(job.tasks.items())
+            if not only or name in only
+        }
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, _Node, int, int]] = []
         self._overdue_at: float | None = None
         self._last_id = 0
         self._open = len(self._nodes)
+        self._open_before_finals = sum(not node.is_final for node in self._nodes.values())
         self._skipped: list[Skipped] = []
         self._stops: list[Attempt] = []
         self._released_at: float | None = None
         self._starved_since: float | None = None
-        self.is_cancelled = self.has_timed_out = False
+        self._ask_again_at: float | None = None
+        self.is_cancelled = self.has_timed_out = self._has_no_finals = self._have_finals_begun = False
         self._unlocked = True
         self._link()
 
@@ -231,8 +268,11 @@ class Plan:
             for need in present:
                 need.dependents.append(node)
         for node in self._nodes.values():
-            if not node.blockers:
-                self._make_ready(node)
+            node.blockers += node.is_final  # the last of the others stands in its way, whoever that is
+        for node in [node for node in self._nodes.values() if not node.blockers]:
+            if not self._open_up(node):
+                self._pass_on(node)
+        self._begin_finals()
 
     # What the engine asks.
 
@@ -240,6 +280,10 @@ class Plan:
     def done(self) -> bool:
         """Every task has its outcome."""
         return self._open == 0
+
+    def has(self, name: str) -> bool:
+        """The task is one of those that were selected."""
+        return name in self._nodes
 
     @property
     def in_flight(self) -> int:
@@ -252,8 +296,14 @@ class Plan:
     @property
     def failed(self) -> bool:
         """Some task did not end well, and its failure counts."""
-        good = (Outcome.SUCCEEDED,)
-        return any(not (node.state in good or self._is_forgiven(node)) for node in self._nodes.values())
+        return not all(node.ended_well for node in self._nodes.values())
+
+    def needs_met(self, name: str) -> bool:
+        """All that the task needs has ended well; for a final one: all tasks that are not final."""
+        node = self._nodes[name]
+        if node.is_final:
+            return all(each.ended_well for each in self._nodes.values() if not each.is_final)
+        return node.unmet is None
 
     def begin(self, now: float) -> None:
         """The run starts: the job's own timeout counts from `now`."""
@@ -265,8 +315,10 @@ class Plan:
         while self._deadlines and self._deadlines[0][1] not in self._flight:
             heapq.heappop(self._deadlines)
         heads = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
-        if self._overdue_at is not None and not self.is_cancelled:
+        if self._overdue_at is not None and not self.is_cancelled and self._open_before_finals:
             heads.append(self._overdue_at)
+        if self._ask_again_at is not None:
+            heads.append(self._ask_again_at)
         if self._released_at is not None:
             heads.append(self._released_at)
         return min(heads, default=None)
@@ -275,10 +327,13 @@ class Plan:
         """Attempts to start now: as many as there are free workers, in declared order."""
         self._wake(now)
         while self._stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
+            if self._semaphores:
+                yield from self._take_limited(now)
             pool = next(iter(self._stirred))
-            while pool.free and (node := self._first(pool)) is not None:
-                yield self._issue(node, pool)
             del self._stirred[pool]
+            if pool.free and (node := self._first(pool)) is not None:
+                self._stirred[pool] = None
+                yield self._issue(node, pool)
 
     def take_unlocked(self) -> bool:
         """Whether, since the last call, an outcome has let something start: it must be on record before that does."""
@@ -300,7 +355,8 @@ class Plan:
             attempt = self._flight.get(heapq.heappop(self._deadlines)[1])
             if attempt is not None:
                 self._stop(attempt, Outcome.TIMED_OUT)
-        if self._overdue_at is not None and self._overdue_at <= now and not self.is_cancelled:
+        is_overdue = self._overdue_at is not None and self._overdue_at <= now and self._open_before_finals > 0
+        if is_overdue and not self.is_cancelled:
             self.has_timed_out = True
             self.cancel()
         stops, self._stops = self._stops, []
@@ -321,7 +377,7 @@ class Plan:
     def give_back(self, attempt: Attempt) -> None:
         """It was handed over, but never began: it is ready again and does not count."""
         node = self._land(attempt)
-        if self.is_cancelled:
+        if self._is_cancelled(node):
             node.drop(attempt.serial)
             self._settle(node)
         else:
@@ -349,12 +405,13 @@ class Plan:
         node = self._land(attempt)
         self._release_held()
         outcome = attempt.stopping or result.outcome
+        assert outcome is not Outcome.SKIPPED or attempt.is_conditional, f"{node.name}: running → skipped [this is a bug]"
         if recorded:
             self._record(node, attempt, result, outcome)
             self._settle(node)
             return Ended(attempt=attempt, outcome=outcome)
         node.has_run = True
-        if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node):
+        if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node, result):
             retry_at = now + self._delay(attempt, node)
             node.delayed += 1
             heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.serial + 1))
@@ -367,19 +424,32 @@ class Plan:
             self.cancel()
         return Ended(attempt=attempt, outcome=outcome, forgiven=forgiven)
 
-    def cancel(self, *, stop: bool = True) -> None:
-        """Nothing new starts, what waits is skipped, and what runs is to be stopped, unless `stop` lets it end by itself."""
-        if self.is_cancelled:
+    def cancel(self, *, stop: bool = True, finals: bool = False) -> None:
+        """Nothing new starts, what waits is skipped, and what runs is to be stopped, unless `stop` lets it end by itself.
+
+        Final tasks are spared: they start when all others have ended. With `finals` they too are cancelled.
+        """
+        if self.is_cancelled and not (finals and not self._has_no_finals):
             return
         self.is_cancelled = True
+        self._has_no_finals = finals
         for attempt in tuple(self._flight.values()) if stop else ():
-            self._stop(attempt, Outcome.CANCELLED)
+            if self._is_cancelled(self._nodes[attempt.task]):
+                self._stop(attempt, Outcome.CANCELLED)
         delayed, self._delayed = self._delayed, []
-        for _, _, node, _, number in delayed:
-            node.delayed -= 1
-            node.drop(number)
+        for each in delayed:
+            if self._is_cancelled(each[2]):
+                each[2].delayed -= 1
+                each[2].drop(each[4])
+            else:
+                heapq.heappush(self._delayed, each)
         for node in tuple(self._nodes.values()):
-            self._drop_rest(node)
+            if self._is_cancelled(node):
+                self._drop_rest(node)
+        self._begin_finals()
+
+    def _is_cancelled(self, node: _Node) -> bool:
+        return self.is_cancelled and (self._has_no_finals or not node.is_final)
 
     # Results, for expressions and for the caller.
 
@@ -388,48 +458,93 @@ class Plan:
         state = self._nodes[name].state
         return state if isinstance(state, Outcome) else None
 
+    def items(self, name: str) -> Items | None:
+        """The items of a fan-out, None where it has none yet."""
+        return self._nodes[name].items
+
     def results(self, name: str) -> list[Result | None]:
         """The results of a task in the order of its items (one for a task without); None for an instance without one."""
         node = self._nodes[name]
-        if node.items is None and node.task.foreach is not None:
+        if node.items is None and node.task.has_instances:
             return []
         return [node.results.get(index) for index in range(node.size)]
 
     # Below here, one step each.
 
-    def _make_ready(self, node: _Node) -> None:
+    def _open_up(self, node: _Node) -> bool:
+        """All that it needs has ended: it is ready, or skipped by its condition. Whether it is ready."""
+        if not self._is_wanted(node):
+            node.is_excused = True
+            self._skip(node, Skipped(task=node.name, reason=Skip.CONDITION))
+            return False
         node.move(Phase.READY)
         self._queue(node)
+        return True
+
+    def _is_wanted(self, node: _Node) -> bool:
+        """What its condition says; true where that is not for the task as a whole to answer, or cannot be answered."""
+        if node.task.condition is None or node.is_judged_by_item:
+            return True
+        try:
+            return self._decide(self, node.name)
+        except ExpressionError as error:
+            node.refused = _told("if", error)
+            return True
 
     def _queue(self, node: _Node) -> None:
-        if not node.is_queued and (node.items is None or node.can_start):
-            node.is_queued = True
-            pool = self._pools[node.pool]
+        if node.is_queued or not (node.items is None or node.can_start):
+            return
+        node.is_queued = True
+        pool = self._pools[node.pool]
+        if node.takes:
+            self._semaphores.enter(node, node.takes, lane=node.pool)
+        else:
             heapq.heappush(pool.ready, (node.order, node))
-            self._stirred[pool] = None
+        self._stirred[pool] = None
 
     def _first(self, pool: _Pool) -> _Node | None:
-        """The first node in declared order that can start an instance."""
+        """The first node in declared order that can start an instance and takes no slots of limits."""
         while pool.ready:
             node = pool.ready[0][1]
-            if node.state is Phase.READY and node.task.foreach is not None and node.items is None and not self._unfold(node):
-                continue
-            if node.can_start and isinstance(node.state, Phase):
+            if self._can_start(node):
                 return node
-            heapq.heappop(pool.ready)
-            node.is_queued = False
+            if pool.ready[0][1] is node:  # an empty fan-out can have put its dependent in front of itself
+                heapq.heappop(pool.ready)
+                node.is_queued = False
         return None
 
-    def _unfold(self, node: _Node) -> bool:
-        """Ask for the items of a fan-out. False where that alone ended the task."""
+    def _can_start(self, node: _Node) -> bool:
+        """Whether an instance of a queued node can start. A fan-out has its items from here on, or has ended without."""
+        if node.state is Phase.READY and node.items is None and node.task.has_instances:
+            self._unfold(node)
+        return node.can_start and isinstance(node.state, Phase)
+
+    def _take_limited(self, now: float) -> Iterator[Attempt]:
+        """What gets all the slots that it asks for."""
+        while self._semaphores and (node := self._semaphores.serve(self._may_take)) is not None:
+            node.is_queued = False
+            yield self._issue(node, self._pools[node.pool])
+            self._queue(node)
+        self._ask_again_at = now + _ASK_AGAIN_AFTER if self._semaphores.was_refused else None
+
+    def _may_take(self, node: _Node) -> bool | None:
+        """Whether it could start if it had the slots; None where it no longer wants to."""
+        if not self._can_start(node):
+            node.is_queued = False
+            return None
+        pool = self._pools[node.pool]
+        first = self._first(pool)
+        return pool.free > 0 and (first is None or node.order < first.order)
+
+    def _unfold(self, node: _Node) -> None:
+        """Ask for the items of a fan-out: where there are none, that ends the task."""
         try:
-            node.items = self._expand(self, node.name)
+            node.items = Items([node.refused]) if node.refused else self._expand(self, node.name)
         except ExpressionError as error:
-            node.items = Items([error])
+            node.items = Items([_told("foreach" if node.task.matrix is None else "matrix", error)])
         if not node.items:
             self._skipped.append(Skipped(task=node.name, reason=Skip.EMPTY))
             self._finish(node, Outcome.SUCCEEDED)
-        return bool(node.items)
 
     def _issue(self, node: _Node, pool: _Pool) -> Attempt:
         if node.again:
@@ -456,17 +571,20 @@ class Plan:
             pool=node.pool,
             is_command=node.task.target is None,
             at_most_once=node.task.at_most_once,
+            is_conditional=node.is_judged_by_item,
         )
         if node.items is not None:
             self._give_item(attempt, node.items, index)
         before = self._tries(node.name, attempt.key)
+        if node.refused is not None:
+            attempt.refused = Error(type="ExpressionError", message=str(node.refused))
         attempt.number, attempt.counted = number + before.made, number + before.counted
         return attempt
 
     def _give_item(self, attempt: Attempt, items: Items, index: int) -> None:
         item = items[index]
         if isinstance(item, ExpressionError):
-            attempt.refused = Error(type="ExpressionError", message=f"foreach: {item}")
+            attempt.refused = Error(type="ExpressionError", message=str(item))
         else:
             attempt.index, attempt.item, attempt.key = index, item, items.key(index)
 
@@ -482,6 +600,9 @@ class Plan:
     def _wake(self, now: float) -> None:
         if self._released_at is not None and self._released_at <= now:
             self._release_held()
+        if self._ask_again_at is not None and self._ask_again_at <= now:
+            self._ask_again_at = None
+            self._stirred.update(dict.fromkeys(self._pools.values()))
         while self._delayed and self._delayed[0][0] <= now:
             _, _, node, index, number = heapq.heappop(self._delayed)
             node.delayed -= 1
@@ -495,10 +616,15 @@ class Plan:
         pool = self._pools[node.pool]
         pool.free += 1
         self._stirred[pool] = None
+        if node.takes:
+            self._semaphores.give(node.takes)
         return node
 
-    def _may_retry(self, attempt: Attempt, node: _Node) -> bool:
-        return attempt.counted <= node.task.retries.max and not attempt.refused and not self.is_cancelled
+    def _may_retry(self, attempt: Attempt, node: _Node, result: Result) -> bool:
+        retry = node.task.retries
+        if attempt.counted > retry.max or attempt.refused or self._is_cancelled(node):
+            return False
+        return attempt.stopping is not None or result.outcome is not Outcome.FAILED or _is_worth_it(retry, result)
 
     def _delay(self, attempt: Attempt, node: _Node) -> float:
         """Seconds before the re-run that follows `attempt`: exponential, with jitter to both sides, never over `max_delay`."""
@@ -511,8 +637,8 @@ class Plan:
 
     def _record(self, node: _Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
-        if self._keeps(node.name):
-            node.results[attempt.index or 0] = result
+        if outcome is not Outcome.SKIPPED and self._keeps(node.name):
+            node.results[attempt.index or 0] = result if result.outcome is outcome else replace(result, outcome=outcome)
 
     def _settle(self, node: _Node) -> None:
         """After an instance has ended: the task has too, or it may start one more."""
@@ -523,33 +649,51 @@ class Plan:
 
     def _finish(self, node: _Node, outcome: Outcome) -> None:
         node.move(outcome)
-        self._open -= 1
+        self._close(node)
         self._pass_on(node)
+        self._begin_finals()
 
-    def _is_forgiven(self, node: _Node) -> bool:
-        return node.task.continue_on_error and node.state in _FORGIVABLE
+    def _close(self, node: _Node) -> None:
+        self._open -= 1
+        self._open_before_finals -= not node.is_final
 
     def _pass_on(self, ended: _Node) -> None:
         """Tell the dependents of a task that has its outcome; a skip goes on to theirs (a chain may be long: no recursion)."""
         pending = [ended]
         while pending:
             node = pending.pop()
-            met = node.state is Outcome.SUCCEEDED or self._is_forgiven(node)
             for dependent in node.dependents:
                 dependent.blockers -= 1
-                if not isinstance(dependent.state, Phase):
-                    continue
-                if not met:
-                    why = Skipped(task=dependent.name, reason=Skip.NEEDS, cause=node.name, cause_outcome=str(node.state))
-                    self._skip(dependent, why)
+                if not node.ended_well:
+                    dependent.unmet = dependent.unmet or node
+                if dependent.state is Phase.WAITING and not self._move_on(dependent):
                     pending.append(dependent)
-                elif not dependent.blockers:
-                    self._unlocked = True
-                    self._make_ready(dependent)
+
+    def _move_on(self, node: _Node) -> bool:
+        """One of its needs has ended. False where that has ended it too."""
+        if node.unmet is not None and (not node.waits_for_all or (node.is_final and not node.blockers)):
+            unmet = node.unmet
+            self._skip(node, Skipped(task=node.name, reason=Skip.NEEDS, cause=unmet.name, cause_outcome=str(unmet.state)))
+            return False
+        if node.blockers:
+            return True
+        self._unlocked = True
+        return self._open_up(node)
+
+    def _begin_finals(self) -> None:
+        """When all others have ended, nothing but their needs stands in the way of the final tasks."""
+        if self._open_before_finals or self._have_finals_begun:
+            return
+        self._have_finals_begun = True
+        for node in tuple(self._nodes.values()):
+            if node.is_final:
+                node.blockers -= 1
+                if node.state is Phase.WAITING and not self._move_on(node):
+                    self._pass_on(node)
 
     def _skip(self, node: _Node, why: Skipped) -> None:
         node.move(Outcome.SKIPPED)
-        self._open -= 1
+        self._close(node)
         self._skipped.append(why)
 
     def _stop(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -567,3 +711,23 @@ class Plan:
                 node.drop(node.again.popleft()[1])
             if node.is_over:
                 self._finish(node, node.outcome)
+
+
+def _told(key: str, error: ExpressionError) -> ExpressionError:
+    return ExpressionError(f"{key}: {error}")
+
+
+def _semaphores(job: Job, outside: Outside | None) -> Semaphores[_Node]:
+    slots = {name: rule.slots if isinstance(rule, Limit) else rule for name, rule in job.limits.items()}
+    shared = frozenset(name for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host")
+    return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
+
+
+def _is_worth_it(retry: Retry, result: Result) -> bool:
+    """Whether a failure is one of those that are tried again."""
+    if retry.exit_codes is None and retry.exceptions is None:
+        return True
+    if retry.exit_codes is not None and result.exit_code in retry.exit_codes:
+        return True
+    kinds = result.error.kinds if result.error is not None else ()
+    return any(kind == name or kind.endswith(f".{name}") for name in retry.exceptions or () for kind in kinds)
