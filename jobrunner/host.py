@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from jobrunner import speech, system, work
-from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, resolve, run
+from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, kinds, resolve, run
 
 _ENGINE_IS_GONE = 70
 _CANNOT_SERVE = 71
@@ -103,7 +103,7 @@ class Port:
         self._send(["joined", worker, thread, tasks, lived])
 
     def ended(self, result: Result, max_rss: int | None = None) -> None:
-        error = result.error and [result.error.type, result.error.message, result.error.traceback]
+        error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
         has_value = result.value is not None
         frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
         self._send([*frame, has_value], result.value or b"")
@@ -469,7 +469,7 @@ def _could_not_start(error: OSError | ValueError) -> Error:
             why = f"{error.strerror}: {error.filename}"
         case _:
             why = f"env or cwd: {error}"
-    return Error(type=type(error).__name__, message=f"could not start: {why}")
+    return Error(type=type(error).__name__, message=f"could not start: {why}", kinds=kinds(type(error)))
 
 
 # --- what an attempt may use --------------------------------------------------------------------------------------------------
@@ -525,7 +525,7 @@ def _run_limited(call: Call, limit: int) -> Result:
     if result.error is None or shortage is None or not shortage.type.endswith("MemoryError"):  # as libraries name theirs, too
         return result
     message = out_of_memory(limit, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
-    return replace(result, error=Error(type="OutOfMemory", message=message, traceback=shortage.traceback))
+    return replace(result, error=replace(shortage, type="OutOfMemory", message=message))
 
 
 def within_limit(target: str, *args: Any, **kwargs: Any) -> Any:

@@ -20,6 +20,8 @@ LARGEST_RESULT = 64 << 20
 """The largest result of a target, in bytes of JSON. More than this belongs in a file whose path is returned."""
 
 _LONGEST_TRACEBACK = 16_384
+_LONGEST_KIND = 200
+MOST_KINDS = 20
 
 
 class Outcome(StrEnum):
@@ -74,6 +76,8 @@ class Command:
     leftover_allowed: bool = False
     """Processes that it leaves behind may stay."""
     resources: Resources | None = None
+    then: tuple[tuple[str, ...], ...] = ()
+    """Commands that follow, one after the other, each if the one before succeeded: all of them are one attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,8 @@ class Error:
     type: str
     message: str
     traceback: str = ""
+    kinds: tuple[str, ...] = ()
+    """Of an exception: the dotted names of its class and of those that this derives from, up to Exception; at most 20."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,8 @@ class Result:
     signal: int | None = None
     error: Error | None = None
     value: bytes | None = None
+    value_file: str = ""
+    """Where a large value is kept instead."""
     note: str = ""
     abandoned: bool = False
     stdout: bytes = b""
@@ -118,7 +126,12 @@ class Result:
     def json(self) -> Any:
         """The value, decoded; None where there is none. Raises ValueError for one that cannot be decoded."""
         try:
+            if self.value_file:
+                with open(self.value_file, "rb") as file:
+                    return json.loads(file.read())
             return None if self.value is None else json.loads(self.value)
+        except OSError as error:
+            raise ValueError(f"{self.value_file}: {error.strerror}") from None
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
 
@@ -282,7 +295,7 @@ def _valued(value: Any, needed: bool) -> dict[str, Any]:
         text = "null" if value is None else json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         data = text.encode()
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
-        said = f"returned {_article(type(value).__name__)}, which is not JSON ({_one_line(error)})"
+        said = f"returned {_article(_name(type(value)))}, which is not JSON ({_one_line(error)})"
         return _refused(said) if needed else {"outcome": Outcome.SUCCEEDED, "note": f"{said}: dropped"}
     if len(data) > LARGEST_RESULT:
         return _refused(f"returned {len(data) >> 20} MiB; write it to a file and return the path")
@@ -299,7 +312,8 @@ def _exited(exit: SystemExit) -> dict[str, Any]:
     code = exit.code & 0xFF if isinstance(exit.code, int) else 1  # as the operating system would report it
     if code == 0:
         return {"outcome": Outcome.SUCCEEDED, "value": b"null", "exit_code": 0}
-    return {"outcome": Outcome.FAILED, "exit_code": code, "error": Error(type="SystemExit", message=f"exit {_one_line(exit)}")}
+    error = Error(type="SystemExit", message=f"exit {_one_line(exit)}", kinds=kinds(type(exit)))
+    return {"outcome": Outcome.FAILED, "exit_code": code, "error": error}
 
 
 def describe(error: BaseException) -> Error:
@@ -309,24 +323,41 @@ def describe(error: BaseException) -> Error:
         shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if frame.filename != __file__])
         text = "".join(shown.format())
     except BaseException as broken:  # __str__, __cause__ or a source file may raise anything
-        text = f"(no traceback: {type(broken).__name__} while it was formatted)"
+        text = f"(no traceback: {_name(type(broken))} while it was formatted)"
     if len(text) > _LONGEST_TRACEBACK:
         half = _LONGEST_TRACEBACK // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    name = _clean(type(error).__name__)
-    return Error(type=name, message=_one_line(error) or name, traceback=_clean(text))
+    name = _name(type(error))
+    return Error(type=name, message=_one_line(error) or name, traceback=_clean(text), kinds=kinds(type(error)))
+
+
+def kinds(raised: type[BaseException]) -> tuple[str, ...]:
+    """`Error.kinds` of an exception of this class. Asks `type`, never the class, which may answer as it likes."""
+    mro = type.__dict__["__mro__"].__get__(raised)
+    return tuple(_dotted(each) for each in mro if each is not object and each is not BaseException)[:MOST_KINDS]
+
+
+def _dotted(kind: type) -> str:
+    """`module.Class`, without the module for what is built in, and where it is no text."""
+    module = type.__dict__["__module__"].__get__(kind)
+    name = _clean(type.__dict__["__qualname__"].__get__(kind))
+    return (name if type(module) is not str or module == "builtins" else f"{_clean(module)}.{name}")[-_LONGEST_KIND:]
+
+
+def _name(kind: type) -> str:
+    return _clean(type.__dict__["__name__"].__get__(kind))
 
 
 def _one_line(error: BaseException) -> str:
     try:
         return _clean(str(error))[:2000]
     except BaseException as broken:
-        return f"(no message: its __str__ raised {type(broken).__name__})"
+        return f"(no message: its __str__ raised {_name(type(broken))})"
 
 
 def _clean(text: str) -> str:
-    """Text that every JSON reader takes: a lone surrogate becomes its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Text that every JSON reader takes: a lone surrogate becomes its escape. A subclass of str has no say in it."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _article(noun: str) -> str:

@@ -334,9 +334,8 @@ class Alone:
         self.commands = Commands(pool="p", slots=9, reaper=self.reaper)
         self.commands.open(self.loop, self.inbox.append)
 
-    def start(self, *argv: str, number: int = 1, stdout_needed: bool = False) -> None:
-        cwd = str(self.folder)
-        self.commands.start(Command(id=number, argv=argv, env=dict(os.environ), cwd=cwd, stdout_needed=stdout_needed))
+    def start(self, *argv: str, number: int = 1, **more: Any) -> None:
+        self.commands.start(Command(id=number, argv=argv, env=dict(os.environ), cwd=str(self.folder), **more))
 
     def wait(self) -> None:
         while not self.commands.closed:

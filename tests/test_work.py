@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from jobrunner import work
+from jobrunner import host, speech, work
+from jobrunner.executors.wire import result_of
 from jobrunner.work import Call, Outcome, Result
 
 TARGETS = "tests.targets.contract"
@@ -91,6 +93,93 @@ def test_an_exception_becomes_text(target: str, kind: str, message: str) -> None
     assert error.traceback.rstrip().splitlines()[-1].startswith((kind, f"{TARGETS}.{kind}"))
 
 
+class _Deaf(type):
+    """Answers whatever its classes are asked, and as badly as it can."""
+
+    def __getattribute__(cls, name: str) -> object:
+        raise KeyboardInterrupt
+
+    def __eq__(cls, other: object) -> bool:
+        raise SystemExit(0)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Text(str):
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> object:
+        raise MemoryError
+
+
+def _hostile() -> type[Exception]:
+    return cast(type[Exception], _Deaf("Hostile", (ValueError,), {"__module__": 3, "__qualname__": _Text("a.\udcff.Hostile")}))
+
+
+def _deep(number: int) -> type[Exception]:
+    found: type[Exception] = Exception
+    for each in range(number):
+        found = type(f"Deep{each}" * 100, (found,), {})
+    return found
+
+
+_HERE = __name__
+
+
+class _Shop(LookupError):
+    class Sold(ConnectionResetError, KeyError):
+        """A class in a class."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "kinds"),
+    [
+        (ValueError, ("ValueError", "Exception")),
+        (KeyboardInterrupt, ("KeyboardInterrupt",)),
+        (BaseException, ()),
+        (json.JSONDecodeError, ("json.decoder.JSONDecodeError", "ValueError", "Exception")),
+        (
+            _Shop.Sold,
+            (f"{_HERE}._Shop.Sold", "ConnectionResetError", "ConnectionError", "OSError", "KeyError", "LookupError", "Exception"),
+        ),
+        (ExceptionGroup, ("ExceptionGroup", "BaseExceptionGroup", "Exception")),
+        (_hostile(), ("a.\\udcff.Hostile", "ValueError", "Exception")),
+    ],
+    ids=lambda value: value[0] if type(value) is tuple and value else "",
+)
+def test_the_kinds_of_an_exception_are_the_dotted_names_of_its_class_and_its_bases(
+    raised: type[BaseException], kinds: tuple[str, ...]
+) -> None:
+    assert work.kinds(raised) == kinds
+
+
+def test_the_kinds_of_an_exception_are_bounded_in_number_and_length() -> None:
+    kinds = work.kinds(_deep(100))
+    assert len(kinds) == work.MOST_KINDS
+    assert {len(kind) for kind in kinds} == {200}
+
+
+def test_an_exception_whose_class_lies_about_itself_is_described_all_the_same() -> None:
+    error = work.describe(_hostile()(_Text("why")))
+    assert (error.type, error.message, error.kinds[1]) == ("Hostile", "why", "ValueError")
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [
+        ("raise_value", ("ValueError", "Exception")),
+        ("raise_group", ("BaseExceptionGroup",)),
+        ("no.such:f", ("ModuleNotFoundError", "ImportError", "Exception")),
+        ("return_object", ()),
+        ("leave_with_three", ("SystemExit",)),
+    ],
+)
+def test_an_error_has_the_kinds_of_what_was_raised_and_none_where_nothing_was(target: str, kinds: tuple[str, ...]) -> None:
+    error = run("leave", 3).error if target == "leave_with_three" else run(target, needed=True).error
+    assert error is not None
+    assert error.kinds == kinds
+
+
 def test_a_long_traceback_is_cut_in_the_middle() -> None:
     error = work.describe(ValueError("x" * 100_000))
     assert len(error.traceback) < 17_000
@@ -111,3 +200,28 @@ def test_an_exception_that_cannot_even_be_formatted_is_still_described() -> None
 
     error = work.describe(Hopeless("why"))
     assert (error.type, error.message) == ("Hopeless", "why")
+
+
+# --- To the engine -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_crosses_to_the_engine_with_its_kinds() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        result = run("raise_value")
+        host.Port(theirs, speech.Streams()).ended(result)
+        frame = json.loads(ours.recv(1 << 16))
+    assert result_of(frame, None).error == result.error
+    assert len(frame) == 10
+
+
+@pytest.mark.parametrize("error", [["T"], ["T", "m", "t", 3], ["T", "m", "t", None], [["T"], "m", "t"]])
+def test_what_cannot_be_an_error_is_refused(error: list[object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        result_of(["result", 1, "failed", 0.1, None, None, None, "", error, False], None)
+
+
+def test_of_kinds_no_more_are_taken_than_are_ever_sent() -> None:
+    error = result_of(["result", 1, "failed", 0.1, None, None, None, "", ["T", "m", "t", *["K"] * 1000], False], None).error
+    assert error is not None
+    assert len(error.kinds) == work.MOST_KINDS

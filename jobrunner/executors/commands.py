@@ -3,6 +3,8 @@
 A command leads a session and process group of its own, reads /dev/null, and starts with no signal blocked or ignored. It
 has ended when its leader has ended, never when its pipes have: a background child may hold those for days. Its result is
 told when what it left behind is gone.
+
+A command may have steps, which are one attempt. What a step leaves behind stays until the attempt ends: the next may need it.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from jobrunner.executors import limits
 from jobrunner.executors.programs import Programs, why_not
 from jobrunner.executors.reaper import Reaper
+from jobrunner.executors.steps import Spent, Steps, has_succeeded
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.work import Began, Command, Error, Exhausted, Leftover, Outcome, Report, Result, Said, StopRule
@@ -70,10 +73,8 @@ class Commands:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             self.report(Exhausted(id=command.id, reason=os.strerror(error.errno)))
             return
-        code, why = why_not(error, command)
         self.report(Began(id=command.id, worker=self.pool, pid=0))
-        failure = Error(type=type(error).__name__, message=f"could not start: {why}")
-        self.report(Result(id=command.id, outcome=Outcome.FAILED, exit_code=code, error=failure))
+        self.report(Result(id=command.id, **_not_started(Steps(command), error)))
 
     def stop(self, command_id: int, rule: StopRule) -> None:
         """The rule's signal to the command's group and to what has escaped from it, after the grace SIGKILL."""
@@ -119,10 +120,14 @@ class Commands:
 
 
 class _Pipes:
-    """Where a command writes: one pipe for both streams, so that their order is kept, or two if stdout is wanted alone."""
+    """Where a command writes: one pipe for both streams, so that their order is kept, or two if stdout is wanted alone.
+
+    All steps have the same: the far ends stay open as long as there is one to come.
+    """
 
     def __init__(self, *, split: bool) -> None:
         self.out_read, self.out_write = self.err_read, self.err_write = os.pipe()
+        self._far_is_open = True
         if split:
             try:
                 self.err_read, self.err_write = os.pipe()
@@ -131,16 +136,15 @@ class _Pipes:
                 raise
 
     def close_far(self) -> None:
-        for fd in {self.out_write, self.err_write}:
-            os.close(fd)
-
-    def close_near(self) -> None:
-        for fd in {self.out_read, self.err_read}:
-            os.close(fd)
+        if self._far_is_open:
+            self._far_is_open = False
+            for fd in {self.out_write, self.err_write}:
+                os.close(fd)
 
     def close(self) -> None:
         self.close_far()
-        self.close_near()
+        for fd in {self.out_read, self.err_read}:
+            os.close(fd)
 
 
 class _Running:
@@ -148,6 +152,7 @@ class _Running:
 
     def __init__(self, commands: Commands, command: Command) -> None:
         self._commands, self._command = commands, command
+        self._steps, self._spent = Steps(command), Spent()
         self._limit = command.resources.memory if command.resources else None
         self._stdout = bytearray()
         self._tail = b""
@@ -155,44 +160,54 @@ class _Running:
         self._timer: Timer | None = None
         self._was_stopped = False
         self._duration: float | None = None
-        """None until its leader has ended."""
+        """None until its leader has ended, and no step follows."""
+        self._failure: dict[str, Any] | None = None
+        """A step that could not start."""
         self._exit_watch: Watch | None = None
         self._pidfd = -1
+        self._leaders: list[int] = []
+        """Not reaped yet: that of the current step is the last, before it are those that led what is left of their steps."""
         self._cpus = limits.take_cpus(command.resources.cpus) if command.resources else frozenset[int]()
         self._pipes: _Pipes | None = None
         try:
-            self._pid = self._start(commands.loop)
-            self._hold(commands.loop)
+            self._listen(commands.loop)
+            self._start()
         except BaseException:
             self._release()
             raise
         self._started = commands.loop.clock()
-        commands.reaper.started(self._pid, command.id)
-        commands.report(Began(id=command.id, worker=commands.pool, pid=self._pid))
+        commands.report(Began(id=command.id, worker=commands.pool, pid=self._leaders[0]))
 
-    def _start(self, loop: Loop) -> int:
-        """Its pid. What may fail for want of room comes before it runs, as far as it can."""
+    def _listen(self, loop: Loop) -> None:
         self._pipes = pipes = _Pipes(split=self._command.stdout_needed)
-        try:
-            for fd in {pipes.out_read, pipes.err_read}:
-                os.set_blocking(fd, False)
-                self._outputs[fd] = loop.watch(fd, partial(self._read, fd))
-            with limits.on_cpus(self._cpus) if self._cpus else contextlib.nullcontext():
-                return self._commands.spawn(self._command, pipes)
-        finally:
-            pipes.close_far()
+        for fd in {pipes.out_read, pipes.err_read}:
+            os.set_blocking(fd, False)
+            self._outputs[fd] = loop.watch(fd, partial(self._read, fd))
 
-    def _hold(self, loop: Loop) -> None:
-        """A descriptor is free: that of the pipe's far end. What cannot be held all the same must not run."""
+    def _start(self) -> None:
+        """Start the current step. What may fail for want of room comes before it runs, as far as it can."""
+        assert self._pipes is not None
+        if not self._steps.is_last:
+            os.close(os.dup(self._commands.null))  # a descriptor is free, to hold it by
+        with limits.on_cpus(self._cpus) if self._cpus else contextlib.nullcontext():
+            pid = self._commands.spawn(self._steps.current, self._pipes)
+        if self._steps.is_last:
+            self._pipes.close_far()  # and here too
+        self._hold(pid)
+        self._leaders.append(pid)
+        self._commands.reaper.started(pid, self._command.id)
+
+    def _hold(self, pid: int) -> None:
+        """What cannot be held all the same must not run."""
         try:
-            self._pidfd = os.pidfd_open(self._pid)
-            self._exit_watch = loop.watch(self._pidfd, self._on_exit)
+            self._pidfd = os.pidfd_open(pid)
+            self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit)
         except OSError:
-            signal_group(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+            signal_group(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             raise
         if self._command.resources and self._command.resources.nice is not None:
-            limits.weigh_session(self._pid, self._command.resources.nice)
+            limits.weigh_session(pid, self._command.resources.nice)
 
     def _release(self) -> None:
         if self._timer is not None:
@@ -202,7 +217,7 @@ class _Running:
         if self._exit_watch is not None:
             self._exit_watch.close()
         if self._pipes is not None:
-            self._pipes.close_near()
+            self._pipes.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
         if self._cpus:
@@ -236,9 +251,35 @@ class _Running:
         self._commands.reaper.signal(self._command.id, number)
 
     def _on_exit(self) -> None:
-        """The leader is a zombie now: what it left behind is ended while its number cannot be reused, then it is reaped."""
+        """The leader is a zombie now, and the next step starts; or all ends."""
         if self._exit_watch is not None:
             self._exit_watch.close()
+        if self._steps.is_last or self._was_stopped or not has_succeeded(self._leaders[-1]) or not self._goes_on():
+            self._wind_up()
+
+    def _goes_on(self) -> bool:
+        """Whether the next step runs now."""
+        self._drain()
+        self._tail = b""
+        self._leave_step()
+        self._steps.advance()
+        try:
+            self._start()
+        except (OSError, ValueError) as error:  # too late to give it back
+            self._failure = _not_started(self._steps, error)
+        return self._failure is None
+
+    def _leave_step(self) -> None:
+        """Its leader is kept while it leads others: its number must stay theirs until they are ended."""
+        os.close(self._pidfd)
+        self._pidfd = -1
+        if not self._commands.reaper.leads_others(self._leaders[-1]):
+            self._reap(self._leaders.pop())
+
+    def _wind_up(self) -> None:
+        """What it left behind is ended while the numbers of its leaders cannot be reused, then they are reaped."""
+        if self._pipes is not None:
+            self._pipes.close_far()
         self._duration = self._commands.loop.clock() - self._started
         self._drain()
         self._commands.reaper.end_orphans(
@@ -259,30 +300,39 @@ class _Running:
         if left:
             self._drain()
             self._commands.report(Leftover(id=self._command.id, pids=left, killed=not self._command.leftover_allowed))
-        result = self._reap()
+        ending = self._failure or self._ending(self._reap(self._leaders.pop()))
+        while self._leaders:
+            self._reap(self._leaders.pop())
         self._release()
-        self._commands.reaper.reaped(self._pid)
-        self._commands.ended(result)
+        self._commands.ended(self._result(ending))
 
-    def _reap(self) -> Result:
+    def _reap(self, pid: int) -> tuple[Exit, int | None] | None:
+        """How it ended, and its peak of memory; None where somebody else has taken that."""
         try:
-            _, status, usage = os.wait4(self._pid, 0)
+            return self._spent.reap(pid)
         except ChildProcessError:
-            return self._result(outcome=Outcome.FAILED, error=_LOST)
-        exit, peak = Exit.of(os.waitstatus_to_exitcode(status)), _own_peak(usage.ru_maxrss)
-        return self._result(
-            outcome=Outcome.SUCCEEDED if exit.code == 0 else Outcome.FAILED,
-            cpu=usage.ru_utime + usage.ru_stime,
-            max_rss=peak,
-            exit_code=exit.code,
-            signal=exit.signal,
-            error=None if exit.code == 0 else self._out_of_memory(exit, peak) or Error(type="CommandFailed", message=str(exit)),
-        )
+            return None
+        finally:
+            self._commands.reaper.reaped(pid)
 
-    def _result(self, **ending: Any) -> Result:
+    def _ending(self, ended: tuple[Exit, int | None] | None) -> dict[str, Any]:
+        """By the end of the last step that ran."""
+        if ended is None:
+            return {"outcome": Outcome.FAILED, "error": _LOST}
+        exit, peak = ended
+        if exit.code != 0:
+            error = self._out_of_memory(exit, peak) or Error(type="CommandFailed", message=self._steps.ended(exit))
+            return {"outcome": Outcome.FAILED, "exit_code": exit.code, "signal": exit.signal, "error": error}
+        if self._steps.is_last:
+            return {"outcome": Outcome.SUCCEEDED, "exit_code": 0}
+        return {"outcome": Outcome.FAILED, "error": Error(type="CommandStopped", message=self._steps.was_stopped())}
+
+    def _result(self, ending: dict[str, Any]) -> Result:
         return Result(
             id=self._command.id,
             duration=self._duration or 0.0,
+            cpu=self._spent.cpu,
+            max_rss=self._spent.max_rss,
             stdout=bytes(self._stdout),
             outputs=_read_outputs(self._command.output_file),
             **ending,
@@ -292,12 +342,15 @@ class _Running:
         if self._was_stopped:
             return None
         by_kernel = limits.may_be_kernels(exit) and self._commands.kernel_kills.take_one()
-        return limits.out_of_memory(exit, self._limit, peak, self._tail, by_kernel=by_kernel)
+        error = limits.out_of_memory(exit, self._limit, peak, self._tail, by_kernel=by_kernel)
+        return error and replace(error, message=self._steps.failed(error.message))
 
 
-def _own_peak(kilobytes: int) -> int | None:
-    """Peak memory in bytes. A spawned process starts with its parent's peak (Linux, exec_mmap), so less than that is unknown."""
-    return kilobytes * 1024 if kilobytes > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else None
+def _not_started(steps: Steps, error: OSError | ValueError) -> dict[str, Any]:
+    """The ending of a command whose current step could not start."""
+    code, why = why_not(error, steps.current)
+    failure = Error(type=type(error).__name__, message=steps.could_not_start(why))
+    return {"outcome": Outcome.FAILED, "exit_code": code, "error": failure}
 
 
 def _read_outputs(path: str) -> dict[str, str]:

@@ -38,15 +38,18 @@ _AGAIN = 0.02
 _PAGE = 4096
 """The kernel gives out at most so much of the list of children at once."""
 
+_UNSEEN = 16
+"""Leaders of steps that an attempt keeps unseen, at most, where a look is a search."""
+
 Done = Callable[[tuple[int, ...]], None]
 
 
 @dataclass(slots=True, eq=False)
 class Origin:
-    """Who left something behind: a command's attempt with the process that led it while that is not reaped, or (None) a host."""
+    """Who left something behind: a command's attempt with the processes that led it and were not reaped yet, or (None) a host."""
 
     attempt_id: int | None
-    leader: int | None
+    leaders: tuple[int, ...] = ()
 
 
 class Reaper:
@@ -57,7 +60,8 @@ class Reaper:
         self._children = -1
         self._known: dict[int, int | None] = {}
         """Children that somebody started and will reap, with the attempt that each leads; None for a host."""
-        self._leaders: dict[int, int] = {}
+        self._leaders: dict[int, tuple[int, ...]] = {}
+        """More than one where steps of an attempt have left something behind."""
         self._claimed: dict[int, Origin] = {}
         self._ambiguous: set[int] = set()
         """Orphans that nothing tells the origin of, and that were there at an earlier look."""
@@ -89,7 +93,7 @@ class Reaper:
         """`pid` is a child that its owner will reap: the leader of a command's attempt, or a host."""
         self._known[pid] = attempt_id
         if attempt_id is not None:
-            self._leaders[attempt_id] = pid
+            self._leaders[attempt_id] = (*self._leaders.get(attempt_id, ()), pid)
         self._claimed.pop(pid, None)
         for pids in (self._ambiguous, self._spared, self._allowed_sessions):  # it is a new number
             pids.discard(pid)
@@ -97,31 +101,50 @@ class Reaper:
     def reaped(self, pid: int) -> None:
         """The owner of `pid` has reaped it."""
         attempt_id = self._known.pop(pid, None)
-        if attempt_id is not None:
-            self._leaders.pop(attempt_id, None)
+        if attempt_id is None:
+            return
+        if rest := tuple(each for each in self._leaders[attempt_id] if each != pid):
+            self._leaders[attempt_id] = rest
+        else:
+            del self._leaders[attempt_id]
+
+    def leads_others(self, pid: int) -> bool:
+        """Whether a step of an attempt, which has ended, leads others: its number must stay theirs, so it is not reaped yet.
+
+        May say so where nobody has looked, which is also safe.
+        """
+        if self._children < 0:
+            attempt_id = self._known[pid]
+            assert attempt_id is not None
+            return len(self._leaders[attempt_id]) < _UNSEEN or bool(group_members(pid))
+        if not (orphans := self._orphans()):
+            return False
+        with self._with_room():
+            return any(_is_led_by(pid, each) for orphan in orphans for each in (orphan, *descendants(orphan)))
 
     def end_orphans(self, attempt_id: int | None, done: Done, *, allowed: bool = False, thorough: bool = False) -> None:
         """End what an attempt has left behind, then call `done` with the pids: at once where there is nothing, else within 1 s.
 
-        Of a command: its leader has ended and was not reaped yet, and its group is ended too. None: of a host that was reaped
-        just now; it is given what nobody else can have left. `allowed`: all of it may stay, now and later. `thorough`: there
-        is reason to search where nothing is inherited.
+        Of a command: its leaders have ended and were not reaped yet, and their groups are ended too. None: of a host that was
+        reaped just now; it is given what nobody else can have left. `allowed`: all of it may stay, now and later. `thorough`:
+        there is reason to search where nothing is inherited.
         """
-        origin = Origin(attempt_id, None if attempt_id is None else self._leaders.get(attempt_id))
+        origin = Origin(attempt_id, () if attempt_id is None else self._leaders.get(attempt_id, ()))
         if allowed:
             done(self._let_stay(origin))
         elif (self._children >= 0 or thorough) and (found := self.left_by(origin)):
             _Sweep(self, origin, done).end(found)
         else:
-            end_group(origin)
+            end_groups(origin)
             done(())
 
     def signal(self, attempt_id: int, number: int) -> None:
-        """Signal the group that leads an attempt, and what has escaped from the group as far as it is found."""
-        leader = self._leaders[attempt_id]
-        look = partial(self._escapees, Origin(attempt_id, leader), leader)
+        """Signal the groups that lead an attempt, and what has escaped from them as far as it is found."""
+        leaders = self._leaders[attempt_id]
+        look = partial(self._escapees, Origin(attempt_id, leaders))
         held = hold(look(), look)
-        signal_group(leader, number)
+        for leader in leaders:
+            signal_group(leader, number)
         for pidfd in held.values():
             send(pidfd, number)
             os.close(pidfd)
@@ -202,14 +225,14 @@ class Reaper:
         return [int(pid) for pid in data.split()]
 
     def _searched(self, origin: Origin) -> list[int]:
-        found = set(group_members(origin.leader)) if origin.leader is not None else set()
+        found = {pid for leader in origin.leaders for pid in group_members(leader)}
         if self._run_id and origin.attempt_id is not None:
             found.update(owned_by(origin.attempt_id, self._run_id))
-        return [pid for pid in found if pid != origin.leader and not self._may_stay(pid)]
+        return [pid for pid in found if pid not in origin.leaders and not self._may_stay(pid)]
 
-    def _escapees(self, origin: Origin, leader: int) -> list[int]:
-        found = {*descendants(leader), *self.left_by(origin)}
-        return [pid for pid in found if (place := stat(pid)) is not None and place.group != leader]
+    def _escapees(self, origin: Origin) -> list[int]:
+        found = {*self.left_by(origin), *(pid for leader in origin.leaders for pid in descendants(leader))}
+        return [pid for pid in found if (place := stat(pid)) is not None and place.group not in origin.leaders]
 
     # Whose it is.
 
@@ -218,7 +241,7 @@ class Reaper:
             return claimant is origin
         if (place := stat(pid)) is None:
             return False
-        if origin.leader is not None and origin.leader in (place.group, place.session):
+        if place.group in origin.leaders or place.session in origin.leaders:
             return True
         if (owner := owner_of(pid, self._run_id)) is not None:
             return owner == origin.attempt_id
@@ -227,7 +250,7 @@ class Reaper:
     def _is_nobody_elses(self, pid: int, origin: Origin) -> bool:
         """It names no attempt, and no session of anybody who lives: most likely it is of who has ended just now."""
         is_new_and_of_a_host = origin.attempt_id is None and pid not in self._ambiguous
-        if is_new_and_of_a_host or self._known.keys() <= {origin.leader}:
+        if is_new_and_of_a_host or self._known.keys() <= set(origin.leaders):
             return True
         self._ambiguous.add(pid)
         return False
@@ -246,9 +269,9 @@ class Reaper:
     def _let_stay(self, origin: Origin) -> tuple[int, ...]:
         found = self.left_by(origin)
         self._spared.update(found)
-        if origin.attempt_id is not None and origin.leader is not None:
+        if origin.attempt_id is not None:
             self._allowed_attempts.add(origin.attempt_id)
-            self._allowed_sessions.add(origin.leader)
+            self._allowed_sessions.update(origin.leaders)
         return tuple(sorted(found))
 
     # What a sweep tells.
@@ -308,10 +331,14 @@ class Reaper:
         return may
 
 
-def end_group(origin: Origin) -> None:
-    """SIGKILL to the group of a leader that was not reaped yet."""
-    if origin.leader is not None:
-        signal_group(origin.leader, signal.SIGKILL)
+def _is_led_by(leader: int, pid: int) -> bool:
+    return (place := stat(pid)) is not None and leader in (place.group, place.session)
+
+
+def end_groups(origin: Origin) -> None:
+    """SIGKILL to the groups of leaders that were not reaped yet."""
+    for leader in origin.leaders:
+        signal_group(leader, signal.SIGKILL)
 
 
 class _Sweep:
@@ -327,7 +354,7 @@ class _Sweep:
 
     def end(self, found: list[int]) -> None:
         held = hold(found, lambda: self._reaper.left_by(self.origin))
-        end_group(self.origin)
+        end_groups(self.origin)
         self._wait_at_most()
         self._killed.update(found)
         for pid in found:
@@ -377,7 +404,7 @@ class _Sweep:
         if not self._was_told:
             self._was_told = True
             self._done(tuple(sorted(self._killed)))
-            self.origin.leader = None  # from now on the number may be somebody else's
+            self.origin.leaders = ()  # from now on the numbers may be somebody else's
 
     def close(self) -> None:
         for pid in tuple(self._watches):

@@ -18,7 +18,7 @@ import orjson
 
 from jobrunner import host
 from jobrunner.loop import Loop, Watch
-from jobrunner.work import LARGEST_RESULT, Call, Error, Outcome, Result
+from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Result
 
 Frame = list[Any]
 
@@ -176,9 +176,14 @@ def result_of(frame: Frame, value: bytes | None) -> Result:
         max_rss=max_rss,
         exit_code=exit_code,
         note=note,
-        error=Error(type=error[0], message=error[1], traceback=error[2]) if isinstance(error, list) else None,
+        error=_error_of(error) if isinstance(error, list) else None,
         value=value,
     )
+
+
+def _error_of(texts: list[str]) -> Error:
+    kind, message, traceback, *kinds = texts
+    return Error(type=kind, message=message, traceback=traceback, kinds=tuple(kinds[:MOST_KINDS]))
 
 
 def _encoded(call: Call) -> bytes:
