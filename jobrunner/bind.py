@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from jobrunner import expressions
+from jobrunner import expressions, matrix
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.plan import Attempt, Plan
+from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.spec import Glob, Job, Lines, Range, Task
 from jobrunner.work import Call, Command, Outcome, Resources, Result
 
@@ -49,10 +49,11 @@ class Run:
 class _Bound:
     """The texts of one task as functions of a scope."""
 
-    foreach: Callable[[Scope], Items] | None
+    items: Callable[[Scope], Items] | None
+    condition: Callable[[Scope], bool] | None
     args: Callable[[Scope], Any]
     kwargs: Callable[[Scope], Any]
-    argv: Callable[[Scope], tuple[str, ...]] | None
+    commands: tuple[Callable[[Scope], tuple[str, ...]], ...]
     env: Callable[[Scope], dict[str, str]]
     secret_env: Callable[[Scope], dict[str, str]]
     """What holds secrets: it reaches the attempt, and no digest."""
@@ -87,14 +88,25 @@ class Binder:
 
     def items(self, plan: Plan, name: str) -> Items:
         """The items of a fan-out, once its needs have ended."""
-        foreach = self._of(name).foreach
-        assert foreach is not None
-        return foreach(self._scope_of(plan))
+        items = self._of(name).items
+        assert items is not None
+        return items(self.scope(plan))
 
-    def work(self, plan: Plan, attempt: Attempt, needed: bool) -> Call | Command:
-        """What `attempt` runs; `needed` says that an expression somewhere waits for its result."""
+    def decide(self, plan: Plan, name: str) -> bool:
+        """What the condition of a task says, once its needs have ended."""
+        condition = self._of(name).condition
+        return condition is None or condition(self._judging(self.scope(plan), plan, name))
+
+    def work(self, plan: Plan, attempt: Attempt, needed: bool) -> Call | Command | Skip:
+        """What `attempt` runs; `needed` says that an expression somewhere waits for its result.
+
+        A Skip where its condition, which looks at the item, says so.
+        """
         task, bound = self._job.tasks[attempt.task], self._of(attempt.task)
-        scope = self._scope_of(plan, attempt)
+        scope = self.scope(plan, attempt)
+        is_judged = attempt.is_conditional and bound.condition is not None
+        if is_judged and not bound.condition(self._judging(scope, plan, attempt.task)):  # type: ignore[misc]  # it is there
+            return Skip.CONDITION
         if task.target is None:
             return self._command(attempt, task, bound, scope, needed)
         return Call(
@@ -116,7 +128,7 @@ class Binder:
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
         else:
-            what = [work.argv, env, work.cwd, self.job_env]
+            what = [[work.argv, *work.then] if work.then else work.argv, env, work.cwd, self.job_env]
         if attempt.index is not None:
             what.append(attempt.item)
         try:
@@ -126,12 +138,13 @@ class Binder:
         return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
-        assert bound.argv is not None
+        first, *rest = (command(scope) for command in bound.commands)
         output_file = f"{self._run.dir}/outputs/{attempt.id}"
         facts = {**self._facts(attempt), "JOBRUNNER_OUTPUT": output_file}
         return Command(
             id=attempt.id,
-            argv=bound.argv(scope),
+            argv=first,
+            then=tuple(rest),
             env={**self._environ, **self.job_env, **bound.env(scope), **bound.secret_env(scope), **facts},
             cwd=bound.cwd(scope),
             output_file=output_file,
@@ -151,11 +164,20 @@ class Binder:
             "JOBRUNNER_TASK_KEY": f"{self._run.id}/{attempt.task}/{item}" if item else f"{self._run.id}/{attempt.task}",
         }
 
-    def _scope_of(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
-        scope: dict[str, object] = {**self._scope, "tasks": _Tasks(plan, self._values)}
+    def scope(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
+        """What the names in the expressions of a task mean, or in those of one of its instances."""
+        scope: dict[str, object] = {**self._scope, "tasks": _Tasks(self._job, plan, self._values)}
         if attempt is not None and attempt.index is not None:
-            scope["item"], scope["index"] = attempt.item, attempt.index
+            scope["index"] = attempt.index
+            if self._job.tasks[attempt.task].matrix is None:
+                scope["item"] = attempt.item
+            else:
+                scope["matrix"] = matrix.Values(attempt.item)
         return scope
+
+    def _judging(self, scope: Scope, plan: Plan, name: str) -> Scope:
+        is_met = plan.needs_met(name)
+        return {**scope, "success()": is_met, "failure()": not is_met, "always()": True}
 
     def _of(self, name: str) -> _Bound:
         bound = self._bound.get(name)
@@ -172,10 +194,11 @@ class Binder:
 
     def _compile(self, task: Task) -> _Bound:
         return _Bound(
-            foreach=None if task.foreach is None else _unfolding(task.foreach, self._run.folder),
+            items=_unfolding(task, self._run.folder) if task.has_instances else None,
+            condition=None if task.condition is None else _judged(task.condition),
             args=expressions.compiled(list(task.args)),
             kwargs=expressions.compiled(dict(task.kwargs)),
-            argv=_command_line(task),
+            commands=_command_lines(task),
             env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}),
             secret_env=self._secret_env(task),
             cwd=_folder(task.cwd, self._run.folder),
@@ -196,12 +219,21 @@ def data_references(job: Job) -> dict[str, frozenset[str]]:
     """For each task whose data an expression uses: which of its values (`result`, `stdout`, …)."""
     found: dict[str, set[str]] = {}
     for task in job.tasks.values():
-        for text in _all_texts([task.args, task.kwargs, task.run, task.argv, task.env, task.cwd, _foreach_text(task)]):
-            template = expressions.parse(text)
-            for reference in template.references if template else ():
+        for template in _templates(task):
+            for reference in template.references:
                 if reference.root == "tasks" and reference.path:
                     found.setdefault(str(reference.path[0]), set()).update(str(key) for key in reference.path[1:2])
     return {name: frozenset(values) for name, values in found.items()}
+
+
+def _templates(task: Task) -> Iterator[expressions.Template]:
+    """Every text of a task that holds expressions."""
+    values = [task.args, task.kwargs, task.run, task.argv, task.env, task.cwd, _foreach_text(task), task.matrix]
+    if task.cache is not None:
+        values += [task.cache.inputs, task.cache.outputs]
+    yield from filter(None, map(expressions.parse, _all_texts(values)))
+    if task.condition is not None:
+        yield expressions.condition(task.condition)
 
 
 def _foreach_text(task: Task) -> object:
@@ -264,11 +296,25 @@ def _passable(text: str) -> str:
     return text
 
 
-def _command_line(task: Task) -> Callable[[Scope], tuple[str, ...]] | None:
+def _command_lines(task: Task) -> tuple[Callable[[Scope], tuple[str, ...]], ...]:
     if task.argv is not None:
         words = [_template_value(str(word)) for word in task.argv]
-        return lambda scope: tuple(_passable(expressions.text_of(word(scope))) for word in words)
-    return None if task.run is None else _shell_line(task.run.strip())
+        return (lambda scope: tuple(_passable(expressions.text_of(word(scope))) for word in words),)
+    lines = [task.run] if isinstance(task.run, str) else task.run or []
+    return tuple(_shell_line(line.strip()) for line in lines)
+
+
+def _judged(condition: str) -> Callable[[Scope], bool]:
+    """A condition as true or false. Text is neither: that of a variable would be true whatever it says."""
+    template = expressions.condition(condition)
+
+    def judge(scope: Scope) -> bool:
+        value = template.value(scope)
+        if isinstance(value, str):
+            raise ExpressionError(f"it gives the text {value[:80]!r}, not true or false; compare it with ==")
+        return bool(value)
+
+    return judge
 
 
 def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
@@ -317,8 +363,11 @@ def needs_shell(parts: Sequence[str]) -> bool:
     return first in _SHELL_WORDS or "=" in first or any(_SHELL_SYNTAX.search(part) for part in parts)
 
 
-def _unfolding(foreach: object, folder: str) -> Callable[[Scope], Items]:
-    match foreach:
+def _unfolding(task: Task, folder: str) -> Callable[[Scope], Items]:
+    if task.matrix is not None:
+        values_of = expressions.compiled(dict(task.matrix))
+        return lambda scope: matrix.items(values_of(scope))  # type: ignore[arg-type]  # a map stays a map
+    match task.foreach:
         case Range(range=bounds):
             items = Items(range(bounds) if isinstance(bounds, int) else range(*bounds))
             return lambda scope: items
@@ -332,7 +381,7 @@ def _unfolding(foreach: object, folder: str) -> Callable[[Scope], Items]:
             value = _template_value(expression)
             return lambda scope: _listed(value(scope))
         case _:
-            values = expressions.compiled(foreach)  # type: ignore[arg-type]  # what is left of the union is a list
+            values = expressions.compiled(task.foreach)
             return lambda scope: _listed(values(scope))
 
 
@@ -372,25 +421,32 @@ def _lines(path: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Tasks(Mapping[str, Mapping[str, object]]):
-    """`tasks` in expressions: the values of the tasks that have ended."""
+    """`tasks` in expressions: the values of the tasks that have ended. One that is not selected is as good as skipped."""
 
+    _job: Job
     _plan: Plan
     _values: dict[str, _Values]
 
     def __getitem__(self, name: str) -> _Values:
         found = self._values.get(name)
         if found is None:
-            outcome = self._plan.outcome(name)
-            if outcome is None:
-                raise KeyError(name)
-            found = self._values[name] = _Values(outcome, self._plan.results(name))
+            found = self._values[name] = self._found(self._job.tasks[name], name)
         return found
 
+    def _found(self, task: Task, name: str) -> _Values:
+        if not self._plan.has(name):
+            return _Values(Outcome.SKIPPED, [])
+        outcome = self._plan.outcome(name)
+        if outcome is None:
+            raise KeyError(name)
+        items = self._plan.items(name) if task.target is None else None
+        return _Values(outcome, self._plan.results(name), items)
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._plan.states)
+        return iter(self._job.tasks)
 
     def __len__(self) -> int:
-        return len(self._plan.states)
+        return len(self._job.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +455,8 @@ class _Values(Mapping[str, object]):
 
     _outcome: Outcome
     _results: list[Result | None]
+    _items: Items | None = None
+    """Of a command with instances: each of its results says which it was."""
     _decoded: dict[str, object] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> object:
@@ -412,11 +470,13 @@ class _Values(Mapping[str, object]):
             case "outcome":
                 return str(self._outcome)
             case "results":
-                return [_value_of(result) for result in self._results]
+                if self._items is None:
+                    return [_value_of(result) for result in self._results]
+                return [_of_command(item, result) for item, result in zip(self._items, self._results, strict=False)]
             case "result":
                 return _value_of(first)
             case "stdout":
-                return first.stdout.decode("utf-8", "replace").rstrip("\n") if first else ""
+                return _stdout(first) if first else ""
             case "outputs":
                 return first.outputs if first else {}
             case "exit_code":
@@ -436,3 +496,15 @@ def _value_of(result: Result | None) -> Any:
         return None if result is None else result.json()
     except ValueError as error:
         raise ExpressionError(f"the result cannot be read: {error}") from None
+
+
+def _stdout(result: Result) -> str:
+    return result.stdout.decode("utf-8", "replace").rstrip("\n")
+
+
+def _of_command(item: object, result: Result | None) -> dict[str, object] | None:
+    """An instance of a command as `results` has it; None where it did not run."""
+    if result is None:
+        return None
+    values = {"exit_code": result.exit_code, "stdout": _stdout(result), "outputs": result.outputs}
+    return {"item": item, "outcome": str(result.outcome), **values}

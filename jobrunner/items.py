@@ -16,12 +16,12 @@ class Items(Sequence[object]):
     """The items of one task. `key` names each: its text where that is short, printable and unique, else position and digest.
 
     The digest is over the item's content, so a key stays the same from run to run as long as the item does. No two items
-    share a key: a text that looks like position and digest is not taken as it is.
+    share a key: a text that looks like position and digest is not taken as it is. `names` stand in place of their texts.
     """
 
-    def __init__(self, values: Sequence[object]) -> None:
-        self._values = values
-        self._repeated = frozenset[str]() if isinstance(values, range) else _repeated(values)
+    def __init__(self, values: Sequence[object], names: Sequence[str] | None = None) -> None:
+        self._values, self._names = values, names
+        self._repeated = frozenset[str]() if isinstance(values, range) else _repeated(values if names is None else names)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -37,11 +37,12 @@ class Items(Sequence[object]):
         return iter(self._values)
 
     def key(self, index: int) -> str:
-        text = _text(self._values[index])
+        text = _text((self._values if self._names is None else self._names)[index])
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
         if is_short and text not in self._repeated and not _DIGEST_KEY.fullmatch(text):
             return text
-        return f"{index}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+        content = text if self._names is None else _text(self._values[index])
+        return f"{index}-{hashlib.sha256(content.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def _repeated(values: Sequence[object]) -> frozenset[str]:

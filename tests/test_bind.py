@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobrunner.bind import Binder, Run, data_references, needs_shell
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.plan import Attempt, Plan
+from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.spec import Job
 from jobrunner.work import Call, Command, Outcome, Result
 
@@ -30,18 +30,20 @@ class Bench:
     def __init__(
         self, tasks: Mapping[str, Mapping[str, Any]], *, params: Mapping[str, object] | None = None, **keys: Any
     ) -> None:
-        folder = keys.pop("folder", FOLDER)
+        folder, environ, only = keys.pop("folder", FOLDER), keys.pop("environ", ENVIRON), keys.pop("only", ())
         made = {name: task if {"target", "argv", "run"} & set(task) else {"run": "true", **task} for name, task in tasks.items()}
         self.job = Job.model_validate({"name": "test", "tasks": made, **keys})
         run = Run(id="r1", dir="/state/test/r1", started_at="2026-01-02T03:04:05Z", folder=folder)
-        self.binder = Binder(self.job, params=params or {}, environ=ENVIRON, run=run)
-        self.plan = Plan(self.job, pools={"default": 99}, expand=self.binder.items)
+        self.binder = Binder(self.job, params=params or {}, environ=environ, run=run)
+        self.plan = Plan(self.job, pools={"default": 99}, expand=self.binder.items, decide=self.binder.decide, only=only)
 
     def take(self) -> list[Attempt]:
         return list(self.plan.take(0.0))
 
     def work(self, attempt: Attempt | None = None, *, needed: bool = False) -> Call | Command:
-        return self.binder.work(self.plan, attempt or self.take()[0], needed)
+        work = self.binder.work(self.plan, attempt or self.take()[0], needed)
+        assert not isinstance(work, Skip)
+        return work
 
     def call(self) -> Call:
         work = self.work()
@@ -330,7 +332,7 @@ def test_the_values_of_a_task_that_has_ended(expression: str, expected: object) 
 
 def test_results_of_a_fan_out_stand_in_the_order_of_its_items_with_null_for_what_failed() -> None:
     tasks: dict[str, dict[str, Any]] = {
-        "a": {"foreach": [1, 2, 3], "continue_on_error": True},
+        "a": {"foreach": [1, 2, 3], "continue_on_error": True, "target": "m:f"},
         "b": {"needs": ["a"], "target": "m:f", "args": ["${{ tasks.a.results }}", "${{ tasks.a.outcome }}"]},
     }
     bench = Bench(tasks)
@@ -339,6 +341,22 @@ def test_results_of_a_fan_out_stand_in_the_order_of_its_items_with_null_for_what
     bench.end(second, Outcome.FAILED)
     bench.end(first, value=b'"a"')
     assert bench.call().args == [["a", None, "c"], "failed"]
+
+
+def test_results_of_a_command_with_instances_say_of_each_how_it_ended_and_what_it_gave() -> None:
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"foreach": ["x", "y"], "continue_on_error": True},
+        "b": {"needs": ["a"], "target": "m:f", "args": ["${{ tasks.a.results }}"]},
+    }
+    bench = Bench(tasks)
+    first, second = bench.take()
+    bench.end(first, stdout=b"said\n", outputs={"k": "1"}, exit_code=0)
+    bench.end(second, Outcome.TIMED_OUT)
+    [results] = bench.call().args
+    assert results == [
+        {"item": "x", "outcome": "succeeded", "exit_code": 0, "stdout": "said", "outputs": {"k": "1"}},
+        {"item": "y", "outcome": "timed_out", "exit_code": None, "stdout": "", "outputs": {}},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -503,3 +521,78 @@ def test_items_of_a_needs_result_name_their_instances() -> None:
     keys = [each.key for each in bench.take()]
     assert keys == [Items(["x", "y", "y"]).key(index) for index in range(3)]
     assert keys[0] == "x"
+
+
+# --- conditions, matrices, lists of commands ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "answer"),
+    [
+        ("params.flag", True),
+        ("${{ not params.flag }}", False),
+        ("params.names", True),
+        ("params.none", False),
+        ("params.number - 1", False),
+        ("env.STAGE == 'test'", True),
+        ("success() and params.flag", True),
+        ("failure()", False),
+        ("always()", True),
+    ],
+)
+def test_a_condition_is_true_or_false(condition: str, answer: bool) -> None:
+    params = {"flag": True, "names": ["ada"], "none": [], "number": 1}
+    bench = Bench({"a": {"if": condition}}, params=params, environ={"STAGE": "test"})
+    assert bool(bench.take()) is answer
+
+
+def test_a_condition_that_gives_text_is_refused_for_text_is_always_true() -> None:
+    bench = Bench({"a": {"if": "env.DEBUG"}}, environ={"DEBUG": "false"})
+    (attempt,) = bench.take()
+    assert attempt.refused is not None
+    assert attempt.refused.message == "if: it gives the text 'false', not true or false; compare it with =="
+
+
+def test_a_condition_of_an_item_is_judged_where_the_attempt_is_bound() -> None:
+    bench = Bench({"a": {"foreach": [1, 2], "if": "item == 2"}})
+    one, two = bench.take()
+    assert bench.binder.work(bench.plan, one, needed=False) is Skip.CONDITION
+    assert isinstance(bench.binder.work(bench.plan, two, needed=False), Command)
+
+
+def test_the_values_of_a_combination_stand_under_their_names() -> None:
+    matrix = {"os": "${{ params.systems }}", "include": [{"os": "bsd", "extra": 1}]}
+    bench = Bench(
+        {"a": {"matrix": matrix, "argv": ["${{ matrix.os }}", "${{ matrix.extra }}", "${{ index }}"]}},
+        params={"systems": ["linux"]},
+    )
+    works = [bench.binder.work(bench.plan, attempt, needed=False) for attempt in bench.take()]
+    assert [each.argv for each in works if isinstance(each, Command)] == [("linux", "", "0"), ("bsd", "1", "1")]
+
+
+def test_a_list_of_commands_is_one_command_and_those_that_follow() -> None:
+    bench = Bench({"a": {"run": ["make test", "echo $HOME", "echo ${{ params.x }}"]}}, params={"x": "a b"})
+    (attempt,) = bench.take()
+    work = bench.binder.work(bench.plan, attempt, needed=False)
+    assert isinstance(work, Command)
+    assert work.argv == ("make", "test")
+    assert work.then == (("/bin/sh", "-ec", "echo $HOME"), ("echo", "a b"))
+
+
+def test_the_commands_that_follow_count_for_the_digest() -> None:
+    digests = set()
+    for second in ("b", "c"):
+        bench = Bench({"a": {"run": ["a", second]}})
+        (attempt,) = bench.take()
+        work = bench.binder.work(bench.plan, attempt, needed=False)
+        assert not isinstance(work, Skip)
+        digests.add(bench.binder.digest(attempt, work))
+    assert len(digests) == 2
+
+
+def test_a_task_that_is_not_selected_reads_as_skipped() -> None:
+    bench = Bench({"a": {}, "b": {"argv": ["${{ tasks.a.outcome }}", "${{ tasks.a.stdout }}"], "needs": ["a"]}}, only=["b"])
+    (attempt,) = bench.take()
+    work = bench.binder.work(bench.plan, attempt, needed=False)
+    assert isinstance(work, Command)
+    assert work.argv == ("skipped", "")
