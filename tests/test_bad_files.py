@@ -22,6 +22,8 @@ pools: {cpu: {mode: process_pool, workers: auto, max_tasks_per_worker: 500}}
 env: {A: 1.10}
 env_file: x.env
 secrets: {token: {env: TOKEN}, key: {file: k}}
+limits: {api: 2, db: {slots: 1, scope: host}}
+schedule: {cron: "30 2 * * MON-FRI", timezone: UTC}
 concurrency: {group: etl, on_conflict: wait, wait: 5m}
 defaults: &d {retry: {max: 2, delay: 5s}, timeout: 10m}
 tasks:
@@ -41,6 +43,16 @@ tasks:
     env: {T: "${{ secrets.token }}"}
     resources: {memory: 512MiB, nice: 5, cpus: 1}
     at_most_once: false
+  build:
+    if: success() and params.n > 2
+    needs: [archive]
+    matrix: {os: [a, b], n: "${{ params.names }}", include: [{os: a, c: 1}], exclude: [{os: b, n: x}]}
+    run: ["make ${{ matrix.os }}", 'make test']
+    limits: {api: 1}
+    retry: {max: 1, exit_codes: [75]}
+    cache: {inputs: ["src/${{ matrix.os }}/**"], outputs: [/out], env: [CC], ttl: 1d}
+finally:
+  tell: {if: "failure() and tasks.archive.outcome != 'x'", run: x, limits: [db]}
 """
 
 
@@ -75,7 +87,7 @@ BAD: dict[str, tuple[str | bytes, tuple[int, int], str]] = {
     "null": ("null", (1, 1), "the file is empty"),
     "a list": ("- a: 1", (1, 1), "a job file is a map"),
     "a scalar": ("42", (1, 1), "a job file is a map"),
-    "two documents": (VALID + "---\n" + VALID, (28, 1), "a second YAML document"),
+    "two documents": (VALID + "---\n" + VALID, (VALID.count("\n") + 1, 1), "a second YAML document"),
     "a tab": ("tasks:\n\ta: {run: x}", (2, 1), "a tab cannot indent"),
     "an open quote": ("tasks:\n  a: {run: 'x}\n", (2, 12), "never closed"),
     "NUL": (b"tasks: {a: {run: x\x00}}", (1, 19), "a NUL byte"),
@@ -202,6 +214,7 @@ PIECES = [
         "params.a",
         "tasks.a.result",
     ],
+    *["if: ", "matrix: ", "limits: ", "cache: ", "schedule: ", "finally:\n", "include: ", "exclude: ", "failure()", "* * * * *"],
     *["foreach: ", "retry: ", "timeout: ", "env: ", "defaults: ", "pools: ", "params: ", "kwargs: ", "target: m:f", "argv: [x]"],
     *[
         "null",
@@ -277,7 +290,23 @@ SCALARS = (
     | st.text(max_size=8)
     | st.sampled_from(["${{ item }}", "a", "5m", "auto"])
 )
-KEYS = st.sampled_from([*spec.Job.model_fields, *spec.Task.model_fields, "max", "range", "glob", "type", "a", "b", "depends"])
+KEYS = st.sampled_from(
+    [
+        *spec.keys(spec.Job),
+        *spec.keys(spec.Task),
+        "max",
+        "cron",
+        "exclude",
+        "inputs",
+        "exit_codes",
+        "range",
+        "glob",
+        "type",
+        "a",
+        "b",
+        "depends",
+    ]
+)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=6)
 
 

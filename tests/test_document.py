@@ -81,6 +81,17 @@ def test_keys_that_came_by_a_merge_stand_where_they_were_written() -> None:
         ("a: 'one\n\n  two ${{ NAME }}'", "NAME", (3, 11)),
         ('a: "\\u0024{{ NAME }}"', "NAME", (1, 4)),
         ("a: &x ${{ NAME }}", "NAME", (1, 11)),
+        ("a: one and NAME", "NAME", (1, 12)),
+        ("a: one\n  and (NAME)", "NAME", (2, 8)),
+        ("a: 'it''s \"x\" and NAME'", "NAME", (1, 19)),
+        ('a: "it\'s \\"x\\" and NAME"', "NAME", (1, 20)),
+        ("a: |-\n  one\n   and NAME", "NAME", (3, 8)),
+        ("a: >\n\n  one\n  NAME", "NAME", (4, 3)),
+        ("a: '  NAME'", "NAME", (1, 7)),
+        ("a: NAME", "NAME", (1, 4)),
+        ("a: 'NAME'", "NAME", (1, 5)),
+        ('a: "\\\\ NAME"', "NAME", (1, 4)),
+        ("a: " + "x " * 2000 + "NAME", "NAME", (1, 4)),
     ],
 )
 def test_a_place_inside_a_scalar_has_its_own_position(text: str, needle: str, place: tuple[int, int]) -> None:

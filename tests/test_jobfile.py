@@ -10,7 +10,7 @@ import pytest
 
 from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.jobfile import loader, needs
+from jobrunner.jobfile import needs, reader
 
 
 def job(text: str) -> spec.Job:
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_at_its_beginning(tmp_path: Path
     os.mkfifo("fifo")
     Path("folder").mkdir()
     Path("large").write_bytes(b"#" * 101)
-    monkeypatch.setattr(loader, "LARGEST", 100)
+    monkeypatch.setattr(reader, "LARGEST", 100)
     table = {
         "absent.yaml": "there is no such file",
         "-": "the name of a file is needed: standard input is not read",
@@ -165,11 +165,9 @@ FOREIGN = [
     *[(key, "true", "Write 'continue_on_error'.") for key in ("continue-on-error", "ignore_errors", "allow_failure")],
     ("Run", "ls", "Did you mean 'run'?"),
     ("foreech", "[1]", "Did you mean 'foreach'?"),
-    *[
-        (key, "x", f"There is no {key!r} in this version.")
-        for key in ("if", "when", "cache", "on_failure", "trigger_rule", "limits")
-    ],
-    ("matrix", "{}", "There is no 'matrix' in this version; foreach takes a list of items."),
+    ("when", "x", "Write 'if'."),
+    ("on_failure", "x", "Write finally: {on_failure: {if: failure(), run: …}} at the top of the file."),
+    ("trigger_rule", "x", "Write if: always(), or failure()."),
     ("zzz", "1", ""),
 ]
 
@@ -189,7 +187,8 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("jobs: 4\ntasks: {a: {run: x}}", ["1:1: jobs: unknown key. Write workers: 4."]),
         ("vars: {}\ntasks: {a: {run: x}}", ["1:1: vars: unknown key. Write 'params'."]),
         ("fail-fast: true\ntasks: {a: {run: x}}", ["1:1: fail-fast: unknown key. Write 'fail_fast'."]),
-        ("finally: {}\ntasks: {a: {run: x}}", ["1:1: finally: unknown key. There is no 'finally' in this version."]),
+        ("finaly: {}\ntasks: {a: {run: x}}", ["1:1: finaly: unknown key. Did you mean 'finally'?"]),
+        ("tasks: {a: {run: x, matrix: {}}}", ["1:29: tasks.a.matrix: expected at least one entry, found none"]),
         ("pools: {p: {max_workers: 3}}\ntasks: {a: {run: x}}", ["1:13: pools.p.max_workers: unknown key. Write 'workers'."]),
         ("tasks: {a: {run: x, retry: {max: 1, dealy: 3}}}", ["1:37: tasks.a.retry.dealy: unknown key. Did you mean 'delay'?"]),
         ("tasks: {a: {run: x, stop: {sig: INT}}}", ["1:28: tasks.a.stop.sig: unknown key. Did you mean 'signal'?"]),
@@ -198,11 +197,8 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("name: x", ["1:1: 'tasks' is missing. Write tasks: and under it name: {run: …}."]),
         ("tasks: {}", ["1:8: tasks: expected at least one entry, found none"]),
         (
-            "version: 2\nschedule: x\ntasks: {a: {run: x}}",
-            [
-                "1:1: version: unknown key. There is no 'version' in this version; leave it out.",
-                "2:1: schedule: unknown key. There is no 'schedule' in this version; cron or a systemd timer starts the job.",
-            ],
+            "version: 2\ntasks: {a: {run: x}}",
+            ["1:1: version: unknown key. Leave it out: a job file has no version."],
         ),
         (
             "tasks:\n- name: a\n  run: x",
@@ -251,10 +247,10 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ("tasks: {a: {run: x, retry: {count: 3}}}", ["1:29: tasks.a.retry.count: unknown key. Write max: 3."]),
         ("tasks: {a: {run: x, retry: {attempts: 3}}}", ["1:29: tasks.a.retry.attempts: unknown key. Write max: 2."]),
         ("tasks: {a: {run: x, needs: b}, b: {run: x}}", ["1:28: tasks.a.needs: expected a list, found text. Write [b]."]),
-        ("tasks: {a: {run: true}}", ['1:18: tasks.a.run: expected text, found true. Write "true".']),
+        ("tasks: {a: {run: true}}", ['1:18: tasks.a.run: run is a command, or a list of commands. Write "true".']),
         (
-            "tasks: {a: {run: [x, y]}}",
-            [("1:18: tasks.a.run: expected text, found a list. Write it as one text; lines of a command go under 'run: |'.")],
+            "tasks: {a: {run: {x: y}}}",
+            ["1:18: tasks.a.run: run is a command, or a list of commands"],
         ),
         (
             "tasks: {a: {run: x, continue_on_error: yes}}",
@@ -289,7 +285,12 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ),
         (
             "tasks: {a: {run: x, retry: yes}}",
-            [("1:28: tasks.a.retry: retry is a whole number of re-runs, or {max, delay, backoff, max_delay, jitter}")],
+            [
+                (
+                    "1:28: tasks.a.retry: retry is a whole number of re-runs, "
+                    "or {max, delay, backoff, max_delay, jitter, exit_codes, exceptions}"
+                )
+            ],
         ),
         ("tasks: {a: {run: x, retry: {}}}", ["1:21: tasks.a.retry: 'max' is missing. Write retry: 2, or retry: {max: 2}."]),
         (
@@ -447,11 +448,11 @@ def chain(length: int, *, circle: bool) -> dict[str, spec.Task]:
 
 
 def test_a_long_chain_is_no_circle_and_needs_no_recursion() -> None:
-    assert list(needs.find(chain(20_000, circle=False), lambda path: 1)) == []
+    assert list(needs.find(chain(20_000, circle=False), lambda path: "line 1")) == []
 
 
 def test_a_long_circle_is_printed_in_part() -> None:
-    (finding,) = needs.find(chain(20_000, circle=True), lambda path: 1)
+    (finding,) = needs.find(chain(20_000, circle=True), lambda path: "line 1")
     assert finding.message.endswith("(line 1), and 19988 more, back to t19999")
 
 
@@ -958,11 +959,11 @@ tasks:
         ("tasks.cmd", "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome."),
         ("tasks.cmd.stdot", "tasks.cmd has no 'stdot'. Did you mean 'stdout'?"),
         *[
-            (f"tasks.cmds.{key}", f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Let the command")
+            (f"tasks.cmds.{key}", f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Write tasks.cmds.results")
             for key in ("stdout", "outputs", "exit_code")
         ],
-        ("tasks.cmds.results", "'cmds' is a command with foreach: it has no results. Let the command write files, or"),
-        ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.outcome; there is outcome."),
+        ("tasks.cmds.result", "'cmds' is a command with foreach: it has no result. Write tasks.cmds.results: a list of maps with item,"),
+        ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.results; there are results, outcome."),
         ("tasks['list-files'].stdout", "'list-files' is a target: it has no stdout. Write tasks['list-files'].result."),
         ("tasks['list-files']", "tasks['list-files'] alone is no value. Write tasks['list-files'].result; there are result,"),
         ("tasks.list-files.result", "no task is called 'list'. A name with a hyphen is written tasks['list-files']."),
@@ -1218,14 +1219,19 @@ LEVELS: dict[str, type[spec.Model]] = {
     "secrets: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone], secrets: [p]}": spec.Secret,
     "concurrency: {%s: %s}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Concurrency,
     "tasks:\n  z: {run: x, needs: [gone], resources: {%s: %s}}": spec.Resources,
+    "tasks:\n  z: {run: x, needs: [gone], cache: {%s: %s}}": spec.Cache,
+    "tasks:\n  z: {run: x, needs: [gone], retry: {%s: %s}}": spec.Retry,
+    "limits: {p: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone], limits: [p]}": spec.Limit,
+    "schedule: {%s: %s}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Schedule,
+    "finally: {f: {%s: %s}}\ntasks:\n  z: {run: x, needs: [gone]}": spec.Task,
     "%s: %s\ntasks:\n  z: {run: x, needs: [gone]}": spec.Job,
 }
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_value_of_any_key_hides_a_mistake_of_another_task(level: str) -> None:
-    for key in LEVELS[level].model_fields:
-        for value in ODD if key != "tasks" else ():
+    for key in spec.keys(LEVELS[level]):
+        for value in ODD if key not in {"tasks", "include"} else ():
             messages = [problem.message.removesuffix(".") for problem in problems(level % (key, value))]
             assert "no task is called 'gone'" in messages, (key, value)
 

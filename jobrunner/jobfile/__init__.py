@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jobrunner.jobfile.loader import LARGEST, JobFile, load, name_of, parse, read
+from jobrunner.jobfile.loader import LARGEST, Included, JobFile, load, name_of, parse, placed, read
 
-__all__ = ["LARGEST", "JobFile", "load", "name_of", "parse", "read"]
+__all__ = ["LARGEST", "Included", "JobFile", "load", "name_of", "parse", "placed", "read"]

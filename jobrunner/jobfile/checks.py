@@ -1,4 +1,4 @@
-"""What the models cannot see: needs and secrets that are not there, look-alikes, keys that do not fit a pool, endless ranges."""
+"""What the models cannot see: needs, secrets and limits that are not there, look-alikes, keys that do not fit a task."""
 
 from __future__ import annotations
 
@@ -7,38 +7,55 @@ from typing import Final
 
 from jobrunner import spec
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import cures, needs
+from jobrunner.jobfile import cures, instances, needs, schedule
 from jobrunner.jobfile.document import Finding, Path
-
-MOST_ITEMS = 10_000_000
-"""Items that one `range` may give."""
 
 _SHARED: Final = frozenset({"thread", "thread_pool"})
 _OWN: Final = ("mode", "workers")
+_CHECKED: Final = frozenset((
+    "pool", "mode", "workers", "env", "cwd", "secrets", "limits", "resources", "retry", "at_most_once",
+    "foreach", "matrix", "run", "cache", "target",
+))  # fmt: skip
+"""Keys of a task about which there may be something to say."""
 
 
-def find(job: spec.Job, line: needs.Line) -> Iterator[Finding]:
-    """Everything that is wrong across the tasks of a job whose defaults are merged. `line` gives the line of a path's value."""
-    yield from needs.find(job.tasks, line)
+def find(job: spec.Job, place: needs.Place) -> Iterator[Finding]:
+    """Everything that is wrong across the tasks of a job whose defaults are merged. `place` says where a path's value stands."""
+    yield from needs.find(job.tasks, place, job.finals)
     yield from _look_alikes("tasks", job.tasks)
     yield from _look_alikes("pools", job.pools)
+    yield from _look_alikes("limits", job.limits)
+    if job.schedule is not None:
+        yield from schedule.find(job.schedule)
     yield from _pools(job)
     yield from _no_expressions(job)
+    has_defaults = bool(job.defaults.model_fields_set)
     for name, task in job.tasks.items():
-        if task.pool is not None or task.mode is not None or task.workers is not None:
-            yield from _own_pool(name, task, job)
-        if task.env or task.secrets or task.cwd is not None:
-            yield from _shared_process(name, task, job)
-        if task.secrets:
-            yield from _secrets(name, task, job)
-        if task.resources is not None and task.target is not None:
-            yield from _resources(name, task, job)
-        if task.at_most_once and task.retries.max > 0:
-            yield _second_run(name, task)
-        if task.foreach is not None:
-            yield from _foreach(name, task)
-        if task.target is not None and ".py:" in task.target:
-            yield _file_as_module(name, task.target)
+        if has_defaults or not _CHECKED.isdisjoint(task.model_fields_set):  # most tasks of a large file have none of them
+            yield from _task(name, task, job)
+
+
+def _task(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    if task.pool is not None or task.mode is not None or task.workers is not None:
+        yield from _own_pool(name, task, job)
+    if task.env or task.secrets or task.cwd is not None:
+        yield from _shared_process(name, task, job)
+    if task.secrets:
+        yield from _secrets(name, task, job)
+    if task.limits:
+        yield from _limits(name, task, job)
+    if task.resources is not None and task.target is not None:
+        yield from _resources(name, task, job)
+    if task.retry:
+        yield from _retry(name, task)
+    if task.foreach is not None or task.matrix is not None:
+        yield from instances.find(name, task)
+    if isinstance(task.run, list):
+        yield from _steps(name, task.run)
+    if task.cache is not None:
+        yield from _cache(name, task.cache)
+    if task.target is not None and ".py:" in task.target:
+        yield _file_as_module(name, task.target)
 
 
 # --- names -------------------------------------------------------------------------------------------------------------------
@@ -173,7 +190,7 @@ def _lane(task: spec.Task, job: spec.Job) -> str | None:
     return _EXECUTOR if pool.executor is not None else pool.mode or job.mode
 
 
-# --- secrets, resources, at_most_once ----------------------------------------------------------------------------------------
+# --- secrets, resources, limits, retry ---------------------------------------------------------------------------------------
 
 
 def _secrets(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
@@ -205,6 +222,41 @@ def _resources(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
     yield Finding(path=("tasks", name, "resources"), at_key=True, message=message, hint="Write mode: process.")
 
 
+def _limits(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
+    """What a task takes is declared, stands there once, and is not more than there is."""
+    is_map = isinstance(task.limits, dict)
+    for position, (limit, count) in enumerate(task.takes.items() if is_map else ((limit, 1) for limit in task.limits)):
+        path = ("tasks", name, "limits", limit if is_map else position)
+        if limit not in job.limits:
+            hint = did_you_mean(limit, list(job.limits)) or f"Declare it: limits: {{{limit}: {max(4, count)}}}."
+            yield Finding(path=path, at_key=is_map, message=f"the job has no limit {limit!r}", hint=hint)
+        elif not is_map and limit in list(task.limits)[:position]:
+            hint = f"Leave one out; two slots are limits: {{{limit}: 2}}."
+            yield Finding(path=path, message=f"{limit!r} is listed twice", hint=hint)
+        elif count > (slots := _slots(job.limits[limit])):
+            message = f"{limit!r} has {slots} slot{'s' * (slots > 1)}, so a task that takes {count} could never start"
+            yield Finding(path=path, message=message, hint=f"Take fewer, or raise the limit: {{{limit}: {count}}}.")
+
+
+def _slots(limit: int | spec.Limit) -> int:
+    return limit if isinstance(limit, int) else limit.slots
+
+
+def _retry(name: str, task: spec.Task) -> Iterator[Finding]:
+    if task.at_most_once and task.retries.max > 0:
+        yield _second_run(name, task)
+    if isinstance(task.retry, int):
+        return
+    path = ("tasks", name, "retry")
+    if task.retry.exceptions and task.target is None and "retry" in task.model_fields_set:  # defaults are for targets too
+        message = "a command has an exit code, no exception"
+        yield Finding(path=(*path, "exceptions"), at_key=True, message=message, hint="Write exit_codes: [1].")
+    for key, values in (("exit_codes", task.retry.exit_codes or ()), ("exceptions", task.retry.exceptions or ())):
+        for position, value in enumerate(values):
+            if value in values[:position]:
+                yield Finding(path=(*path, key, position), message=f"{value!r} is listed twice", hint="Leave one out.")
+
+
 def _second_run(name: str, task: spec.Task) -> Finding:
     """Told where the task itself says one of the two; the other may come from the defaults."""
     is_own = "retry" in task.model_fields_set
@@ -225,26 +277,23 @@ def _no_expressions(job: spec.Job) -> Iterator[Finding]:
             yield Finding(path=path, message="a path or a command cannot hold a NUL character")
 
 
-# --- foreach -----------------------------------------------------------------------------------------------------------------
+# --- steps, cache ------------------------------------------------------------------------------------------------------------
 
 
-def _foreach(name: str, task: spec.Task) -> Iterator[Finding]:
-    if isinstance(task.foreach, spec.Range) and isinstance(task.foreach.range, list):
-        bounds = task.foreach.range
-        if len(bounds) == 3 and bounds[2] == 0:
-            yield Finding(path=("tasks", name, "foreach", "range", 2), message="the step of a range is not 0")
-        elif _length(bounds) > MOST_ITEMS:
-            yield _too_many(name)
-    elif isinstance(task.foreach, spec.Range) and isinstance(task.foreach.range, int) and task.foreach.range > MOST_ITEMS:
-        yield _too_many(name)
+def _steps(name: str, steps: list[str]) -> Iterator[Finding]:
+    """Each step is a command; `run: [tar, -czf, x]` means one command and its arguments."""
+    for position, step in enumerate(steps):
+        path = ("tasks", name, "run", position)
+        if not step.strip():
+            yield Finding(path=path, message="this step is empty", hint="Leave it out.")
+        elif position > 0 and step.startswith("-"):
+            message = "a list is run step by step, and no command begins with '-'"
+            yield Finding(path=path, message=message, hint="Write argv: […] for one command with its arguments.")
+            return
 
 
-def _length(bounds: list[int]) -> int:
-    """How many numbers `range(*bounds)` has; len() would overflow."""
-    start, stop = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
-    step = bounds[2] if len(bounds) == 3 else 1
-    return max(0, -((start - stop) // step))
-
-
-def _too_many(name: str) -> Finding:
-    return Finding(path=("tasks", name, "foreach", "range"), message=f"more than {MOST_ITEMS:,} items")
+def _cache(name: str, cache: spec.Cache) -> Iterator[Finding]:
+    for key, patterns in (("inputs", cache.inputs), ("outputs", cache.outputs)):
+        for position, pattern in enumerate(patterns):
+            if not pattern.strip():
+                yield Finding(path=("tasks", name, "cache", key, position), message="this path is empty", hint="Leave it out.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
+from jobrunner.jobfile import scalars
 from jobrunner.jobfile.document import Path, shortened
 
-WITH_EXPRESSIONS: Final = frozenset({"args", "kwargs", "argv", "env", "foreach"})
+WITH_EXPRESSIONS: Final = frozenset({"args", "kwargs", "argv", "env", "foreach", "matrix", "run"})
 """Keys in whose values `${{ }}` is evaluated, though a text is not what they hold."""
 
 _TARGET: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
-_AS_IT_IS: Final = r"-?[A-Za-z_./][\w./ -]*"  # text that needs no quotes in a flow collection
+_AS_IT_IS: Final = r"-?[A-Za-z_./][\w./ -]*|\d+(?:\.\d+)?[A-Za-z][A-Za-z0-9]*"  # text that needs no quotes in a flow collection
 _AMOUNT: Final = r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\.?(?:\s*,|\s+and\b)?\s*"
 _UNITS: Final = {
     **dict.fromkeys(("ms", "msec", "msecs", "milli", "millis", "millisecond", "milliseconds"), "ms"),
@@ -48,10 +50,12 @@ def _list(path: Path, value: object) -> str:
 
 
 def _map(path: Path, value: object) -> str:
-    if path == ("tasks",) and isinstance(value, list):
+    if path in {("tasks",), ("finally",)} and isinstance(value, list):
         return _named_rows(value)
-    if len(path) == 2 and path[0] == "tasks":
+    if len(path) == 2 and path[0] in {"tasks", "finally"}:
         return _task(str(path[1]), value)
+    if path[-1] in {"env", "params"} and isinstance(value, (list, str)):
+        return _pairs(str(path[-1]), value.split() if isinstance(value, str) else value)
     if path == ("secrets",) and isinstance(value, list):
         return "Write a map, each secret under its name: NAME: {env: VARIABLE}."
     if len(path) == 2 and path[0] == "secrets":
@@ -65,6 +69,18 @@ def _map(path: Path, value: object) -> str:
     if path[-1] == "kwargs" and isinstance(value, list):
         return "Write args: […]."
     return ""
+
+
+def _pairs(key: str, rows: Sequence[object]) -> str:
+    """Compose and dagu write lists of NAME=value, or of maps with one name each."""
+    pairs: dict[str, object] = {}
+    for row in rows:
+        if isinstance(row, dict):
+            pairs |= row
+        elif isinstance(row, str) and "=" in row:
+            name, _, text = row.partition("=")
+            pairs[name] = text
+    return f"Write {key}: {(flow(pairs) if pairs else '') or '{NAME: value}'}."
 
 
 def _named_rows(rows: list[object]) -> str:
@@ -119,7 +135,42 @@ def _text(value: object) -> str:
 def _in_flow(value: object) -> str:
     """A text as it is written within […] or {…}: in quotes where YAML would read it otherwise."""
     text = shortened(str(value))
-    return text if re.fullmatch(_AS_IT_IS, text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if re.fullmatch(_AS_IT_IS, text) and text not in scalars.WORDS and scalars.number(text) is text and text == text.strip():
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def flow(value: object, longest: int = 100) -> str:
+    """A value on one line, as it stands within […] or {…}; nothing where it takes more than so many characters."""
+    text = _flow(value) if _weight(value) <= longest else ""
+    return text if len(text) <= longest else ""
+
+
+def _flow(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list():
+            return f"[{', '.join(map(_flow, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{_in_flow(key)}: {_flow(part)}' for key, part in value.items())}}}"
+    return _in_flow(value)
+
+
+def _weight(value: object, most: int = 200) -> int:
+    """About how many characters a value takes, no further counted than it matters: aliases make values of any size."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    total = 1
+    for part in parts:
+        if (total := total + 1 + (_weight(part, most - total) if total < most else 0)) >= most:
+            break
+    return total
 
 
 def of_target(path: Path, text: str) -> str:

@@ -2,6 +2,9 @@
 
 Marks are kept by container identity: `marks[id(container)]` lists key, value, key, value … of a mapping and the values of a
 sequence, in the order in which the container holds them. Nothing is looked up until there is something to say.
+
+A file that includes others has their documents in `included`. Merging keeps the path of every entry, so what is said at a path
+is said by the document that the entry came from, and only by it: no mark is ever copied.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ LONGEST_LINE = 160
 _QUOTED = r'"(?:[^"\\\n]|\\.)*"' + r"|'(?:[^'\n]|'')*'"
 _PLAIN_KEY = r"[a-zA-Z0-9_-]{1,64}"
 _WORD = r"[^\s,\[\]{}]+"
+_HEADER = r"(?:[|>][^\n]*\n\s*|['\"])?\s*"
+
+_LONGEST_BARE = 2000
+"""Characters of a text without `${{` in which places are looked for: the pattern is as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +62,40 @@ class Document:
     raws: dict[int, dict[str | int, str]] = field(default_factory=dict)
     places: dict[int, dict[str, int]] = field(default_factory=dict)
     """Position of each key of the mappings that were asked about: a search through a large one for each problem is slow."""
+    included: tuple[Document, ...] = ()
+    """The files merged under this one, those first whose entries stand above the others'."""
+
+    def home(self, path: Path) -> Document:
+        """The document that gave the value at `path`: this one, or the first included one that holds more of the way to it."""
+        if not self.included:
+            return self
+        entry = path[: 3 if path[:2] == ("defaults", "env") else 2]  # as deep as files are merged
+        return max((self, *self.included), key=lambda document: len(document._walk(entry)))
 
     def has(self, path: Path) -> bool:
-        """Whether the file holds a value at `path`."""
-        return len(self._walk(path)) == len(path)
+        """Whether the file, or one that it includes, holds a value at `path`."""
+        return len(self.home(path)._walk(path)) == len(path)
 
     def at(self, path: Path) -> object:
         """The value at `path`, or the innermost one on the way to it."""
-        return self._value(self._walk(path))
+        home = self.home(path)
+        return home._value(home._walk(path))
 
     def problem(self, finding: Finding) -> Problem:
         """The finding with its position. Steps of its path that the file does not hold are left out."""
+        return self.home(finding.path)._problem(finding)
+
+    def line(self, path: Path, *, at_key: bool = False) -> int:
+        """The line, counted from 1, of the value (or key) at `path` in the file that it came from."""
+        home = self.home(path)
+        return home.text.count("\n", 0, home._index(home._walk(path), at_key)) + 1
+
+    def place(self, path: Path, *, at_key: bool = False) -> str:
+        """`line 7`, or `jobs/common.yaml:7` where there is more than one file: where something stands, for a message."""
+        line = self.line(path, at_key=at_key)
+        return f"{self.home(path).file}:{line}" if self.included else f"line {line}"
+
+    def _problem(self, finding: Finding) -> Problem:
         steps = self._walk(finding.path)
         at_key = finding.at_key and len(steps) > 0
         index = self._index(steps, at_key)
@@ -75,10 +105,6 @@ class Document:
             index, length = self._inside(self._value(steps), index, finding.offset), finding.length or 1
         path = dotted(tuple(steps))
         return problem_at(self.file, self.text, index, finding.message, hint=finding.hint, path=path, length=length)
-
-    def line(self, path: Path, *, at_key: bool = False) -> int:
-        """The line, counted from 1, of the value (or key) at `path`."""
-        return self.text.count("\n", 0, self._index(self._walk(path), at_key)) + 1
 
     def as_written(self, container: dict[str, object]) -> dict[str, object]:
         """A copy whose plain scalars are the text that the file holds: 1.10 is "1.10", true is "true", null is ""."""
@@ -132,15 +158,24 @@ class Document:
         Text inside `${{ … }}` is written alike in every style of scalar, so the n-th `${{` of the text is the n-th one of the
         source. Where an escape makes them differ, it is the expression's beginning or the scalar's.
         """
-        begin = said.rfind("${{", 0, offset + 3) if isinstance(said, str) else -1
-        if not isinstance(said, str) or begin < 0:
+        if not isinstance(said, str):
             return index
+        if (begin := said.rfind("${{", 0, offset + 3)) < 0:
+            return self._inside_bare(said[:offset], index)
         place = index - 1
         for _ in range(said.count("${{", 0, begin) + 1):
             place = self.text.find("${{", place + 1)
             if place < 0:
                 return index
         return place + offset - begin if self.text.startswith(said[begin:offset], place) else place
+
+    def _inside_bare(self, before: str, index: int) -> int:
+        """Where the text `before`, which has no `${{`, ends in the scalar at `index`: its blanks may be line ends there."""
+        if len(before) > _LONGEST_BARE:
+            return index
+        words = (re.escape(word).replace("'", "''?").replace('"', r'\\?"') for word in before.split())
+        found = re.compile(_HEADER + r"\s+".join(words) + r"\s+" * before[-1:].isspace()).match(self.text, index)
+        return found.end() if found else index
 
 
 def _holds(container: object, step: str | int) -> bool:

@@ -2,170 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
 from pydantic import BaseModel
 
 from jobrunner import spec
 from jobrunner.hints import closest
+from jobrunner.jobfile import vocabulary
+from jobrunner.jobfile.answers import Answer, plain
 from jobrunner.jobfile.document import Finding, Path
 
-Advice: TypeAlias = Callable[[object], tuple[str, str]]
-"""From the value that was written: our key, and how it is written with that value."""
+_TABLES: Final = frozenset({"tasks", "finally"})
 
 
 def unknown_key(path: Path, value: object) -> Finding:
     """The finding about a key that the model at that level does not have."""
     key, model = str(path[-1]), model_at(path[:-1])
-    name = _plain(key)
-    if advice := advised(model, key, value):
-        hint = advice
-    elif name in _ABSENT:
-        hint = f"There is no {key!r} in this version{_ABSENT[name]}."
-    elif model is spec.Defaults and key in spec.Task.model_fields:
-        hint = f"Write {key!r} in each task."
-    else:
-        near = closest(key, list(model.model_fields))
-        hint = "" if near is None else f"Did you mean {near!r}?"
+    hint = advised(model, key, value) or _hint(model, key)
     return Finding(path=path, at_key=True, message="unknown key", hint=hint)
+
+
+def _hint(model: type[BaseModel], key: str) -> str:
+    """Where our own key belongs, or which one was probably meant."""
+    if model is spec.Defaults and key in spec.keys(spec.Task):
+        return f"Write {key!r} in each task."
+    near = closest(key, _names(model))
+    if near is not None and is_slip(key, near):
+        return f"Did you mean {near!r}?"
+    if model in (spec.Task, spec.Defaults) and key in spec.keys(spec.Job):
+        return f"{key!r} is a key of the job: write it at the top of the file."
+    if model is spec.Job and key in spec.keys(spec.Defaults):
+        return f"Write {key!r} in a task, or under defaults for all of them."
+    if model is spec.Job and key in spec.keys(spec.Task):
+        return f"Write {key!r} in a task."
+    return "" if near is None else f"Did you mean {near!r}?"
 
 
 def meant(path: Path) -> str:
     """Our key that the unknown one at `path` was probably meant to be, or nothing."""
     key, model = str(path[-1]), model_at(path[:-1])
-    if _plain(key) in _ABSENT:
-        return ""
-    ours, _ = _spelled(model, key, None)
-    return ours or closest(key, list(model.model_fields)) or ""
+    found = answer(model, key, None)
+    return found.key if found else closest(key, _names(model)) or ""
 
 
 def advised(model: type[BaseModel], key: str, value: object) -> str:
-    """`Write timeout: 5m.`: our key for a key of another tool, only where this level has it; or nothing."""
-    ours, text = _spelled(model, key, value)
-    if not ours:
-        return ""
-    return f"Write {ours!r}." if text.endswith(":") else f"Write {text}."
+    """`Write timeout: 5m.`: what is written here for a key of another tool, or why there is nothing; or an empty text."""
+    found = answer(model, key, value)
+    if found is None and model is spec.Defaults:
+        in_task = answer(spec.Task, key, value)
+        return f"Write {in_task.key!r} in each task." if in_task and in_task.key else str(in_task or "")
+    if found is None and model is spec.Job:
+        in_task = answer(spec.Task, key, value)
+        return f"{str(in_task).removesuffix('.')} in a task." if in_task and in_task.key and not in_task.note else ""
+    return str(found or "")
+
+
+def answer(model: type[BaseModel], key: str, value: object) -> Answer | None:
+    """What a key of another tool is here: only a key that this level has, or a note where there is none."""
+    ours = spec.keys(model)
+    for candidate in vocabulary.candidates(model, plain(key)):
+        found = candidate(value)
+        if found is not None and (found.note or (found.key in ours and found.key != key) or _is_elsewhere(found)):
+            return found
+    return None
+
+
+def _is_elsewhere(found: Answer) -> bool:
+    """The answer itself says at which other level it is written."""
+    return found.text.endswith("at the top of the file")
+
+
+def slip_of(model: type[BaseModel], key: str) -> str:
+    """The one key of a model that is a single slip of the fingers away; nothing where there is none, or more than one."""
+    near = [name for name in spec.keys(model) if is_slip(key, name)]
+    return near[0] if len(near) == 1 else ""
+
+
+def is_slip(word: str, name: str) -> bool:
+    """Whether one letter more, less, other or swapped makes the name of the word; hyphens and capitals do not count."""
+    word, name = plain(word), plain(name)
+    short, long = sorted((word, name), key=len)
+    if len(long) - len(short) > 1 or len(long) < 3:
+        return word == name
+    at = next((place for place, letter in enumerate(short) if letter != long[place]), len(short))
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    is_swapped = short[at + 1 : at + 2] + short[at : at + 1] == long[at : at + 2] and short[at + 2 :] == long[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or is_swapped
 
 
 def model_at(path: Path) -> type[BaseModel]:
     """The model that checks the mapping at `path`."""
-    named: Mapping[object, type[BaseModel]] = {"retry": spec.Retry, "stop": spec.Stop, "resources": spec.Resources}
-    if len(path) > 1 and path[0] in {"tasks", "defaults"} and path[-1] in named and len(path) == (3 if path[0] == "tasks" else 2):
-        return named[path[-1]]
-    if len(path) == 3 and path[2] == "foreach":
-        return spec.Range
-    top: Mapping[object, type[BaseModel]] = {
-        "tasks": spec.Task,
-        "pools": spec.Pool,
-        "params": spec.Param,
-        "defaults": spec.Defaults,
-        "secrets": spec.Secret,
-        "concurrency": spec.Concurrency,
-    }
-    return top[path[0]] if path else spec.Job
+    if not path:
+        return spec.Job
+    in_task = path[2:] if path[0] in _TABLES else path[1:] if path[0] == "defaults" else ()
+    if len(in_task) == 1:
+        return _WITHIN_A_TASK.get(in_task[0], spec.Task)
+    return _TOP.get(path[0], spec.Job)
 
 
-def _plain(key: str) -> str:
-    return key.lower().replace("-", "_")
-
-
-def _spelled(model: type[BaseModel], key: str, value: object) -> tuple[str, str]:
-    """Our key and how it is written; two empty texts where there is none at this level."""
-    name = _plain(key)
-    if name in {"jobs", "parallel"} and model is spec.Job and isinstance(value, int):
-        return "workers", f"workers: {value}"
-    for ours, text in _offers(name, value):
-        if ours in model.model_fields and ours != key:
-            return ours, text
-    return "", ""
-
-
-def _offers(name: str, value: object) -> list[tuple[str, str]]:
-    if name in _SPELLED:
-        return [advice(value) for advice in _SPELLED[name]]
-    ours = _SYNONYMS.get(name)
-    return [] if ours is None else [(ours, f"{ours}:")]
-
-
-def _with_number(ours: str, unit: str = "", *, less: int = 0, example: str = "") -> Advice:
-    """A number that is written with our key; `example` stands for what is no number."""
-
-    def spell(value: object) -> tuple[str, str]:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return ours, f"{ours}: {max(0, value - less)}{unit}"
-        return ours, f"{ours}: {example}".rstrip()
-
-    return spell
-
-
-def _as_target(_value: object) -> tuple[str, str]:
-    return ("target", "target: module:function")
-
-
-def _as_command(value: object) -> tuple[str, str]:
-    return ("argv", "argv:") if isinstance(value, list) else ("run", "run:")
-
-
-def _as_conflict(value: object) -> tuple[str, str]:
-    return ("on_conflict", f"on_conflict: {'wait' if value is False else 'replace'}")
-
-
-def _as_shell(value: object) -> tuple[str, str]:
-    """`shell: bash` names the shell of other tools; `shell: ls -l` is a command."""
-    name = value.rpartition("/")[2] if isinstance(value, str) else ""
-    if name not in {"bash", "sh", "zsh", "dash", "ksh"}:
-        return _as_command(value)
-    strict = "-euo, pipefail" if name in {"bash", "zsh", "ksh"} else "-eu"
-    return ("argv", f"argv: [{name}, {strict}, -c, …]")
-
-
-_SPELLED: Final[dict[str, tuple[Advice, ...]]] = {
-    **dict.fromkeys(("timeout_minutes", "timeout_min", "timeout_mins"), (_with_number("timeout", "m", example="5m"),)),
-    **dict.fromkeys(
-        ("timeout_seconds", "timeout_secs", "timeout_sec", "timeout_s"), (_with_number("timeout", "s", example="5s"),)
-    ),
-    **dict.fromkeys(("timeout_hours",), (_with_number("timeout", "h", example="5h"),)),
-    **dict.fromkeys(("command", "cmd", "exec", "entrypoint"), (_as_command,)),
-    **dict.fromkeys(("shell", "executable", "interpreter"), (_as_shell,)),
-    **dict.fromkeys(("func", "function", "callable", "python"), (_as_target,)),
-    **dict.fromkeys(("retries", "max_retries"), (_with_number("retry"), _with_number("max"))),
-    **dict.fromkeys(("attempts", "max_attempts"), (_with_number("retry", less=1), _with_number("max", less=1))),
-    **dict.fromkeys(("count", "times", "limit"), (_with_number("max"),)),
-    "cancel_in_progress": (_as_conflict,),
-    "parallel": (_with_number("max_parallel"), lambda _value: ("workers", "workers:")),
+_WITHIN_A_TASK: Final[Mapping[object, type[BaseModel]]] = {
+    "retry": spec.Retry,
+    "stop": spec.Stop,
+    "resources": spec.Resources,
+    "cache": spec.Cache,
+    "foreach": spec.Range,
 }
-"""Key of another tool → ours, the first of them that the level has."""
-
-_SYNONYMS: Final[dict[str, str]] = {
-    **dict.fromkeys(("depends", "depends_on", "dependson", "requires", "after", "deps", "dependencies", "upstream"), "needs"),
-    **dict.fromkeys(("cmds", "commands", "script", "bash", "sh"), "run"),
-    **dict.fromkeys(("steps", "jobs", "stages"), "tasks"),
-    **dict.fromkeys(("working_directory", "working_dir", "workdir", "dir", "chdir"), "cwd"),
-    **dict.fromkeys(("environment", "envs", "environ", "variable", "var"), "env"),
-    **dict.fromkeys(("envfile", "env_files", "dotenv", "environment_file"), "env_file"),
-    **dict.fromkeys(("mem", "mem_limit", "memory_limit", "ram", "max_memory"), "memory"),
-    **dict.fromkeys(("niceness", "priority"), "nice"),
-    **dict.fromkeys(("cores", "cpu", "ncpus", "cpu_count"), "cpus"),
-    **dict.fromkeys(("concurrency_policy", "if_running", "overlap", "policy"), "on_conflict"),
-    **dict.fromkeys(("path", "from_file"), "file"),
-    **dict.fromkeys(("with_items", "loop", "for_each", "for", "items", "each"), "foreach"),
-    **dict.fromkeys(("concurrency", "max_workers", "jobs_count", "n_jobs", "processes", "threads"), "workers"),
-    **dict.fromkeys(("max_parallelism", "parallelism"), "max_parallel"),
-    **dict.fromkeys(("vars", "variables", "inputs", "parameters"), "params"),
-    **dict.fromkeys(("ignore_errors", "allow_failure", "continue_on_error", "ignore_error"), "continue_on_error"),
-    **dict.fromkeys(("fail_fast", "failfast"), "fail_fast"),
-    **dict.fromkeys(("arguments", "params"), "kwargs"),
-    **dict.fromkeys(("title", "desc", "summary", "doc"), "description"),
-    **dict.fromkeys(("arg", "args"), "args"),
-    **dict.fromkeys(("kwarg", "kwargs"), "kwargs"),
+_TOP: Final[Mapping[object, type[BaseModel]]] = {
+    "tasks": spec.Task,
+    "finally": spec.Task,
+    "pools": spec.Pool,
+    "params": spec.Param,
+    "defaults": spec.Defaults,
+    "secrets": spec.Secret,
+    "limits": spec.Limit,
+    "schedule": spec.Schedule,
+    "concurrency": spec.Concurrency,
 }
 
-_ABSENT: Final[dict[str, str]] = {
-    **dict.fromkeys(("when", "if", "finally", "on_failure", "on_success", "trigger_rule"), ""),
-    **dict.fromkeys(("cache", "limits", "keep"), ""),
-    **dict.fromkeys(("matrix", "strategy"), "; foreach takes a list of items"),
-    **dict.fromkeys(("schedule", "cron", "on"), "; cron or a systemd timer starts the job"),
-    "version": "; leave it out",
-}
-"""Keys of other tools that nothing here stands for, with what may help."""
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """The keys that may have been meant. Which of its three maps a `foreach` was to be is not known."""
+    return ["range", "glob", "lines"] if model is spec.Range else spec.keys(model)

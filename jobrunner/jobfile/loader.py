@@ -1,20 +1,19 @@
 """A job file, read and checked: bytes → values → models → defaults merged → checks. Every mistake at once, in file order.
 
-path ─bytes→ reader.read ─Document→ spec.Job ─merged→ checks, references, params ─→ JobFile, or JobFileError
-                                        └─refused→ mistakes; salvage ─merged→ the same checks of what is left
+path ─bytes→ reader ─Document→ including ─Gathered→ spec.Job ─merged→ checks, references, params ─→ JobFile, or JobFileError
+                                                       └─refused→ mistakes; salvage ─merged→ the same checks of what is left
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import pathlib
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,12 +21,13 @@ from pydantic_core import ErrorDetails
 
 from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.jobfile import checks, mistakes, params, reader, references, salvage
-from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding
+from jobrunner.jobfile import checks, including, mistakes, params, reader, references, salvage
+from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding, Path
+from jobrunner.jobfile.including import Gathered, Included
+from jobrunner.jobfile.reader import LARGEST
 from jobrunner.jobfile.salvage import Unsure
 
-LARGEST = 64 * 1024 * 1024
-"""Bytes of the largest job file that is read."""
+__all__ = ["LARGEST", "Included", "JobFile", "load", "name_of", "parse", "placed", "read"]
 
 _OWN_POOL = frozenset({"mode", "workers"})
 
@@ -36,9 +36,13 @@ _OWN_POOL = frozenset({"mode", "workers"})
 class JobFile:
     """A valid job with the file it came from, as it was: `path` is absolute, `source` the bytes that were read."""
 
-    path: Path
+    path: pathlib.Path
     source: bytes
     job: spec.Job
+    includes: tuple[Included, ...] = ()
+    """The files that it includes, those that they include too, each once, in the order of reading."""
+    file: str = ""
+    """How the file was named: so it is called in problems."""
 
 
 def load(path: str | os.PathLike[str]) -> spec.Job:
@@ -47,35 +51,58 @@ def load(path: str | os.PathLike[str]) -> spec.Job:
 
 
 def read(path: str | os.PathLike[str]) -> JobFile:
-    """The job in a file, with the file's bytes. Raises JobFileError with every problem, in file order.
+    """The job in a file, with the bytes of it and of what it includes. Raises JobFileError with every problem, in file order.
 
     Never blocks on a FIFO or a device, never runs anything of the user's, and raises nothing else, whatever the bytes are.
     """
     file = os.fsdecode(path)
-    source = _bytes_of(file)
-    return JobFile(path=Path(os.path.abspath(file)), source=source, job=parse(source, file))
+    try:
+        source = reader.source_of(file)
+    except reader.Unreadable as error:
+        raise JobFileError((Problem(file=file, line=1, column=1, message=str(error)),)) from None
+    job, includes = _parsed(source, file)
+    return JobFile(path=pathlib.Path(os.path.abspath(file)), source=source, job=job, includes=includes, file=file)
 
 
 def parse(source: bytes, file: str) -> spec.Job:
-    """The job in the bytes of a file. `file` is named in problems; its stem names the job where the job does not say."""
+    """The job in the bytes of a file. `file` is named in problems; its stem names the job where the job does not say.
+
+    What the job includes is read from the disk, beside `file`.
+    """
+    return _parsed(source, file)[0]
+
+
+def placed(file: JobFile, findings: Iterable[Finding]) -> tuple[Problem, ...]:
+    """Findings about a job that was read, at their places (of defaults, finally, an included file), in file order.
+
+    The bytes are read again as they were: this takes as long as reading the file did.
+    """
+    name = file.file or str(file.path)
+    sources = (each.source for each in file.includes)  # asked for in the same order
     with _garbage_left_alone():
-        job, problems = _judged(source, file)
+        gathered = including.gather(reader.read(file.source, name), name, lambda _: next(sources, b""))
+        return _placed(_at_finals(findings, file.job), gathered)
+
+
+def _parsed(source: bytes, file: str) -> tuple[spec.Job, tuple[Included, ...]]:
+    with _garbage_left_alone():
+        job, problems, included = _judged(source, file)
     if problems:
         raise JobFileError(problems)
     assert job is not None, "a job without a problem is valid"
-    return job if job.name else job.model_copy(update={"name": name_of(file)})
+    return (job if job.name else job.model_copy(update={"name": name_of(file)})), included
 
 
-def _judged(source: bytes, file: str) -> tuple[spec.Job | None, tuple[Problem, ...]]:
-    """On return the document is gone: the collector, when it is enabled again, walks what is left, which takes a tenth."""
-    document = reader.read(source, file)
-    job, findings = _checked(document)
-    return job, _placed(findings, document)
+def _judged(source: bytes, file: str) -> tuple[spec.Job | None, tuple[Problem, ...], tuple[Included, ...]]:
+    """On return the documents are gone: the collector, when it is enabled again, walks what is left, which takes a tenth."""
+    gathered = including.gather(reader.read(source, file), file)
+    job, findings = _checked(gathered)
+    return job, _placed(findings, gathered), gathered.included
 
 
 def name_of(file: str) -> str:
     """The file's stem as a job's name, that of the file itself if this is a link: what a name cannot hold becomes '_'."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(os.path.realpath(file)).stem)[:100].lstrip(".-")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", pathlib.Path(os.path.realpath(file)).stem)[:100].lstrip(".-")
     return name or "job"
 
 
@@ -91,63 +118,35 @@ def _garbage_left_alone() -> Iterator[None]:
             gc.enable()
 
 
-# --- bytes -------------------------------------------------------------------------------------------------------------------
-
-
-def _bytes_of(file: str) -> bytes:
-    try:
-        if (wrong := _why_not(os.stat(file))) is not None:
-            raise _unreadable(file, wrong)
-        with open(file, "rb") as stream:
-            source = stream.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise _unreadable(file, _STANDARD_INPUT if file == "-" else "there is no such file") from None
-    except OSError as error:
-        raise _unreadable(file, f"the file cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise _unreadable(file, "a file name holds no NUL character") from None
-    if len(source) > LARGEST:
-        raise _unreadable(file, _TOO_LARGE)
-    return source
-
-
-_STANDARD_INPUT = "the name of a file is needed: standard input is not read"
-_TOO_LARGE = f"the file is larger than {LARGEST // 2**20} MiB; a job file is never that large"
-
-
-def _why_not(status: os.stat_result) -> str | None:
-    if stat.S_ISDIR(status.st_mode):
-        return "this is a directory, not a job file"
-    if not stat.S_ISREG(status.st_mode):
-        return "this is not a regular file"  # a FIFO would block, a device never end
-    return _TOO_LARGE if status.st_size > LARGEST else None
-
-
-def _unreadable(file: str, message: str) -> JobFileError:
-    return JobFileError((Problem(file=file, line=1, column=1, message=message),))
-
-
 # --- values → job ------------------------------------------------------------------------------------------------------------
 
 
-def _checked(document: Document) -> tuple[spec.Job | None, Iterable[Finding]]:
+def _checked(gathered: Gathered) -> tuple[spec.Job | None, Iterable[Finding]]:
     """The job and what is wrong with it. Where the models refuse some parts, the rest is checked without them."""
-    if not isinstance(document.value, dict):
-        return None, [_not_a_job(document.value)]
-    value = _env_as_written(document, document.value)
+    value, document = gathered.value, gathered.document
+    if not isinstance(value, dict):
+        return None, [_not_a_job(value)]
+    twice = _twice(value, document)
     try:
         job = spec.Job.model_validate(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        found = mistakes.find(details, document)
-        return None, chain(found, _found_beside(details, value, document)) if len(details) <= MOST_PROBLEMS else found
-    return _merged(job), _cross_checked(job, document)
+        if not gathered.is_whole:
+            details = [detail for detail in details if not _lacks_tasks(detail)]
+        found = chain(mistakes.find(details, document), twice)
+        return None, chain(found, _found_beside(details, value, gathered)) if len(details) <= MOST_PROBLEMS else found
+    return job, chain(twice, _cross_checked(_merged(job), gathered, Unsure()))
 
 
-def _found_beside(details: Sequence[ErrorDetails], value: dict[str, Any], document: Document) -> Iterator[Finding]:
+def _lacks_tasks(detail: ErrorDetails) -> bool:
+    """Where an included file is missing, so may be the tasks."""
+    return detail["loc"] == ("tasks",) and detail["type"] in {"missing", "too_short"}
+
+
+def _found_beside(details: Sequence[ErrorDetails], value: dict[str, Any], gathered: Gathered) -> Iterator[Finding]:
     """What the checks find in all that the models leave."""
     rest, unsure = salvage.salvaged(value, details)
-    return unsure.shown(_cross_checked(_merged(rest), document, unsure)) if rest else iter(())
+    return _cross_checked(_merged(rest), gathered, unsure) if rest else iter(())
 
 
 def _not_a_job(value: object) -> Finding:
@@ -158,27 +157,67 @@ def _not_a_job(value: object) -> Finding:
     return Finding(path=(), message=f"a job file is a map that has tasks; this is {said}", hint=hint)
 
 
-def _cross_checked(job: spec.Job, document: Document, unsure: Unsure | None = None) -> Iterator[Finding]:
-    return chain(params.find(job), checks.find(job, document.line), references.find(job, unsure or Unsure()))
+def _twice(value: dict[str, Any], document: Document) -> Iterator[Finding]:
+    """Names that stand both in `tasks` and in `finally`."""
+    tasks, finals = value.get("tasks"), value.get("finally")
+    if not isinstance(tasks, dict) or not isinstance(finals, dict):
+        return
+    for name in finals:
+        if name in tasks:
+            message = f"{name!r} stands already in tasks, {document.place(('tasks', name), at_key=True)}"
+            yield Finding(path=("finally", name), at_key=True, message=message, hint="Rename one of them.")
 
 
-def _placed(findings: Iterable[Finding], document: Document) -> tuple[Problem, ...]:
-    """Findings and the reader's problems in file order, each once."""
+def _cross_checked(job: spec.Job, gathered: Gathered, unsure: Unsure) -> Iterator[Finding]:
+    """What the checks find, but for what only follows from a mistake that has been told."""
+    if not gathered.is_whole:
+        _doubt_all(job, unsure)
+
+    def place(path: Path) -> str:
+        return gathered.document.place(_at_final(path, job))
+
+    findings = chain(params.find(job), checks.find(job, place), references.find(job, unsure))
+    return unsure.shown(_at_finals(findings, job))
+
+
+def _doubt_all(job: spec.Job, unsure: Unsure) -> None:
+    """Note what may stand in a file that could not be read: names, defaults, and the needs of what a task needs."""
+    unsure.tables.update(including.TABLES, ("secrets",))
+    unsure.lanes.update(("", *job.tasks))
+    unsure.needs.update(name for name, task in job.tasks.items() if any(need not in job.tasks for need in task.needs))
+
+
+def _at_finals(findings: Iterable[Finding], job: spec.Job) -> Iterable[Finding]:
+    """What is found about a task of `finally`, which checks meet among the tasks, told at `finally`."""
+    if not job.finals:
+        return findings
+    return (replace(finding, path=_at_final(finding.path, job)) for finding in findings)
+
+
+def _at_final(path: Path, job: spec.Job) -> Path:
+    is_final = len(path) > 1 and path[0] == "tasks" and path[1] in job.finals
+    return ("finally", *path[1:]) if is_final else path
+
+
+def _placed(findings: Iterable[Finding], gathered: Gathered) -> tuple[Problem, ...]:
+    """Findings, and the problems of reading, in the order of the files and of their lines, each once."""
+    document = gathered.document
     limited = list(islice(findings, MOST_PROBLEMS + 1))
-    placed = (document.problem(_at_home(finding, document)) for finding in limited[:MOST_PROBLEMS])
-    unique = {(problem.line, problem.column, problem.message): problem for problem in (*document.problems, *placed)}
-    ordered = sorted(unique.values(), key=lambda problem: (problem.line, problem.column))
-    if len(limited) > MOST_PROBLEMS:
-        ordered.append(
-            Problem(file=document.file, line=ordered[-1].line, column=1, message="there are more problems; mend these first")
-        )
+    at_home = (document.problem(_at_home(finding, document)) for finding in limited[:MOST_PROBLEMS])
+    found = (*document.problems, *gathered.problems, *at_home)
+    unique = {(problem.file, problem.line, problem.column, problem.message): problem for problem in found}
+    order = {file: position for position, file in enumerate(gathered.order)}
+    ordered = sorted(unique.values(), key=lambda problem: (order[problem.file], problem.line, problem.column))
+    if max(len(limited), len(gathered.problems)) > MOST_PROBLEMS:
+        last = ordered[-1]
+        ordered.append(Problem(file=last.file, line=last.line, column=1, message="there are more problems; mend these first"))
     return tuple(ordered)
 
 
 def _at_home(finding: Finding, document: Document) -> Finding:
     """A finding about a task's key that `defaults` gave is one about `defaults`."""
     path = finding.path
-    if len(path) < 3 or path[0] != "tasks" or document.has(path):
+    if len(path) < 3 or path[0] not in {"tasks", "finally"} or document.has(path):
         return finding
     home = ("defaults", *path[2:])
     if not document.has(home):
@@ -186,11 +225,17 @@ def _at_home(finding: Finding, document: Document) -> Finding:
     return replace(finding, path=home)
 
 
-# --- defaults ----------------------------------------------------------------------------------------------------------------
+# --- finally, defaults -------------------------------------------------------------------------------------------------------
 
 
 def _merged(job: spec.Job) -> spec.Job:
-    """The job with its defaults in every task. A task's own key wins; `env` is merged key by key."""
+    """The job with the tasks of `finally` behind the others, and its defaults in every task.
+
+    They are the same objects in both tables. A task's own key wins over the defaults; `env` is merged key by key.
+    """
+    for name in job.finals.keys() & job.tasks.keys():
+        del job.finals[name]  # which has been told
+    job.tasks.update(job.finals)
     defaults = {key: getattr(job.defaults, key) for key in sorted(job.defaults.model_fields_set)}
     if not defaults:
         return job
@@ -215,27 +260,3 @@ def _fill(task: spec.Task, defaults: dict[str, Any]) -> None:
 def _is_overruled(key: str, own: set[str]) -> bool:
     """A task that names a pool drops the default mode and workers, and the reverse."""
     return (key in _OWN_POOL and "pool" in own) or (key == "pool" and not _OWN_POOL.isdisjoint(own))
-
-
-# --- env ---------------------------------------------------------------------------------------------------------------------
-
-
-def _env_as_written(document: Document, job: dict[str, Any]) -> dict[str, Any]:
-    """The job with the plain scalars of every `env` as the file writes them. What holds none is not copied."""
-    changed = {
-        key: value for key, value in (("env", job.get("env")), ("defaults", job.get("defaults"))) if isinstance(value, dict)
-    }
-    written: dict[str, Any] = {}
-    if "env" in changed:
-        written["env"] = document.as_written(changed["env"])
-    if "defaults" in changed:
-        written["defaults"] = _with_env(changed["defaults"], document)
-    if isinstance(tasks := job.get("tasks"), dict):
-        written["tasks"] = {name: _with_env(task, document) for name, task in tasks.items()}
-    return {**job, **written}
-
-
-def _with_env(task: Any, document: Document) -> Any:
-    if isinstance(task, dict) and isinstance(env := task.get("env"), dict):
-        return {**task, "env": document.as_written(env)}
-    return task

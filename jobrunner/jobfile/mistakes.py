@@ -34,8 +34,23 @@ def path_of(detail: ErrorDetails) -> Path:
 def _is_union_member(place: Path, at: int) -> bool:
     """The tags of spec stand in <angle brackets>, behind the key whose value is a union."""
     step = place[at]
-    after = at > 0 and (place[at - 1] in {"foreach", "retry", "range"} or (at == 2 and place[0] == "params"))
-    return after and isinstance(step, str) and step.startswith("<")
+    return isinstance(step, str) and step.startswith("<") and _is_union(place[:at])
+
+
+def _is_union(place: Path) -> bool:
+    match place:
+        case ("schedule",) | ("params" | "limits", _) | ("defaults", "retry" | "limits"):
+            return True
+        case ("tasks" | "finally", _, "foreach" | "retry" | "run" | "limits") | ("tasks" | "finally", _, "matrix", _):
+            return True
+        case ("tasks" | "finally", _, "foreach", "<range>", "range"):
+            return True
+    return False
+
+
+def is_task(place: Path) -> bool:
+    """Whether a whole task stands there."""
+    return len(place) == 2 and place[0] in {"tasks", "finally"}
 
 
 def _is_renamed(missing: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
@@ -57,11 +72,13 @@ def _finding(detail: ErrorDetails, document: Document) -> Finding:
     if detail["type"] == "missing":
         return Finding(path=path[:-1], at_key=True, message=f"{path[-1]!r} is missing", hint=_HOW.get(str(path[-1]), ""))
     finding = _about_value(detail, path, value)
-    is_task = path[:1] == ("tasks",) and len(path) == 2
-    is_evaluated = is_task or (path[-1] in cures.WITH_EXPRESSIONS and path[0] != "secrets")
+    is_evaluated = is_task(path) or (path[-1] in _WITH_EXPRESSIONS and path[0] != "secrets")
     if isinstance(value, str) and "${{" in value and not is_evaluated:
         return replace(finding, hint="There is no ${{ }} here: write the value itself.")
     return finding
+
+
+_WITH_EXPRESSIONS: Final = cures.WITH_EXPRESSIONS | {"inputs", "outputs"}
 
 
 def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
@@ -69,11 +86,15 @@ def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "literal_error":
         return _not_a_choice(path, value, str(context["expected"]))
-    if kind == "model_type" and value is None and path[:1] == ("tasks",) and len(path) == 2:
+    if kind == "model_type" and value is None and is_task(path):
         return Finding(path=path, message=f"{_ONE_ACTION}; this one has none of them", at_key=True, hint=_HOW["action"])
     if kind in _EXPECTED:
         message = f"expected {_EXPECTED[kind]}, found {_said(value)}"
-        return Finding(path=path, message=message, hint=cures.of_type(kind, path, value))
+        return Finding(path=path, message=message, hint=cures.of_type(kind, path, value) or _as_map(kind, path))
+    if kind == "string_too_short" and path[2:3] == ("run",) and len(path) == 4:
+        return Finding(path=path, message="this step is empty", hint="Leave it out.")
+    if kind in _UNIONS:
+        return Finding(path=path, message=str(detail["msg"]), hint=_of_union(kind, path, value))
     if kind == "string_pattern_mismatch":
         return Finding(path=path, message=_about_name(path, str(value)), hint=cures.of_target(path, str(value)))
     message = _bounds(kind, context) or str(detail["msg"])
@@ -81,10 +102,37 @@ def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
     return Finding(path=path, message=message, at_key=kind in {"action", "secret"}, hint=hint)
 
 
+def _as_map(kind: str, path: Path) -> str:
+    """How a map is written under that key."""
+    return _MAPS.get(str(path[-1]), "") if kind in {"dict_type", "model_type"} else ""
+
+
+def _of_union(kind: str, path: Path, value: object) -> str:
+    """What to write instead of a value that is no member of a union."""
+    is_scalar = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    match kind:
+        case "run" if is_scalar or isinstance(value, bool):
+            return cures.of_type("string_type", path, value)
+        case "limits" | "axis" if is_scalar:
+            return cures.of_type("list_type", path, value)
+        case "limit" if isinstance(value, str):
+            return cures.of_type("int_type", path, value)
+    return ""
+
+
+_UNIONS: Final = frozenset({"run", "limits", "axis", "limit"})
+_MAPS: Final = {
+    "matrix": "Give each name its list: matrix: {name: [a, b]}.",
+    "limits": "Write limits: {name: 4}.",
+    "cache": "Write cache: {inputs: [path], outputs: [path]}.",
+    "finally": "Write finally: and under it name: {run: …}.",
+}
 _ONE_ACTION: Final = "a task has exactly one of target, run and argv"
 _HOW: Final = {
     "tasks": "Write tasks: and under it name: {run: …}.",
     "max": "Write retry: 2, or retry: {max: 2}.",
+    "slots": "Write {slots: 4}.",
+    "cron": 'Write schedule: {cron: "30 2 * * *"}.',
     "secret": "Write one of env: VARIABLE, file: path, command: command, credential: name.",
     "action": "Write one of target: module:function, run: command, argv: [command, argument].",
 }
@@ -149,6 +197,8 @@ def _about_name(path: Path, name: str) -> str:
         return f"{said} is not module:function"
     if path[-1:] == ("credential",):
         return f"{said} is not the name of a credential: letters, digits, '_', '.', ':', '@' and '-', at most 255"
+    if path[-2:-1] == ("exceptions",):
+        return f"{said} is not the name of an exception: ConnectionError, or with its module requests.Timeout"
     if path == ("concurrency", "group"):
         return f"{said} is not the name of a group: letters, digits, '_', '.' and '-', at most 100, the first no '.' or '-'"
     if "env" in path[-2:-1] or (path[0] == "secrets" and path[2:] == ("env",)):

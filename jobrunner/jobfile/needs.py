@@ -1,18 +1,20 @@
-"""The graph of needs: every need is a task, none runs in a circle, and what a task reaches through the needs of its needs."""
+"""The graph of needs: every need is a task that ends before, none runs in a circle, and what the needs of needs reach."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from jobrunner import spec
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile.document import Finding, Path
 
-Line: TypeAlias = Callable[[Path], int]
+Place: TypeAlias = Callable[[Path], str]
+"""`line 7`: where the value at a path stands."""
 Tasks: TypeAlias = Mapping[str, spec.Task]
 
+NO_TASKS: Final[Tasks] = {}
 MOST_CYCLES = 10
 MOST_SHOWN = 8
 """Among so many tasks all are shown to who names one that is not there."""
@@ -24,17 +26,41 @@ BATCH = 1024
 """Tasks whose dependents are looked for in one pass over the graph."""
 
 
-def find(tasks: Tasks, line: Line) -> Iterator[Finding]:
-    """Needs of what is not there, of itself and twice, and circles. `line` gives the line of a path's value."""
+def find(tasks: Tasks, place: Place, finals: Tasks = NO_TASKS) -> Iterator[Finding]:
+    """Needs of what is not there, of itself and twice, and circles. `place` says where a path's value stands.
+
+    `tasks` are all of a job; those of them that are in `finals` need one another, and no other task needs them.
+    """
+    others = beside(tasks, finals)
     for name, task in tasks.items():
-        if len(task.needs) == 1 and task.needs[0] != name and task.needs[0] in tasks:
+        peers = finals if name in finals else others
+        if len(task.needs) == 1 and task.needs[0] != name and task.needs[0] in peers:
             continue  # as most are
         seen: set[str] = set()
         for position, need in enumerate(task.needs):
-            if (finding := _need(name, need, ("tasks", name, "needs", position), tasks, seen)) is not None:
+            path = ("tasks", name, "needs", position)
+            if need in tasks and need not in peers:
+                yield _across(name, need, path, finals)
+            elif (finding := _need(name, need, path, peers, seen)) is not None:
                 yield finding
             seen.add(need)
-    yield from _cycles(tasks, line)
+    yield from _cycles(tasks, place, finals)
+
+
+def beside(tasks: Tasks, finals: Tasks) -> Tasks:
+    """The tasks that are no final ones."""
+    return {name: task for name, task in tasks.items() if name not in finals} if finals else tasks
+
+
+def _across(name: str, need: str, path: Path, finals: Tasks) -> Finding:
+    if name in finals:
+        return Finding(path=path, message="a finally task waits for all tasks anyway", hint="Leave it out.")
+    return Finding(path=path, message=is_final(need), hint=f"Leave it out, or move {name!r} to finally.")
+
+
+def is_final(name: str) -> str:
+    """Why a task of `tasks` can have nothing to do with that one."""
+    return f"{name!r} is a finally task: it starts when all tasks have ended"
 
 
 def _need(name: str, need: str, path: Path, tasks: Tasks, seen: set[str]) -> Finding | None:
@@ -60,16 +86,20 @@ def near(name: str, tasks: Tasks, *, of: str) -> str:
     return did_you_mean(name, tasks.keys()) or few * (len(others) <= MOST_SHOWN)
 
 
-def _cycles(tasks: Tasks, line: Line) -> Iterator[Finding]:
-    """Circles of needs, one finding for each that a depth-first walk meets, at the first of its tasks in the file."""
+def _cycles(tasks: Tasks, place: Place, finals: Tasks) -> Iterator[Finding]:
+    """Circles of needs, one finding for each that a depth-first walk meets, at the first of its tasks in the file.
+
+    One that runs through both tables of tasks has been told: no task of one needs one of the other.
+    """
     if _is_declared_in_order(tasks):
         return
     order = {name: position for position, name in enumerate(tasks)}
-    for number, cycle in enumerate(_circles(tasks)):
+    circles = (cycle for cycle in _circles(tasks) if len({name in finals for name in cycle}) == 1)
+    for number, cycle in enumerate(circles):
         if number == MOST_CYCLES:
             return
         first = min(range(len(cycle)), key=lambda at: order[cycle[at]])
-        yield _cycle(cycle[first:] + cycle[:first], tasks, line)
+        yield _cycle(cycle[first:] + cycle[:first], tasks, place)
 
 
 def _is_declared_in_order(tasks: Tasks) -> bool:
@@ -103,15 +133,15 @@ def _circles(tasks: Tasks) -> Iterator[list[str]]:
                 needs.append(iter(tasks[need].needs))
 
 
-def _cycle(cycle: list[str], tasks: Tasks, line: Line) -> Finding:
+def _cycle(cycle: list[str], tasks: Tasks, place: Place) -> Finding:
     edges = []
     for name, need in list(zip(cycle, cycle[1:] + cycle[:1], strict=True))[:MOST_EDGES]:
         path = ("tasks", name, "needs", tasks[name].needs.index(need))
-        edges.append(f"{name} needs {need} (line {line(path)})")
+        edges.append(f"{name} needs {need} ({place(path)})")
     if len(cycle) > MOST_EDGES:
         edges.append(f"and {len(cycle) - MOST_EDGES} more, back to {cycle[0]}")
-    place = ("tasks", cycle[0], "needs", tasks[cycle[0]].needs.index(cycle[1]))
-    return Finding(path=place, message=f"tasks need each other in a circle: {', '.join(edges)}")
+    first = ("tasks", cycle[0], "needs", tasks[cycle[0]].needs.index(cycle[1]))
+    return Finding(path=first, message=f"tasks need each other in a circle: {', '.join(edges)}")
 
 
 # --- needs of needs ----------------------------------------------------------------------------------------------------------

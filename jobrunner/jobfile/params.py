@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -17,13 +18,31 @@ from jobrunner import spec
 from jobrunner.errors import UsageError
 from jobrunner.expressions import is_constant
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile.document import Finding, shortened
+from jobrunner.jobfile.document import Document, Finding, shortened
 
 Parse: TypeAlias = Callable[[object], JsonValue]
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 LONGEST_NUMBER = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A value for a parameter, and where it comes from: a `source` that is named, or a place in a `document`."""
+
+    value: object
+    base: Path
+    """What a relative path counts from."""
+    source: str = ""
+    document: Document | None = None
+
+    def problem(self, name: str, message: str, *, hint: str = "", at_name: bool = False) -> str:
+        """What is wrong with it in words, with its line and column where it has one."""
+        if self.document is not None:
+            return str(self.document.problem(Finding(path=(name,), message=message, hint=hint, at_key=at_name)))
+        behind = f" (from {self.source})" if self.source else ""
+        return f"parameter {shortened(name)}: {message}{behind}{'.' if hint else ''} {hint}".rstrip()
 
 
 def declared(param: spec.Param | JsonValue) -> spec.Param:
@@ -51,19 +70,20 @@ def type_of(param: spec.Param | JsonValue) -> spec.ParamType:
     return "str"
 
 
-def resolve(job: spec.Job, given: Mapping[str, object], *, folder: Path, cwd: Path) -> dict[str, JsonValue]:
+def resolve(job: spec.Job, given: Mapping[str, Given], *, folder: Path) -> dict[str, JsonValue]:
     """The values of all parameters of one run, each a JSON value of its declared type; None where there is none.
 
-    Given text is parsed by type; values from Python may have their type already. A path becomes absolute: one that is given
-    counts from `cwd`, a default from `folder`. Raises UsageError naming everything that is wrong.
+    Given text is parsed by type; values from Python or a file may have their type already. A path becomes absolute: a default
+    counts from `folder`. Raises UsageError naming everything that is wrong.
     """
-    wrong = [_unknown(name, job) for name in given if name not in job.params]
+    wrong = [_unknown(name, each, job) for name, each in given.items() if name not in job.params]
     values: dict[str, JsonValue] = {}
     for name, param in job.params.items():
+        each = given.get(name)
         try:
-            values[name] = _value(declared(param), type_of(param), name, given, folder, cwd)
+            values[name] = _value(declared(param), type_of(param), name, each, folder)
         except ValueError as error:
-            wrong.append(f"parameter {name}: {error}")
+            wrong.append(f"parameter {name}: {error}" if each is None else each.problem(name, str(error)))
     if wrong:
         raise UsageError("\n".join(wrong))
     return values
@@ -80,15 +100,15 @@ def find(job: spec.Job) -> Iterator[Finding]:
             yield from _contradictions(param, ("params", name))
 
 
-def _unknown(name: str, job: spec.Job) -> str:
-    hint = did_you_mean(name, list(job.params))
+def _unknown(name: str, given: Given, job: spec.Job) -> str:
     known = f"The job has {', '.join(list(job.params)[:20])}." if job.params else "The job has none."
-    return f"parameter {shortened(name)}: the job has no such parameter. {hint or known}"
+    hint = did_you_mean(name, list(job.params)) or known
+    return given.problem(name, "the job has no such parameter", hint=hint, at_name=True)
 
 
-def _value(param: spec.Param, kind: spec.ParamType, name: str, given: Mapping[str, object], folder: Path, cwd: Path) -> JsonValue:
-    if name in given:
-        return _chosen(_parsed(given[name], kind, cwd, param.choices), param.choices)
+def _value(param: spec.Param, kind: spec.ParamType, name: str, given: Given | None, folder: Path) -> JsonValue:
+    if given is not None:
+        return _chosen(_parsed(given.value, kind, given.base, param.choices), param.choices)
     if param.required:
         raise ValueError(f"required, but not given. Set it with --set {name}=…")
     if param.default is None:

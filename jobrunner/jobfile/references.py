@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from keyword import iskeyword
-from typing import Any, Final, TypeAlias
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
 from jobrunner import spec
 from jobrunner.errors import ExpressionError
-from jobrunner.expressions import ROOTS, Reference, Template, parse
+from jobrunner.expressions import ROOTS, STATUS, Expression, Reference, Template, condition, parse
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import checks, needs
+from jobrunner.jobfile import checks, cures, instances, lookups, needs
 from jobrunner.jobfile.document import Finding, Path
+from jobrunner.jobfile.lookups import Wrong
 from jobrunner.jobfile.salvage import Unsure
+from jobrunner.jobfile.values import collect, not_json, unfit
 
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
-_OF_COMMANDS: Final = ("stdout", "outputs", "exit_code")
-_OTHERS_HAVE: Final = frozenset({"result", "results", *_OF_COMMANDS})
 _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
 
 MOST_EXPRESSIONS = 1000
 """Expressions in one text: each takes 20 µs to read."""
 MOST_UNREADABLE = 10
 """Expressions of one text that are said to be none: the text is read again for each."""
-
-_WIDEST = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +32,8 @@ class _Place:
 
     path: Path
     task: str | None
-    has_item: bool
-    is_foreach: bool = False
+    says: str = ""
+    """`foreach` or `matrix` where the text itself says what the instances are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +50,8 @@ class _Against:
     """What texts are checked against, and the `uses` that they make of other tasks, judged last."""
 
     job: spec.Job
+    others: needs.Tasks
+    """The tasks of the job that are no final ones."""
     unsure: Unsure
     uses: list[_Use]
 
@@ -60,14 +59,14 @@ class _Against:
 def find(job: spec.Job, unsure: Unsure) -> Iterator[Finding]:
     """Everything wrong in the expressions of a job whose defaults are merged, and values that no JSON holds."""
     uses: list[_Use] = []
-    against = _Against(job=job, unsure=unsure, uses=uses)
+    against = _Against(job=job, others=needs.beside(job.tasks, job.finals), unsure=unsure, uses=uses)
     for key, text in job.env.items():
-        yield from _text(text, _Place(path=("env", key), task=None, has_item=False), against)
+        yield from _text(text, _Place(path=("env", key), task=None), against)
     for name, param in job.params.items():
         if isinstance(param, spec.Param):
-            yield from _unfit(param.default, ("params", name, "default"))
+            yield from unfit(param.default, ("params", name, "default"))
         else:
-            yield from _unfit(param, ("params", name))
+            yield from unfit(param, ("params", name))
     for name, task in job.tasks.items():
         yield from _task(name, task, against)
     if uses:
@@ -82,56 +81,27 @@ def _task(name: str, task: spec.Task, against: _Against) -> Iterator[Finding]:
     found: list[tuple[Path, object]] = []
     for key in _WITH_EXPRESSIONS:
         if value := getattr(task, key):
-            _collect(value, (key,), found)
-    has_item = task.foreach is not None
+            collect(value, (key,), found)
+    if task.cache is not None:
+        collect({"inputs": task.cache.inputs, "outputs": task.cache.outputs}, ("cache",), found)
     for path, leaf in found:
-        yield from _leaf(leaf, _Place(path=("tasks", name, *path), task=name, has_item=has_item), against)
-    if has_item:
+        yield from _leaf(leaf, _Place(path=("tasks", name, *path), task=name), against)
+    if task.condition is not None:
+        yield from _condition(task.condition, _Place(path=("tasks", name, "if"), task=name), against)
+    if task.foreach is not None:
         yield from _foreach(name, task, against)
-
-
-def _collect(value: Any, path: Path, found: list[tuple[Path, object]]) -> None:
-    """What has to be looked at among all the values of a task: most have nothing in them, and cost one test."""
-    kind = type(value)
-    if kind is str:
-        if "${{" in value or "\0" in value:
-            found.append((path, value))
-    elif kind is list:
-        for position, item in enumerate(value):
-            _collect(item, (*path, position), found)
-    elif kind is dict:
-        for key, item in value.items():
-            _collect(item, (*path, key), found)
-    elif _is_unfit(value):
-        found.append((path, value))
-
-
-def _is_unfit(value: object) -> bool:
-    if type(value) is float:
-        return not math.isfinite(value)
-    return type(value) is int and not -_WIDEST <= value < 2 * _WIDEST
-
-
-def _unfit(value: object, path: Path) -> Iterator[Finding]:
-    found: list[tuple[Path, object]] = []
-    _collect(value, path, found)
-    for place, leaf in found:
-        if not isinstance(leaf, str):
-            yield _not_json(place, leaf)
-
-
-def _not_json(path: Path, value: object) -> Finding:
-    if isinstance(value, float):
-        return Finding(path=path, message="infinity and not-a-number are no JSON values; tasks are handed JSON", hint="Quote it.")
-    return Finding(path=path, message="a whole number beyond 64 bits cannot be handed to a task", hint="Quote it.")
+    if task.matrix is not None:
+        yield from _matrix(name, task.matrix, against)
 
 
 def _leaf(value: object, place: _Place, against: _Against) -> Iterator[Finding]:
     if not isinstance(value, str):
-        yield _not_json(place.path, value)
+        yield not_json(place.path, value)
         return
     if "\0" in value and place.path[2] in {"run", "argv", "env", "cwd"}:
         yield Finding(path=place.path, message="a command cannot be handed a NUL character")
+    if "\0" in value and place.path[2] == "cache":
+        yield Finding(path=place.path, message="a path cannot hold a NUL character")
     yield from _text(value, place, against)
 
 
@@ -141,15 +111,30 @@ def _text(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
         yield Finding(path=place.path, message=message, hint="Make the text in a task, and write its result here.")
         return
     template, errors = _readable(text)
-    if template is not None and place.path[2:] == ("run",):
+    if template is not None and place.path[2:3] == ("run",):
         try:
             template.check_shell()
         except ExpressionError as error:
             errors.append(error)
-    for wrong in errors:
-        yield Finding(path=place.path, message=wrong.message, hint=wrong.hint, offset=wrong.offset, length=wrong.length)
+    yield from (_malformed(error, place) for error in errors)
+    if template is not None:
+        yield from _without_status(template, place)
+        yield from _judged(template, place, against)
+
+
+def _malformed(error: ExpressionError, place: _Place) -> Finding:
+    return Finding(path=place.path, message=error.message, hint=error.hint, offset=error.offset, length=error.length)
+
+
+def _without_status(template: Template, place: _Place) -> Iterator[Finding]:
+    for name, offset, length in template.status:
+        hint = "tasks.NAME.outcome is how a task has ended." if name != "always" else ""
+        yield Finding(path=place.path, message=f"{name}() is known only in `if`", hint=hint, offset=offset, length=length)
+
+
+def _judged(template: Template, place: _Place, against: _Against) -> Iterator[Finding]:
     judge = _Judge(job=against.job, place=place, against=against)
-    for reference in template.references if template else ():
+    for reference in template.references:
         if (said := judge.about(reference)) is not None:
             message, hint = said[0], reference.hint or said[1]
             yield Finding(path=place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
@@ -170,8 +155,31 @@ def _readable(text: str) -> tuple[Template | None, list[ExpressionError]]:
     return None, errors
 
 
-Wrong: TypeAlias = tuple[str, str] | None
-"""Message and hint, or None where all is well."""
+def _condition(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
+    try:
+        template = condition(text)
+    except ExpressionError as error:
+        finding = _malformed(error, place)
+        is_prose = not error.hint and "is not an expression" in error.message
+        yield replace(finding, hint="A condition is an expression, like params.full or failure().") if is_prose else finding
+        return
+    yield from _judged(template, place, against)
+    if template.only is not None and (kind := _constant(template.only)):
+        message = f"a condition is true or false; this is always {kind}"
+        offset, length = template.only.offset, len(template.only.source)
+        yield Finding(path=place.path, message=message, hint="Write a comparison.", offset=offset, length=length)
+
+
+def _constant(only: Expression) -> str:
+    """What people call a constant that is neither true nor false; nothing for all others."""
+    match only.tree:
+        case ast.Constant(value=value) if not isinstance(value, bool):
+            return "the same text" if isinstance(value, str) else "the same number"
+        case ast.Name(id="null"):
+            return "nothing"
+        case ast.List():
+            return "a list"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +197,27 @@ class _Judge:
             case "tasks":
                 return self._task(reference)
             case "run":
-                return _key_of("run", reference.path, RUN_KEYS)
-            case "item" | "index":
-                return self._item(reference)
+                return lookups.key_of("run", reference.path, RUN_KEYS)
+            case "item" | "index" | "matrix":
+                return self._instance(reference)
             case "secrets":
                 return self._secret(reference)
             case "env":
                 return self._env(reference)
         if reference.root in ROOTS:
             return None
-        hint = did_you_mean(reference.root, sorted(ROOTS)) or f"Names are {', '.join(sorted(ROOTS))}."
-        return f"the name {reference.root!r} is not known here", hint
+        return f"the name {reference.root!r} is not known here", self._near(reference)
+
+    def _near(self, reference: Reference) -> str:
+        """What an unknown name was probably meant to be."""
+        root = reference.root
+        if root in STATUS and not reference.path:
+            return f"Write {root}()."
+        if root.lower() in _TRUTHS and self.place.path[2:] == ("if",):
+            return f"Write {_TRUTHS[root.lower()]}."
+        if root in self.job.params:
+            return f"Write {lookups.dotted('params', root)}."
+        return did_you_mean(root, sorted(ROOTS)) or f"Names are {', '.join(sorted(ROOTS))}."
 
     def _param(self, reference: Reference) -> Wrong:
         if not reference.path or (name := str(reference.path[0])) in self.job.params or "params" in self.against.unsure.tables:
@@ -208,12 +226,30 @@ class _Judge:
         hint = did_you_mean(name, known) or ("" if known else f"Declare it: params: {{{name}: …}}.")
         return f"the job has no parameter {name!r}", hint
 
-    def _item(self, reference: Reference) -> Wrong:
-        if self.place.is_foreach:
-            return f"{reference.root!r} is not known in foreach, which says what the items are", ""
+    def _instance(self, reference: Reference) -> Wrong:
+        """`item`, `index` and `matrix` are known where a task has such instances."""
+        root = reference.root
+        if self.place.says:
+            what = "the items" if self.place.says == "foreach" else "the combinations"
+            return f"{root!r} is not known in {self.place.says}, which says what {what} are", ""
         if self.place.task is None:
-            return f"{reference.root!r} is not known in the env of the job", "Write it in the env of the task."
-        return None if self.place.has_item else (f"{reference.root!r} is known only in a task with foreach", "")
+            return f"{root!r} is not known in the env of the job", "Write it in the env of the task."
+        task = self.job.tasks[self.place.task]
+        if self.place.task in self.against.unsure.instances:
+            return None
+        match root:
+            case "item" if task.foreach is None:
+                names = instances.names(task.matrix) if task.matrix else []
+                hint = f"Write {lookups.dotted('matrix', names[0])}." if names else ""
+                return "'item' is known only in a task with foreach", hint
+            case "index" if not task.has_instances:
+                return "'index' is known only in a task with foreach or matrix", ""
+            case "matrix" if task.matrix is None:
+                return "'matrix' is known only in a task with matrix", "" if task.foreach is None else "Write item."
+            case "matrix" if task.matrix and reference.path:
+                names = instances.names(task.matrix)
+                return lookups.key_of("matrix", reference.path, names) if names else None
+        return None
 
     def _secret(self, reference: Reference) -> Wrong:
         """A secret stands in the `env` of a task that lists it, where nobody but the task sees it."""
@@ -240,7 +276,8 @@ class _Judge:
         source = next((secret for secret, rule in self.job.secrets.items() if rule.env == name and name), None)
         if source is None or self.job.env_file is not None or name in self.job.env:
             return None
-        return f"the secret {source!r} is read from {name}, which tasks then do not see", f"Write {_dotted('secrets', source)}."
+        hint = f"Write {lookups.dotted('secrets', source)}."
+        return f"the secret {source!r} is read from {name}, which tasks then do not see", hint
 
     def _task(self, reference: Reference) -> Wrong:
         if self.place.task is None:
@@ -248,18 +285,22 @@ class _Judge:
         if not reference.path or not isinstance(reference.path[0], str):
             return "after tasks comes the name of a task", "Write tasks.NAME.result."
         name, keys = reference.path[0], reference.path[1:]
+        is_final = self.place.task in self.job.finals
         if name not in self.job.tasks:
-            return self._no_task(name)
+            return self._no_task(name, self.job.tasks if is_final else self.against.others)
         if name == self.place.task:
             return "a task cannot refer to itself", ""
-        if name not in self.job.tasks[self.place.task].needs:
+        if not is_final and name in self.job.finals:
+            return needs.is_final(name), f"Move {self.place.task!r} to finally."
+        has_ended = is_final and name not in self.job.finals
+        if not has_ended and name not in self.job.tasks[self.place.task].needs:
             self._note(name, reference)
-        return None if name in self.against.unsure.kinds else _result_key(name, self.job.tasks[name], keys)
+        return None if name in self.against.unsure.kinds else lookups.result_key(name, self.job.tasks[name], keys)
 
-    def _no_task(self, name: str) -> Wrong:
-        if name in self.against.unsure.kinds:
+    def _no_task(self, name: str, tasks: needs.Tasks) -> Wrong:
+        if name in self.against.unsure.kinds or "tasks" in self.against.unsure.tables:
             return None
-        return f"no task is called {name!r}", needs.near(name, self.job.tasks, of=str(self.place.task))
+        return f"no task is called {name!r}", needs.near(name, tasks, of=str(self.place.task))
 
     def _note(self, name: str, reference: Reference) -> None:
         task = str(self.place.task)
@@ -268,54 +309,6 @@ class _Judge:
         message = f"{name!r} is not among the needs of {task!r}, so it may not have run yet"
         finding = Finding(path=self.place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
         self.against.uses.append(_Use(task=task, target=name, finding=finding))
-
-
-def _key_of(root: str, keys: Sequence[str | int], known: Sequence[str]) -> Wrong:
-    there = f"here {'is' if len(known) == 1 else 'are'} {', '.join(known)}."
-    if not keys:
-        return f"{root} alone is no value", f"Write {root}.{known[0]}; t{there}"
-    if keys[0] in known:
-        return None
-    return f"{root} has no {str(keys[0])!r}", did_you_mean(str(keys[0]), known) or f"T{there}"
-
-
-def _result_key(name: str, task: spec.Task, keys: Sequence[str | int]) -> Wrong:
-    """What `tasks.name.KEY` has to be for that kind of task."""
-    key = str(keys[0]) if keys else ""
-    own = _own_keys(task)
-    if key in own or key not in _OTHERS_HAVE:
-        return _key_of(_spelled(name), keys, (*own, "outcome"))
-    return _of_target(name, own[0], key) if task.target is not None else _of_command(name, task, key)
-
-
-def _own_keys(task: spec.Task) -> tuple[str, ...]:
-    if task.target is not None:
-        return ("result",) if task.foreach is None else ("results",)
-    return _OF_COMMANDS if task.foreach is None else ()
-
-
-def _of_target(name: str, own: str, key: str) -> Wrong:
-    hint = f"Write {_spelled(name)}.{own}."
-    if key in _OF_COMMANDS:
-        return f"{name!r} is a target: it has no {key}", hint
-    return f"{name!r} {'has no foreach: it has one result' if own == 'result' else 'has foreach: it has a list of results'}", hint
-
-
-def _of_command(name: str, task: spec.Task, key: str) -> Wrong:
-    if task.foreach is None:
-        keys = " or ".join(f"{_spelled(name)}.{own}" for own in ("stdout", "outputs.KEY", "exit_code"))
-        return f"{name!r} is a command: it has no {key}", f"Write {keys}."
-    hint = "Let the command write files, or write it as a target: that has results."
-    return f"{name!r} is a command with foreach: it has no {key}{' of its own, each item has' * (key in _OF_COMMANDS)}", hint
-
-
-def _spelled(name: str) -> str:
-    """The task as an expression refers to it."""
-    return _dotted("tasks", name)
-
-
-def _dotted(root: str, name: str) -> str:
-    return f"{root}.{name}" if name.isidentifier() and not iskeyword(name) else f"{root}[{name!r}]"
 
 
 def _without_secret(key: str, name: str) -> str:
@@ -332,38 +325,55 @@ def _without_secret(key: str, name: str) -> str:
             return f"{lists}; in the target os.environ[{secret!r}] is its value."
         case "argv":
             return f"{lists}; the command finds it in its environment, as {secret}."
+        case "if":
+            return f"{lists}; the task itself can test it."
     return ""
 
 
-# --- foreach -----------------------------------------------------------------------------------------------------------------
+# --- foreach, matrix -----------------------------------------------------------------------------------------------------------
 
 
 def _foreach(name: str, task: spec.Task, against: _Against) -> Iterator[Finding]:
     path = ("tasks", name, "foreach")
     match task.foreach:
         case str() as text:
-            yield from _listing(text, _Place(path=path, task=name, has_item=True, is_foreach=True), against)
+            yield from _listing(text, _Place(path=path, task=name, says="foreach"), against)
         case spec.Glob(glob=text):
-            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, has_item=True, is_foreach=True), against)
+            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, says="foreach"), against)
         case spec.Lines(lines=text):
-            yield from _leaf(text, _Place(path=(*path, "lines"), task=name, has_item=True, is_foreach=True), against)
+            yield from _leaf(text, _Place(path=(*path, "lines"), task=name, says="foreach"), against)
         case list() as items:
-            found: list[tuple[Path, object]] = []
-            _collect(items, path, found)
-            for place, value in found:
-                yield from _leaf(value, _Place(path=place, task=name, has_item=True, is_foreach=True), against)
+            yield from _all(items, _Place(path=path, task=name, says="foreach"), against)
+
+
+def _matrix(name: str, matrix: spec.Matrix, against: _Against) -> Iterator[Finding]:
+    for axis, values in matrix.items():
+        place = _Place(path=("tasks", name, "matrix", axis), task=name, says="matrix")
+        if isinstance(values, list):
+            yield from _all(values, place, against)
+        elif axis not in instances.CHANGES or "${{" in values:
+            yield from _listing(values, place, against)
+
+
+def _all(values: object, place: _Place, against: _Against) -> Iterator[Finding]:
+    """The texts among what stands at a place."""
+    found: list[tuple[Path, object]] = []
+    collect(values, place.path, found)
+    for path, value in found:
+        yield from _leaf(value, replace(place, path=path), against)
 
 
 def _listing(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
-    """A text of foreach: exactly one expression, and one that can be a list."""
+    """A text that says what the instances are: exactly one expression, and one that can be a list."""
     wrong = list(_text(text, place, against))
     yield from wrong
     if wrong:
         return
     template = parse(text)
     if template is None or not template.is_single:
-        message = "foreach is a list, or one expression that gives a list; this is text"
-        yield Finding(path=place.path, message=message, hint="" if template else "Write foreach: [a, b].")
+        what, example = ("foreach", "[a, b]") if place.says == "foreach" else ("a name of a matrix", cures.flow([text]) or "[…]")
+        message = f"{what} is a list, or one expression that gives a list; this is text"
+        yield Finding(path=place.path, message=message, hint="" if template else f"Write {place.path[-1]}: {example}.")
     elif (why := _why_no_list(template, against.job)) is not None:
         reference = template.references[0]
         yield Finding(path=place.path, message=why, offset=reference.offset, length=reference.length)
@@ -383,6 +393,7 @@ def _why_no_list(template: Template, job: spec.Job) -> str | None:
     return "run has no lists" if root == "run" else None
 
 
+_TRUTHS: Final = {**dict.fromkeys(("yes", "on"), "true"), **dict.fromkeys(("no", "off"), "false")}
 _A: Final = {
     "int": "a whole number",
     "float": "a number",

@@ -1,0 +1,120 @@
+"""What the models cannot see of foreach and matrix: endless ranges, and an include or exclude that fits no combination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Final
+
+from pydantic import JsonValue
+
+from jobrunner import spec
+from jobrunner.expressions import is_constant
+from jobrunner.hints import did_you_mean
+from jobrunner.jobfile.document import Finding, Path
+
+MOST_ITEMS = 10_000_000
+"""Items that one `range` may give, and combinations that one `matrix` may."""
+CHANGES: Final = ("include", "exclude")
+"""The keys of a matrix that are no names of it."""
+
+
+def find(name: str, task: spec.Task) -> Iterator[Finding]:
+    """Everything wrong in what says which instances a task has, apart from its expressions."""
+    if isinstance(task.foreach, spec.Range):
+        yield from _range(("tasks", name, "foreach", "range"), task.foreach.range)
+    if task.matrix is None:
+        return
+    path = ("tasks", name, "matrix")
+    if task.foreach is not None:
+        hint = "Make the items one more name of the matrix, or leave one of them out."
+        yield Finding(path=path, at_key=True, message="foreach and matrix exclude each other", hint=hint)
+    yield from _matrix(path, task.matrix)
+
+
+def names(matrix: spec.Matrix) -> list[str]:
+    """The names that combinations have: those with lists, and those that include brings; none where that is computed."""
+    if isinstance(matrix.get("include"), str):
+        return []
+    return list(dict.fromkeys([*_axes(matrix), *(key for _, entry in _entries(matrix, "include") for key in entry)]))
+
+
+# --- foreach -----------------------------------------------------------------------------------------------------------------
+
+
+def _range(path: Path, bounds: int | list[int]) -> Iterator[Finding]:
+    if isinstance(bounds, int):
+        bounds = [bounds]
+    if len(bounds) == 3 and bounds[2] == 0:
+        yield Finding(path=(*path, 2), message="the step of a range is not 0")
+    elif _length(bounds) > MOST_ITEMS:
+        yield Finding(path=path, message=f"more than {MOST_ITEMS:,} items")
+
+
+def _length(bounds: list[int]) -> int:
+    """How many numbers `range(*bounds)` has; len() would overflow."""
+    start, stop = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
+    step = bounds[2] if len(bounds) == 3 else 1
+    return max(0, -((start - stop) // step))
+
+
+# --- matrix ------------------------------------------------------------------------------------------------------------------
+
+
+def _matrix(path: Path, matrix: spec.Matrix) -> Iterator[Finding]:
+    axes = _axes(matrix)
+    for key in CHANGES:
+        yield from _maps((*path, key), matrix.get(key, []))
+    if not axes and "exclude" in matrix:
+        message = "exclude drops combinations, and this matrix has no names that make some"
+        yield Finding(path=(*path, "exclude"), at_key=True, message=message, hint="Write name: [a, b] beside it.")
+    else:
+        yield from _excluded((*path, "exclude"), matrix)
+    sizes = [len(values) for values in axes.values() if isinstance(values, list)]
+    if prod(sizes) + len(_entries(matrix, "include")) > MOST_ITEMS:
+        yield Finding(path=path, at_key=True, message=f"more than {MOST_ITEMS:,} combinations")
+
+
+def _axes(matrix: spec.Matrix) -> dict[str, list[JsonValue] | str]:
+    return {name: values for name, values in matrix.items() if name not in CHANGES}
+
+
+def _entries(matrix: spec.Matrix, key: str) -> list[tuple[int, dict[str, object]]]:
+    """The maps of include or exclude, with their positions."""
+    rows = matrix.get(key)
+    return [(at, dict(row)) for at, row in enumerate(rows) if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _maps(path: Path, rows: object) -> Iterator[Finding]:
+    """Include and exclude are lists of maps, each of which says something, or an expression (see references)."""
+    message, hint = f"{path[-1]} of a matrix is a list of maps", f"Write {path[-1]}: [{{name: value}}]."
+    if isinstance(rows, str) and "${{" in rows:
+        return
+    if not isinstance(rows, list):
+        yield Finding(path=path, message=message, hint=hint)
+        return
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict):
+            yield Finding(path=(*path, at), message=message, hint=hint)
+        elif not row:
+            said = "nothing is added by" if path[-1] == "include" else "every combination is dropped by"
+            yield Finding(path=(*path, at), message=f"{said} an empty map", hint="Leave it out.")
+
+
+def _excluded(path: Path, matrix: spec.Matrix) -> Iterator[Finding]:
+    axes = _axes(matrix)
+    for at, row in _entries(matrix, "exclude"):
+        for key, value in row.items():
+            if key not in axes:
+                hint = did_you_mean(key, axes) or f"There {'is' if len(axes) == 1 else 'are'} {', '.join(list(axes)[:8])}."
+                yield Finding(path=(*path, at, key), at_key=True, message=f"no list of the matrix is called {key!r}", hint=hint)
+            elif isinstance(value, list):
+                yield Finding(path=(*path, at, key), message="exclude compares one value", hint="Write a map for each of them.")
+            elif _is_absent(value, values := axes[key]):
+                hint = did_you_mean(str(value), [str(each) for each in values])
+                yield Finding(path=(*path, at, key), message=f"{key!r} has no such value, so nothing is dropped", hint=hint)
+
+
+def _is_absent(value: object, values: list[JsonValue] | str) -> bool:
+    """Whether it is plain to see that a list does not hold a value."""
+    return isinstance(values, list) and is_constant(value) and is_constant(values) and value not in values
