@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-_RUNS_NOTHING = ("validate", "plan", "schema", "-h", "--help", "--version")
+_RUNS_NOTHING = ("validate", "plan", "schema", "show", "init", "why", "-h", "--help", "--version")
 """First words of a command line that starts no task, and needs no guard."""
 
 

@@ -13,8 +13,10 @@ from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
 from jobrunner.host import MODES
-from jobrunner.jobfile import JobFile, checks, params, read
+from jobrunner.jobfile import JobFile, checks, given, params, read
 from jobrunner.jobfile.document import dotted
+from jobrunner.jobfile.params import Given
+from jobrunner.selection import Wanted, select
 from jobrunner.spec import MOST_WORKERS, Job, Mode, Pool
 
 Durability = Literal["process", "disk"]
@@ -28,6 +30,14 @@ class Options:
     workers: int | None = None
     mode: Mode | None = None
     only: Sequence[str] = ()
+    """These tasks, and not what they need. `start_from`, `until` and `skip` select tasks too: see `selection`."""
+    start_from: Sequence[str] = ()
+    until: Sequence[str] = ()
+    skip: Sequence[str] = ()
+    force: bool = False
+    """Run what the cache says is up to date."""
+    params_file: str | os.PathLike[str] | None = None
+    """A YAML or JSON file with values of parameters; `params` stand above it, variables JOBRUNNER_PARAM_NAME below."""
     fail_fast: bool | None = None
     resume: bool | str = False
     """Go on with the run of this id; True: with the last run of the job, if that is unfinished."""
@@ -38,10 +48,16 @@ class Options:
     durability: Durability = "disk"
     """What the journal outlives: the death of this process, or a loss of power too."""
 
+    @property
+    def wanted(self) -> Wanted:
+        """Which tasks are selected."""
+        return Wanted(only=self.only, start_from=self.start_from, until=self.until, skip=self.skip)
+
     def recordable(self) -> dict[str, Any]:
         """What a resume must ask for again, besides parameters."""
-        wanted = {"workers": self.workers, "mode": self.mode, "only": list(self.only), "fail_fast": self.fail_fast}
-        return {name: value for name, value in wanted.items() if value not in (None, [])}
+        wanted: dict[str, Any] = {"workers": self.workers, "mode": self.mode, "fail_fast": self.fail_fast}
+        wanted |= {name: list(getattr(self, name)) for name in ("only", "start_from", "until", "skip")}
+        return {name: value for name, value in (wanted | {"force": self.force or None}).items() if value not in (None, [])}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +78,10 @@ class Prepared:
     params: dict[str, Any]
     pools: dict[str, PoolPlan]
     options: Options
-
-    @property
-    def only(self) -> tuple[str, ...]:
-        return tuple(self.options.only)
+    only: tuple[str, ...]
+    """The selected tasks in declared order; empty where all are."""
+    given: dict[str, Any]
+    """The parameters that were given a value, wherever that came from, with it."""
 
     @property
     def folder(self) -> Path:
@@ -77,24 +93,43 @@ class Prepared:
         """The tasks that may run at most once."""
         return [name for name, task in self.job.tasks.items() if task.at_most_once]
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """The parameters that the caller gave, with their values."""
-        return {name: self.params[name] for name in self.options.params if name in self.params}
-
 
 def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     """Everything that can be refused, before anything is made or started."""
     file = read(path)
     trust.refuse_unsafe_file(file.path, "the job file", imports=_imports(file.job))
+    for included in file.includes:
+        trust.refuse_unsafe_file(included.path, "the included file")
     _check_pool(options)
-    _check_only(file.job, options.only)
+    only = select(file.job, options.wanted, data_references)
     _check_rerun(file.job, options.rerun)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
     _check_changed(job, options)
-    values = params.resolve(job, options.params, folder=file.path.parent, cwd=_current_folder())
-    return Prepared(file=file, job=job, params=values, pools=_sized(job), options=options)
+    found = _given(job, options)
+    values = params.resolve(job, found, folder=file.path.parent)
+    return Prepared(
+        file=file,
+        job=job,
+        params=values,
+        pools=_sized(job),
+        options=options,
+        only=only,
+        given={name: values[name] for name in found},
+    )
+
+
+def _given(job: Job, options: Options) -> dict[str, Given]:
+    """The values that parameters are given, by their callers' precedence. A run that is resumed keeps those it had."""
+    cwd = _current_folder()
+    if isinstance(options.resume, str):
+        return given.from_call(options.params, cwd=cwd, source="the run that is resumed")
+    from_file = {} if options.params_file is None else given.from_file(job, options.params_file)
+    return {
+        **given.from_environment(job, os.environ, cwd=cwd),
+        **from_file,
+        **given.from_call(options.params, cwd=cwd, source="--set"),
+    }
 
 
 def _current_folder() -> Path:
@@ -117,7 +152,7 @@ def _check_changed(job: Job, options: Options) -> None:
     """What was right in the mode of the file can be wrong in another: threads share one environment and one folder."""
     if options.mode is None and options.workers is None:
         return
-    if findings := list(checks.find(job, lambda path: 0)):
+    if findings := list(checks.find(job, dotted)):
         option = "--workers" if options.mode is None else f"--mode {options.mode}"
         told = (f"{option}: {dotted(finding.path)}: {finding.message}. {finding.hint}".rstrip() for finding in findings)
         raise UsageError("\n".join(told))
@@ -131,19 +166,6 @@ def _check_rerun(job: Job, rerun: Collection[str]) -> None:
     for name in rerun:
         if name not in job.tasks:
             raise UsageError(f"--rerun {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
-
-
-def _check_only(job: Job, only: Collection[str]) -> None:
-    """`only` leaves out what a task needs, so what it reads from there would be missing."""
-    if isinstance(only, str):
-        raise UsageError(f"only is a list of task names: write only=[{only!r}]")
-    for name in only:
-        if name not in job.tasks:
-            raise UsageError(f"--only {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
-    selected = job.model_copy(update={"tasks": {name: job.tasks[name] for name in only}})
-    if missing := [name for name in data_references(selected) if name not in only]:
-        more = " ".join(f"--only {name}" for name in missing)
-        raise UsageError(f"--only leaves out {', '.join(missing)}, whose data is used. Add {more}")
 
 
 def _sized(job: Job) -> dict[str, PoolPlan]:

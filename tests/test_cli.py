@@ -128,7 +128,7 @@ def test_the_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> N
     ("args", "said"),
     [
         (["valdate", "job.yaml"], "Did you mean 'validate'?"),
-        (["nightly"], "'nightly' is neither a command nor a job file. Commands: run, resume, validate, plan, schema"),
+        (["nightly"], "'nightly' is neither a command nor a job file. Commands: run, resume, validate, plan, show, why, init"),
         (["missing.yaml"], "missing.yaml:1:1: there is no such file"),
         (["run", "missing.yaml"], "missing.yaml:1:1: there is no such file"),
         (["run"], "Missing argument 'FILE'"),

@@ -1,59 +1,40 @@
-"""`validate`, `plan` and `schema`: what can be said about a job without running anything of it."""
+"""`plan` and `schema`: what can be said about a job without running anything of it."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobrunner.cli import facts
 from jobrunner.cli.options import options, run_options
-from jobrunner.errors import JobFileError, Problem
 
+if TYPE_CHECKING:
+    from jobrunner.api import Prepared
+    from jobrunner.spec import Job, Task
 
-@click.command(short_help="Check job files, run nothing.")
-@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON list on stdout.")
-def validate(files: tuple[str, ...], as_json: bool) -> int:
-    """Check job files: every problem with its line and column, and what to write instead.
-
-    Runs nothing and imports nothing of yours. Exits 2 if a file has a problem.
-
-    \b
-    jobrunner validate jobs/*.yaml
-    jobrunner validate --json job.yaml | jq -r '.[] | "\\(.line): \\(.message)"'
-    """
-    problems = list(_problems(files))
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(problem) for problem in problems], indent=2))
-        return 2 if problems else 0
-    for problem in problems:
-        click.echo(str(problem), err=True)
-    if not problems:
-        click.echo(f"{', '.join(files)}: valid")
-    return 2 if problems else 0
-
-
-def _problems(files: tuple[str, ...]) -> Iterator[Problem]:
-    from jobrunner.jobfile import read
-
-    for file in files:
-        try:
-            read(file)
-        except JobFileError as error:
-            yield from error.problems
+_MOST_NAMES = 20
+_LEFT_OUT = {
+    "--skip": "skipped by --skip",
+    "--only": "not in --only",
+    "--from": "not after --from",
+    "--until": "not needed by --until",
+}
 
 
 @click.command(short_help="Show what would run, run nothing.")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def plan(as_json: bool, **given: Any) -> int:
-    """Show what `run` would do: the order, the pools and what each task needs. Runs nothing.
+    """Show what `run` would do: the order, the pools, what each task needs and how many items it has. Runs nothing.
 
     \b
     jobrunner plan job.yaml --set root=/srv
+    jobrunner plan job.yaml --from report    what that selects
     jobrunner plan job.yaml --json | jq .pools
     """
     from jobrunner import api
@@ -80,76 +61,144 @@ def schema(events: bool) -> int:
     return 0
 
 
-def plan_data(prepared: Any) -> dict[str, Any]:
-    """The plan as plain data: pools, and the selected tasks in an order in which they could run one by one."""
+# --- the plan ----------------------------------------------------------------------------------------------------------------
+
+
+def plan_data(prepared: Prepared) -> dict[str, Any]:
+    """The plan as plain data: pools, limits, and the selected tasks in an order in which they could run one by one."""
+    from jobrunner import selection
+
     job = prepared.job
-    pools = {name: {"mode": pool.mode, "workers": pool.workers} for name, pool in prepared.pools.items()}
-    tasks = [_task_data(job, name) for name in _in_order(job, prepared.only)]
-    return {"job": job.name, "params": prepared.params, "pools": pools, "tasks": tasks}
-
-
-def _task_data(job: Any, name: str) -> dict[str, Any]:
-    task = job.tasks[name]
-    action = next(key for key in task.ACTIONS if getattr(task, key) is not None)
+    names = _in_order(job, prepared.only)
+    tasks = [facts.task_data(job, name) for name in names]
+    used, taken = {task["pool"] for task in tasks}, {limit for task in tasks for limit in task["limits"]}
+    pools = {name: {"mode": pool.mode, "workers": pool.workers} for name, pool in prepared.pools.items() if name in used}
+    counts, cached = counts_of(prepared, names), cached_of(prepared)
+    for task in tasks:
+        task["items"], task["because"] = counts.get(task["task"]), cached.get(task["task"])
     return {
-        "task": name,
-        "action": action,
-        "does": getattr(task, action),
-        "pool": job.pool_of(name),
-        "needs": list(task.needs),
-        "foreach": None if task.foreach is None else _foreach_data(task.foreach),
-        "timeout": task.timeout,
-        "retries": task.retries.max,
+        "job": job.name,
+        "params": prepared.params,
+        "pools": pools,
+        "limits": {name: limit for name, limit in facts.limits_data(job).items() if name in taken},
+        "tasks": tasks,
+        "left_out": selection.left_out(job, prepared.options.wanted),
     }
 
 
-def _foreach_data(foreach: Any) -> Any:
-    return foreach.model_dump() if hasattr(foreach, "model_dump") else foreach
-
-
-def _in_order(job: Any, only: tuple[str, ...]) -> list[str]:
-    """Declared order, but nothing before what it needs."""
+def _in_order(job: Job, only: Collection[str]) -> list[str]:
+    """Declared order, but nothing before what it needs, and final tasks last."""
     import graphlib
 
-    names = [name for name in job.tasks if not only or name in only]
-    order = {name: place for place, name in enumerate(names)}
-    sorter = graphlib.TopologicalSorter({name: [need for need in job.tasks[name].needs if need in order] for name in names})
-    sorter.prepare()
+    selected = frozenset(only or job.tasks)
+    order = {name: (name in job.finals, place) for place, name in enumerate(job.tasks) if name in selected}
     found: list[str] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready(), key=order.__getitem__)
-        found += ready
-        sorter.done(*ready)
+    for is_final in (False, True):
+        names = [name for name, (final, _) in order.items() if final is is_final]
+        sorter = graphlib.TopologicalSorter({name: [need for need in job.tasks[name].needs if need in order] for name in names})
+        sorter.prepare()
+        while sorter.is_active():
+            ready = sorted(sorter.get_ready(), key=order.__getitem__)
+            found += ready
+            sorter.done(*ready)
     return found
 
 
-def plan_text(prepared: Any) -> str:
+def cached_of(prepared: Prepared) -> dict[str, list[str]]:
+    """For each selected task with a cache why it would run now, nothing where it would not; unless that shows only in the run."""
+    from jobrunner import staleness
+
+    is_cached = any(task.cache is not None for task in prepared.job.tasks.values())
+    return staleness.causes(prepared) if is_cached and not prepared.options.force else {}
+
+
+def counts_of(prepared: Prepared, names: Collection[str]) -> dict[str, int]:
+    """How many items or combinations each task has, where that is known before the run."""
+    from jobrunner import credentials
+    from jobrunner.bind import Binder, Run
+    from jobrunner.errors import ExpressionError, JobrunnerError
+    from jobrunner.plan import Plan
+    from jobrunner.session import env_file_of
+
+    job, found = prepared.job, dict[str, int]()
+    wanted = [name for name in names if job.tasks[name].has_instances and _is_known_now(job.tasks[name])]
+    if not wanted:
+        return found
+    hidden = credentials.variables(job)
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    facts_of_none = Run(id="", dir="", started_at="", folder=str(prepared.folder))
+    with contextlib.suppress(JobrunnerError):  # an env_file or an env that cannot be had: the run will say so
+        binder = Binder(job, params=prepared.params, environ=environ, run=facts_of_none, env_file=env_file_of(prepared))
+        plan = Plan(job, pools=dict.fromkeys(prepared.pools, 1), expand=binder.items)
+        for name in wanted:
+            with contextlib.suppress(ExpressionError):
+                found[name] = len(binder.items(plan, name))
+    return found
+
+
+def _is_known_now(task: Task) -> bool:
+    """Whether its items depend on nothing that a run alone knows."""
+    from jobrunner.expressions import parse
+
+    source = task.matrix if task.foreach is None else task.foreach
+    templates = map(parse, _texts_in(facts.plain(source)))
+    return not any(reference.root in ("tasks", "run") for found in templates if found for reference in found.references)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(each)
+
+
+def plan_text(prepared: Prepared) -> str:
     """The plan for people."""
     data = plan_data(prepared)
-    lines = [f"{data['job']}: {len(data['tasks'])} tasks"]
-    lines += [f"  param {name} = {json.dumps(value)}" for name, value in data["params"].items()]
-    lines += [f"  pool {name}: {pool['mode']}, {_count(pool['workers'], 'worker')}" for name, pool in data["pools"].items()]
+    return "\n".join([*_head(data, len(prepared.job.tasks)), *_tasks(data), *_left_out(data["left_out"])])
+
+
+def _head(data: dict[str, Any], declared: int) -> Iterator[str]:
+    shown, all_tasks = len(data["tasks"]), facts.count(declared, "task")
+    yield f"{data['job']}: {all_tasks if shown == declared else f'{shown} of {all_tasks}'}"
+    for name, value in data["params"].items():
+        yield f"  param {name} = {json.dumps(value, ensure_ascii=False)}"
+    for name, pool in data["pools"].items():
+        yield f"  pool {name}: {pool['mode']}, {facts.count(pool['workers'], 'worker')}"
+    for name, limit in data["limits"].items():
+        yield f"  limit {name}: {facts.count(limit['slots'], 'slot')}" + " of this host" * (limit["scope"] == "host")
+
+
+def _tasks(data: dict[str, Any]) -> Iterator[str]:
     width = max(len(task["task"]) for task in data["tasks"])
+    is_final = False
     for number, task in enumerate(data["tasks"], 1):
-        lines.append(f"{number:>4}. {task['task']:<{width}}  {_described(task)}")
-    return "\n".join(lines)
+        if task["final"] and not is_final:
+            yield "  finally, when all others have ended:" if number > 1 else "  finally:"
+            is_final = True
+        yield f"{number:>4}. {task['task']:<{width}}  {_described(task, data['left_out'])}"
 
 
-def _described(task: dict[str, Any]) -> str:
-    does = task["does"] if isinstance(task["does"], str) else " ".join(map(str, task["does"]))
-    first, *more = does.strip().splitlines()
-    facts = [f"{task['action']} {first}{' …' if more else ''}", f"in {task['pool']}"]
-    if task["foreach"] is not None:
-        facts.append("for each item of " + _short(task["foreach"]))
-    if task["needs"]:
-        facts.append("after " + ", ".join(task["needs"]))
-    return " · ".join(facts)
+def _described(task: dict[str, Any], left_out: Collection[str]) -> str:
+    task = {**task, "needs": [need for need in task["needs"] if need not in left_out]}  # the others count as met
+    told = [facts.action_of(task), f"in {task['pool']}", *facts.instances_of(task, task["items"]), *facts.terms_of(task)]
+    if task["cache"] is not None:
+        told.append(_cached(task["because"]))
+    return " · ".join(told)
 
 
-def _short(foreach: Any) -> str:
-    text = foreach if isinstance(foreach, str) else json.dumps(foreach)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _cached(because: list[str] | None) -> str:
+    if because is None:
+        return "has a cache"
+    return f"not cached: {'; '.join(because)}" if because else "cached: will be skipped"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _left_out(found: dict[str, str]) -> Iterator[str]:
+    """One line an option: a job may have 100,000 tasks."""
+    by_option: dict[str, list[str]] = {}
+    for name, option in found.items():
+        by_option.setdefault(option, []).append(name)
+    for option, names in by_option.items():
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"  {_LEFT_OUT[option]}: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -9,12 +9,14 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from jobrunner import __version__
+from jobrunner.cli import completion
 from jobrunner.errors import JobrunnerError
 from jobrunner.hints import did_you_mean
 
-COMMANDS = ("run", "resume", "validate", "plan", "schema")
+COMMANDS = ("run", "resume", "validate", "plan", "show", "why", "init", "schema")
 
 _BUG = 70
 _CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
@@ -41,17 +43,37 @@ class Cli(click.Group):
                 from jobrunner.cli.resume import resume
 
                 return resume
-            case "validate" | "plan" | "schema":
+            case "validate":
+                from jobrunner.cli.validate import validate
+
+                return validate
+            case "plan" | "schema":
                 from jobrunner.cli import inspect
 
-                return {"validate": inspect.validate, "plan": inspect.plan, "schema": inspect.schema}[cmd_name]
+                return {"plan": inspect.plan, "schema": inspect.schema}[cmd_name]
+            case "show":
+                from jobrunner.cli.show import show
+
+                return show
+            case "why":
+                from jobrunner.cli.why import why
+
+                return why
+            case "init":
+                from jobrunner.cli.init import init
+
+                return init
         return None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, ["run", *args] if args and _is_for_run(args[0]) else args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Commands, and job files: bash shows files where no command begins so."""
+        return [CompletionItem(incomplete, type="file"), *super().shell_complete(ctx, incomplete)]
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
             hint = did_you_mean(args[0], COMMANDS) or "Commands: " + ", ".join(COMMANDS)
             ctx.fail(f"{args[0]!r} is neither a command nor a job file. {hint}")
         return super().resolve_command(ctx, args)
@@ -72,10 +94,16 @@ def jobrunner() -> None:
     jobrunner jobs/nightly.yaml                  run it (the same as `jobrunner run …`)
     jobrunner jobs/nightly.yaml --set root=/srv  with a parameter
     jobrunner validate jobs/*.yaml               check them, run nothing
+    jobrunner show jobs/nightly.yaml             what it is: parameters, tasks, pools
     jobrunner plan jobs/nightly.yaml             show what would run
     jobrunner resume                             go on with the last run that was stopped or killed
+    jobrunner init                               write a first job file
 
     What tasks print and the summary go to stdout, the log to stderr: console text on a terminal, JSON lines elsewhere.
+
+    \b
+    Completion, also of tasks and parameters (zsh_source, fish_source for other shells), in ~/.bashrc:
+      eval "$(_JOBRUNNER_COMPLETE=bash_source jobrunner)"
 
     \b
     Exit codes:
@@ -94,6 +122,8 @@ def jobrunner() -> None:
 def cli(args: list[str] | None = None) -> int:
     """Run the command line; the exit code. Mistakes are told on stderr in a line or two, never as a traceback."""
     _open_standard_streams()
+    if args is None and (question := os.environ.get(completion.VARIABLE)):
+        return completion.answer(jobrunner, "jobrunner", question)
     try:
         code: Any = jobrunner.main(args=args, prog_name="jobrunner", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -7,24 +7,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jobrunner.cli import completion
 from jobrunner.host import MODES
 
 if TYPE_CHECKING:
     from jobrunner.api import Options
-    from jobrunner.spec import Mode
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _selecting(option: str, name: str, told: str) -> Callable[[Command], Command]:
+    return click.option(option, name, multiple=True, metavar="TASK", shell_complete=completion.tasks, help=told)
+
 
 _OPTIONS = (
     click.argument("file", type=click.Path()),
     click.option(
-        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Give a parameter of the job a value. Repeatable."
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        shell_complete=completion.settings,
+        help="Give a parameter of the job a value. Repeatable.",
+    ),
+    click.option(
+        "--params-file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Values of parameters from a YAML or JSON file. --set stands above it, JOBRUNNER_PARAM_NAME below.",
     ),
     click.option("-j", "--workers", type=int, metavar="N", help="Workers of the job's default pool, instead of the file's."),
     click.option(
         "--mode", type=click.Choice([name for name in MODES if name != "executor"]), help="Mode of the job's default pool."
     ),
-    click.option("--only", multiple=True, metavar="TASK", help="Run only this task, without what it needs. Repeatable."),
+    _selecting("--only", "only", "Run only this task, without what it needs. Repeatable."),
+    _selecting("--from", "start_from", "Run this task and all that needs it. Repeatable."),
+    _selecting("--until", "until", "Run this task and all that it needs. Repeatable."),
+    _selecting("--skip", "skip", "Leave this task out; what needs it runs all the same. Repeatable."),
+    click.option("--force", is_flag=True, help="Run tasks also where their cache says that nothing has changed."),
     click.option(
         "--fail-fast/--keep-going", default=None, help="After a failure stop everything, or go on with independent tasks."
     ),
@@ -48,13 +68,11 @@ def run_options(command: Command) -> Command:
     return command
 
 
-def options(
-    settings: tuple[str, ...], workers: int | None, mode: Mode | None, only: tuple[str, ...], fail_fast: bool | None
-) -> Options:
-    """What the command line said, as the Python API takes it."""
+def options(settings: tuple[str, ...], **given: Any) -> Options:
+    """What the command line said, as the Python API takes it: its options have the names of the fields of Options."""
     from jobrunner.api import Options
 
-    return Options(params=_pairs(settings), workers=workers, mode=mode, only=only, fail_fast=fail_fast)
+    return Options(params=_pairs(settings), **given)
 
 
 def _pairs(settings: tuple[str, ...]) -> dict[str, str]:

@@ -7,15 +7,25 @@ from typing import Any, Literal
 
 import click
 
+from jobrunner.cli import completion
 from jobrunner.cli.options import durability_option
 from jobrunner.cli.run import shown, shown_options
+from jobrunner.errors import UsageError
 
 
 @click.command(short_help="Go on with a run that was stopped or killed.")
 @click.argument("what", required=False, metavar="[RUN|FILE]")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would run again, and run nothing.")
 @click.option("--retry-failed", is_flag=True, help="Run again what has failed, and what was skipped because of it.")
-@click.option("--rerun", multiple=True, metavar="TASK", help="Run this task again whatever is recorded of it. Repeatable.")
+@click.option(
+    "--rerun",
+    multiple=True,
+    metavar="TASK",
+    shell_complete=completion.tasks,
+    help="Run this task again whatever is recorded of it. Repeatable.",
+)
+@click.option("--set", "settings", multiple=True, hidden=True)
+@click.option("--params-file", hidden=True)
 @durability_option
 @shown_options
 def resume(
@@ -23,12 +33,15 @@ def resume(
     dry_run: bool,
     retry_failed: bool,
     rerun: tuple[str, ...],
+    settings: tuple[str, ...],
+    params_file: str | None,
     durability: Literal["process", "disk"],
     quiet: bool,
     **shows: Any,
 ) -> int:
-    """Go on with a run: RUN is its id or directory, FILE a job file (its last run). Without either it is the last run of any
-    job that was stopped or killed; with --retry-failed or --rerun, that did not succeed.
+    """Go on with a run: RUN is its id, the beginning of its id or its directory, FILE a job file or a job's name (its last
+    run). Without either it is the last run of any job that was stopped or killed; with --retry-failed or --rerun, that did
+    not succeed. It keeps the parameters and the selection of its run.
 
     What is recorded as succeeded is not run again, unless its definition or its inputs have changed, or what it needs was run
     again. What was running when the runner was killed runs again, unless it is at_most_once.
@@ -38,6 +51,7 @@ def resume(
     jobrunner resume jobs/nightly.yaml --dry-run  what would be done
     jobrunner resume --retry-failed               with another chance for what has failed
     """
+    _refuse_params(what, settings, params_file)
     from jobrunner import forecast, rundir
     from jobrunner.prepare import Options
 
@@ -49,3 +63,12 @@ def resume(
     if dry_run or not quiet:
         click.echo(forecast.text(forecast.forecast(prepared, recorded, directory)))
     return 0 if dry_run else shown(prepared, quiet=quiet, **shows)
+
+
+def _refuse_params(what: str | None, settings: tuple[str, ...], params_file: str | None) -> None:
+    """Half a run with one value and half with another would be the result of neither."""
+    given = [f"--set {setting}" for setting in settings] + [f"--params-file {params_file}"] * (params_file is not None)
+    if given:
+        file = what if what is not None and os.path.isfile(what) else "FILE"
+        anew = f"start a new run with `jobrunner run {file} {' '.join(given)}`"
+        raise UsageError(f"{given[0]}: a resume keeps the parameters of its run; {anew}")

@@ -1,0 +1,112 @@
+"""A task of a job in words and as plain data: what `plan` and `show` have to say of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Limit
+
+_LONGEST = 60
+"""Characters of an expression that are shown."""
+
+
+def task_data(job: Job, name: str) -> dict[str, Any]:
+    """What the job file says of a task."""
+    task = job.tasks[name]
+    action = next(key for key in task.ACTIONS if getattr(task, key) is not None)
+    return {
+        "task": name,
+        "description": task.description,
+        "action": action,
+        "does": getattr(task, action),
+        "pool": job.pool_of(name),
+        "needs": list(task.needs),
+        "if": task.condition,
+        "foreach": plain(task.foreach),
+        "matrix": plain(task.matrix),
+        "limits": dict(task.takes),
+        "cache": plain(task.cache),
+        "secrets": list(task.secrets),
+        "timeout": task.timeout,
+        "retries": task.retries.max,
+        "final": name in job.finals,
+    }
+
+
+def limits_data(job: Job) -> dict[str, dict[str, Any]]:
+    """The limits of a job, each with its slots and its scope."""
+    return {name: {"slots": slots_of(limit), "scope": scope_of(limit)} for name, limit in job.limits.items()}
+
+
+def slots_of(limit: int | Limit) -> int:
+    return limit if isinstance(limit, int) else limit.slots
+
+
+def scope_of(limit: int | Limit) -> str:
+    return "run" if isinstance(limit, int) else limit.scope
+
+
+def plain(value: Any) -> Any:
+    """A part of a job file as it could be written in JSON."""
+    return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+
+
+def action_of(data: Mapping[str, Any]) -> str:
+    """`run make test …`, `target nightly:report`: the first line of what a task does."""
+    does = data["does"]
+    if data["action"] == "run" and isinstance(does, list):
+        return f"run {_first_line(does[0])}" + (f", then {count(len(does) - 1, 'more command')}" if does[1:] else "")
+    return f"{data['action']} {_first_line(does if isinstance(does, str) else ' '.join(map(str, does)))}"
+
+
+def _first_line(text: str) -> str:
+    first, *more = text.strip().splitlines() or [""]
+    return f"{first}{' …' if more else ''}"
+
+
+def instances_of(data: Mapping[str, Any], items: int | None = None) -> list[str]:
+    """How often a task runs, where it is a fan-out."""
+    each = "each item" if items is None else f"each of {count(items, 'item')}"
+    if data["foreach"] is not None:
+        return [f"for {each} of {_listed(data['foreach'])}"]
+    if data["matrix"] is not None:
+        axes = [name for name in data["matrix"] if name not in ("include", "exclude")]
+        return [f"for {each.replace('item', 'combination')} of {' × '.join(axes) or 'include'}"]
+    return []
+
+
+def _listed(foreach: Any) -> str:
+    """`range 3`, `glob *.csv`, `[1, 2]`."""
+    if isinstance(foreach, dict):
+        ((kind, value),) = foreach.items()
+        return short(f"{kind} {value if isinstance(value, (str, int)) else json.dumps(value)}")
+    return short(foreach if isinstance(foreach, str) else json.dumps(foreach, ensure_ascii=False))
+
+
+def terms_of(data: Mapping[str, Any]) -> list[str]:
+    """On what terms it starts: its condition, what it needs, what it takes."""
+    facts = []
+    if data["if"] is not None:
+        facts.append(f"if {short(_bare(data['if']))}")
+    if data["needs"]:
+        facts.append("after " + ", ".join(data["needs"]))
+    if data["limits"]:
+        facts.append("takes " + ", ".join(f"{slots} × {name}" if slots > 1 else name for name, slots in data["limits"].items()))
+    return facts
+
+
+def _bare(condition: str) -> str:
+    text = condition.strip()
+    return text[3:-2].strip() if text.startswith("${{") and text.endswith("}}") else text
+
+
+def short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
