@@ -60,6 +60,11 @@ def run(
     workers: int | None = None,
     mode: Mode | None = None,
     only: Sequence[str] = (),
+    start_from: Sequence[str] = (),
+    until: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    force: bool = False,
+    params_file: str | os.PathLike[str] | None = None,
     fail_fast: bool | None = None,
     resume: bool = False,
     durability: Durability = "disk",
@@ -75,6 +80,11 @@ def run(
         workers=workers,
         mode=mode,
         only=only,
+        start_from=start_from,
+        until=until,
+        skip=skip,
+        force=force,
+        params_file=params_file,
         fail_fast=fail_fast,
         resume=resume,
         durability=durability,
@@ -114,6 +124,6 @@ def _results(plan: Plan, job: Job) -> dict[str, TaskResult]:
         results, outcome = plan.results(name), plan.outcome(name)
         values = [None if result is None else result.json() for result in results]
         errors = tuple(result.error.message for result in results if result is not None and result.error)
-        value = values if job.tasks[name].foreach is not None else values[0] if values else None
+        value = values if job.tasks[name].has_instances else values[0] if values else None
         found[name] = TaskResult(outcome=outcome or Outcome.UNKNOWN, value=value, errors=errors)
     return found

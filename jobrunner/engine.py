@@ -1,6 +1,6 @@
 """The one loop: take what can start, start it, wait, apply what has come back, tell what happened.
 
-        plan.take ─▶ bind ─▶ recall? ─▶ executor.start        selector ─▶ executor ─report─▶ plan.apply ─▶ event
+        plan.take ─▶ bind ─▶ recall? cached? ─▶ executor.start        selector ─▶ executor ─report─▶ plan.apply ─▶ event
           ▲                             executor.stop ◀─ plan.take_stops (deadlines, signals, fail_fast)
           └── commit: what has happened is on record before anything that depends on it starts
 
@@ -71,6 +71,30 @@ class Tally:
     signal: int | None = None
 
 
+class Verdict(Protocol):
+    """What a look into the cache comes to: how the attempt has ended before, or why it must run."""
+
+    @property
+    def fresh(self) -> bool: ...
+    @property
+    def causes(self) -> tuple[str, ...]: ...
+    @property
+    def result(self) -> Result | None: ...
+
+
+class Cache(Protocol):
+    """Who knows what need not run. The looking itself is done by a host: the engine reads no files."""
+
+    def check(self, attempt: Attempt, work: Call | Command, /) -> Call | None: ...
+    def judge(self, attempt: Attempt, result: Result, /) -> Verdict: ...
+    def store(self, attempt: Attempt, work: Call | Command, result: Result, /) -> Call | None: ...
+    def ended(self, attempt: Attempt, digest: str, /) -> None: ...
+
+
+CACHE_LANE = "(cache)"
+"""The pool whose hosts look after what is cached. Its calls have the numbers of their attempts, below zero."""
+
+
 @dataclass(slots=True)
 class _Flight:
     """An attempt as the engine sees it: who runs it, and the last of what it printed."""
@@ -78,6 +102,11 @@ class _Flight:
     attempt: Attempt
     mode: str
     digest: str = ""
+    bound: Call | Command | None = None
+    because: tuple[str, ...] = ()
+    """Why it runs, where it might have been cached."""
+    succeeded: Result | None = None
+    """How it ended, while the cache takes down what it has made."""
     began: work.Began | None = None
     began_at: float = 0.0
     tail: bytes = b""
@@ -96,6 +125,9 @@ class Memory:
     digest: Callable[[Attempt, Call | Command], str] = lambda attempt, work: ""
     recall: Callable[[Attempt, str], Result | None] = lambda attempt, digest: None
     keeps: Callable[[str], bool] = lambda task: False
+    spill: Callable[[str, Result], Result] = lambda task, result: result
+    """Puts a large value of a task into a file."""
+    cache: Cache | None = None
     most_output: int = 32 << 20
     """Of more output than this, in bytes, only a part is kept."""
 
@@ -108,7 +140,7 @@ class Engine:
         plan: Plan,
         lanes: Mapping[str, Lane],
         *,
-        bind: Callable[[Plan, Attempt], Call | Command],
+        bind: Callable[[Plan, Attempt], Call | Command | Skip],
         rule_of: Callable[[str], StopRule],
         emit: Callable[[Event], None],
         loop: Loop,
@@ -154,6 +186,7 @@ class Engine:
         """
         if self._signal is not None or self._plan.done:
             if number == signal.SIGINT:
+                self._plan.cancel(finals=True)
                 self._kill()
             return
         self._signal = number
@@ -213,30 +246,75 @@ class Engine:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
             attempt.refused, bound = Error(type="ExpressionError", message=str(error)), None
-        if bound is not None and self._is_recalled(attempt, bound):
-            return
+        match bound:
+            case Skip():
+                self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
+            case None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
+                self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
+            case _ if not (self._is_recalled(attempt, bound) or self._is_looked_up(attempt, bound)):
+                self._launch(attempt, bound)
+
+    def _launch(self, attempt: Attempt, bound: Call | Command) -> None:
+        """Hand it over. What may run only once is put on record before that."""
+        if attempt.at_most_once:
+            digest = self._flights[attempt.id].digest
+            self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
+            self._memory.commit(True)
+        lane = self._lanes[attempt.pool]
         match bound:
             case Call():
                 lane.calls.start(bound)
             case Command():
                 lane.commands.start(bound)
-            case None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
-                self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
+
+    def _skip(self, attempt: Attempt, reason: Skip, result: Result) -> None:
+        """It does not run now: this is what it comes to."""
+        flight = self._flights.pop(attempt.id)
+        ended = self._plan.apply(attempt, result, self._loop.clock(), recorded=True)
+        outcome = None if reason is Skip.CONDITION else ended.outcome
+        self._emit(events.TaskSkipped(task=attempt.task, item=attempt.key, reason=reason, outcome=outcome))
+        self._has_ended(flight, ended.outcome)
+
+    def _has_ended(self, flight: _Flight, outcome: Outcome) -> None:
+        if self._memory.cache is not None and outcome is Outcome.SUCCEEDED:
+            self._memory.cache.ended(flight.attempt, flight.digest)
 
     def _is_recalled(self, attempt: Attempt, bound: Call | Command) -> bool:
-        """Whether it has ended in an earlier part of the run. What may run only once is put on record before it starts."""
+        """Whether it has ended in an earlier part of the run."""
         flight = self._flights[attempt.id]
         flight.digest = self._memory.digest(attempt, bound)
         result = self._memory.recall(attempt, flight.digest)
         if result is not None:
-            del self._flights[attempt.id]
-            ended = self._plan.apply(attempt, result, self._loop.clock(), recorded=True)
-            self._emit(events.TaskSkipped(task=attempt.task, item=attempt.key, reason=Skip.RECORDED, outcome=ended.outcome))
-            return True
-        if attempt.at_most_once:
-            self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=flight.digest))
-            self._memory.commit(True)
-        return False
+            self._skip(attempt, Skip.RECORDED, result)
+        return result is not None
+
+    def _is_looked_up(self, attempt: Attempt, bound: Call | Command) -> bool:
+        """Whether it may be cached: somebody looks, and it waits."""
+        look = None if self._memory.cache is None else self._memory.cache.check(attempt, bound)
+        if look is not None:
+            self._flights[attempt.id].bound = bound
+            self._lanes[CACHE_LANE].calls.start(look)
+        return look is not None
+
+    def _on_cache(self, answer: Result) -> None:
+        """Somebody has looked whether an attempt is cached, or has taken down what it has made."""
+        flight, cache = self._flights.get(-answer.id), self._memory.cache
+        if flight is None or cache is None:
+            return
+        attempt = flight.attempt
+        if flight.succeeded is not None:
+            attempt.stopping = None  # it had succeeded before anybody wished to stop it
+            self._end(self._flights.pop(attempt.id), flight.succeeded)
+            return
+        if attempt.stopping is not None:
+            self._inbox.append(Result(id=attempt.id, outcome=attempt.stopping))
+            return
+        verdict = cache.judge(attempt, answer)
+        if verdict.fresh and verdict.result is not None:
+            self._skip(attempt, Skip.CACHED, verdict.result)
+        elif flight.bound is not None:
+            flight.because = verdict.causes
+            self._launch(attempt, flight.bound)
 
     def _stop_due(self) -> None:
         timed_out = self._plan.has_timed_out
@@ -248,6 +326,8 @@ class Engine:
             rule = replace(rule, with_stack=attempt.stopping is Outcome.TIMED_OUT)
             lane.calls.stop(attempt.id, rule)
             lane.commands.stop(attempt.id, rule)
+            if CACHE_LANE in self._lanes:
+                self._lanes[CACHE_LANE].calls.stop(-attempt.id, rule)
 
     def _wait(self) -> None:
         until = self._plan.next_wake()
@@ -279,6 +359,8 @@ class Engine:
 
     def _apply(self, report: Report) -> None:
         match report:
+            case Result() | work.Returned() | work.Exhausted() if report.id < 0:
+                self._on_cache(report if isinstance(report, Result) else Result(id=report.id, outcome=Outcome.FAILED))
             case Result():
                 self._on_result(report)
             case work.Began():
@@ -328,6 +410,7 @@ class Engine:
                 worker=began.worker,
                 pid=began.pid,
                 thread=began.thread,
+                because=flight.because or None,
             )
         )
 
@@ -352,11 +435,30 @@ class Engine:
             del self._flights[result.id]
         if result.abandoned:
             self._abandoned[result.id] = flight
+        if not self._is_taken_down(flight, result):
+            self._end(flight, result)
+
+    def _is_taken_down(self, flight: _Flight, result: Result) -> bool:
+        """Whether the cache still has to see what it has made, before anybody can change that: until then it has not ended."""
+        cache, attempt = self._memory.cache, flight.attempt
+        if cache is None or flight.bound is None or result.outcome is not Outcome.SUCCEEDED or attempt.stopping is not None:
+            return False
+        call = cache.store(attempt, flight.bound, result)
+        if call is not None:
+            flight.succeeded = result
+            self._flights[attempt.id] = flight
+            self._lanes[CACHE_LANE].calls.start(call)
+        return call is not None
+
+    def _end(self, flight: _Flight, result: Result) -> None:
+        """An attempt has come to its end: told to the plan first, then to all who listen."""
+        result = self._memory.spill(flight.attempt.task, result)
         now = self._loop.clock()
         duration = result.duration or now - flight.began_at  # nobody measured the time of one that was lost
         self._task_time += duration
         ended = self._plan.apply(flight.attempt, result, now)
         self._emit(self._finished(flight, result, ended, duration))
+        self._has_ended(flight, ended.outcome)
         if ended.retry_at is not None:
             self._report_retry(flight.attempt, ended.retry_at)
         self._report_skipped()
@@ -408,7 +510,8 @@ class Engine:
     def _data(self, task: str, result: Result) -> events.Data | None:
         if not self._memory.keeps(task):
             return None
-        return events.Data(value=result.value, stdout=result.stdout, outputs=result.outputs)
+        value_file = "/".join(result.value_file.rsplit("/", 2)[1:])  # below the run's directory, wherever that will be
+        return events.Data(value=result.value, value_file=value_file, stdout=result.stdout, outputs=result.outputs)
 
     def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
         delay = max(0.0, retry_at - self._loop.clock())

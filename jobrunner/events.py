@@ -162,7 +162,7 @@ class TaskSubmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted:
-    """A worker has taken an attempt up."""
+    """A worker has taken an attempt up. `because` says why one with a `cache` runs, one line a cause."""
 
     NAME: ClassVar[str] = "task.started"
     task: str
@@ -172,6 +172,7 @@ class TaskStarted:
     worker: str
     pid: int
     thread: int | None = None
+    because: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +180,8 @@ class Data:
     """What a task gave to others: `value` as JSON, the end of its standard output, its `key=value` lines."""
 
     value: bytes | None = None
+    value_file: str = ""
+    """Where a large value is, below the run's directory."""
     stdout: bytes = b""
     outputs: dict[str, str] = field(default_factory=dict)
     withheld: bool = False
@@ -233,8 +236,8 @@ class TaskRetrying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSkipped:
-    """A task or item that does not run. `reason`: needs (see `cause`), empty (no items), cancelled (the run was stopped first),
-    recorded (it has ended for good in this run before: `outcome` says how)."""
+    """A task or item that does not run. `reason`: needs (see `cause`), condition (its own), empty (no items), cancelled (the run
+    was stopped first), recorded (it has ended for good in this run before: `outcome` says how), cached (nothing has changed)."""
 
     NAME: ClassVar[str] = "task.skipped"
     task: str

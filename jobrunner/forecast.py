@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobrunner import lock, rundir
-from jobrunner.bind import data_references
+from jobrunner.bind import Binder, data_references
 from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.events import RunFinished
 from jobrunner.journal import last_record, replay
@@ -19,7 +19,7 @@ from jobrunner.prepare import Options, Prepared, prepare
 from jobrunner.recorded import Recorded
 from jobrunner.session import binder_of, env_file_of, is_of, keeping, may_go_on, nothing_left, recalling
 from jobrunner.spec import Concurrency, Job
-from jobrunner.work import Outcome
+from jobrunner.work import Outcome, Result
 
 _NO_LIMIT = 1 << 40
 
@@ -48,7 +48,7 @@ class Forecast:
 
 
 def find_run(state: Path, what: str | None, *, also_failed: bool = False) -> rundir.RunDir:
-    """The run that `what` means: a run's id or directory, or a job file, then the last run of it.
+    """The run that `what` means: a run's id, its beginning, or its directory; a job's name or file, then the last run of it.
 
     None is the last run of all that was stopped or killed, or (`also_failed`) that did not succeed. Raises UsageError where
     there is none.
@@ -57,8 +57,10 @@ def find_run(state: Path, what: str | None, *, also_failed: bool = False) -> run
         return _newest(state, also_failed=also_failed)
     if (found := rundir.find(state, os.path.basename(os.path.normpath(what)))) is not None:
         return found
+    if not what.endswith((".yaml", ".yml")) and what in rundir.jobs(state) and (last := next(rundir.runs(state, what), None)):
+        return last
     if not os.path.exists(what):
-        raise UsageError(f"{what} is neither a run nor a job file. Runs lie in {state}")
+        raise UsageError(f"{what} is neither a run, a job that has run, nor a job file. Runs lie in {state}")
     from jobrunner.jobfile import read
 
     job = read(what).job.name
@@ -138,22 +140,20 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
         _unlimited(prepared.job),
         pools=dict.fromkeys(prepared.pools, _NO_LIMIT),
         expand=binder.items,
+        decide=binder.decide,
         only=prepared.only,
         keeps=lambda name: name in used,
         tries=recorded.tries,
     )
-    recall = recalling(prepared, recorded, plan, keeps)
+    recall = recalling(prepared, directory, recorded, plan, keeps)
     found = {name: TaskForecast(task=name, recorded=Counter()) for name in plan.states}
     were_lost = {(ending.task, ending.item) for ending in lost if ending.outcome is not Outcome.UNKNOWN}
     for attempt in plan.take(0.0):
         before = found[attempt.task]
-        result = None
-        if attempt.refused is None:
-            try:
-                result = recall(attempt, binder.digest(attempt, binder.work(plan, attempt, needed=False)))
-            except ExpressionError:
-                result = None
-        if result is None:
+        result = _recalled(binder, recall, plan, attempt)
+        if result is not None and result.outcome is Outcome.SKIPPED:
+            plan.apply(attempt, result, 0.0, recorded=True)
+        elif result is None:
             found[attempt.task] = _will_run(before, attempt, were_lost, recorded)
         else:
             before.recorded[str(result.outcome)] += 1
@@ -161,10 +161,23 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
     return _told(prepared, directory, recorded, plan, found)
 
 
+def _recalled(binder: Binder, recall: Callable[[Attempt, str], Result | None], plan: Plan, attempt: Attempt) -> Result | None:
+    """What an attempt comes to without running: as it has ended before, or skipped by its condition. None where it runs."""
+    if attempt.refused is not None:
+        return None
+    try:
+        work = binder.work(plan, attempt, needed=False)
+    except ExpressionError:
+        return None
+    if isinstance(work, Skip):
+        return Result(id=attempt.id, outcome=Outcome.SKIPPED)
+    return recall(attempt, binder.digest(attempt, work))
+
+
 def _unlimited(job: Job) -> Job:
     """The job without what keeps instances waiting for each other: all are looked at, though none ends."""
     return job.model_copy(
-        update={"tasks": {name: task.model_copy(update={"max_parallel": None}) for name, task in job.tasks.items()}}
+        update={"tasks": {name: task.model_copy(update={"max_parallel": None, "limits": []}) for name, task in job.tasks.items()}}
     )
 
 
@@ -180,13 +193,15 @@ def _told(
     for skipped in plan.take_skipped():
         if skipped.reason is Skip.NEEDS:
             found[skipped.task] = replace(found[skipped.task], skipped=f"needs {skipped.cause}, {skipped.cause_outcome}")
+        elif skipped.reason is Skip.CONDITION:
+            found[skipped.task] = replace(found[skipped.task], skipped="its condition is false")
     for name, state in plan.states.items():
         if state is Phase.WAITING:
             if (kept := _stays(prepared.job, recorded, name)) is not None:
                 found[name].recorded[kept] += 1
                 continue
             needs = [need for need in prepared.job.tasks[name].needs if isinstance(plan.states.get(need), Phase)]
-            found[name] = replace(found[name], waits_for=tuple(needs))
+            found[name] = replace(found[name], waits_for=tuple(needs) or ("all others",))
     return Forecast(run_id=directory.id, job=prepared.job.name, attempt=recorded.parts + 1, tasks=tuple(found.values()))
 
 

@@ -249,6 +249,8 @@ def _record(stamped: Stamped, synced: int) -> Record:
 def _texts(data: Data) -> Record:
     """Values as text: a number that a reader of JSON would round is as the task gave it, and output as expressions see it."""
     texts: Record = {} if data.value is None else {"value": _text(data.value)}
+    if data.value_file:
+        texts["value_file"] = data.value_file
     if data.stdout:
         texts["stdout"] = data.stdout.decode("utf-8", "replace")
     if data.outputs:

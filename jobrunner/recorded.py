@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jobrunner.events import TaskFinished
@@ -41,14 +42,16 @@ class Ending:
     place: int = 0
     """The number of its record: what ran after that may have made it void."""
 
-    def result(self, attempt_id: int) -> Result:
+    def result(self, attempt_id: int, directory: Path) -> Result:
+        """The result of an attempt that has ended like this, in the run that is kept in `directory`."""
         data = self.data or {}
-        value = data.get("value")
+        value, value_file = data.get("value"), data.get("value_file")
         return Result(
             id=attempt_id,
             outcome=self.outcome,
             exit_code=self.exit_code,
             value=None if value is None else value.encode("utf-8", "surrogatepass"),
+            value_file=str(directory / value_file) if value_file else "",
             stdout=data.get("stdout", "").encode("utf-8", "surrogateescape"),
             outputs=data.get("outputs", {}),
             error=None if self.outcome is Outcome.SUCCEEDED else Error(type="Recorded", message=self.reason),
@@ -65,9 +68,12 @@ class Ending:
         """
         return self.outcome is Outcome.UNKNOWN or (at_most_once and self.outcome is not Outcome.FAILED)
 
-    @property
-    def has_data(self) -> bool:
-        return self.data is not None and not self.data.get("withheld")
+    def has_data_in(self, directory: Path) -> bool:
+        """Whether its values are kept, all of them."""
+        if self.data is None or self.data.get("withheld"):
+            return False
+        value_file = self.data.get("value_file")
+        return value_file is None or (directory / value_file).is_file()
 
 
 @dataclass(slots=True)

@@ -2,10 +2,13 @@
 
 STATE/JOB/lock
 STATE/JOB/RUN_ID/events.jsonl   the journal: what happened, and the truth
-STATE/JOB/RUN_ID/job.yaml       the job file as it was
+STATE/JOB/RUN_ID/job.yaml       the job file as it was; what it includes is in included/
 STATE/JOB/RUN_ID/output/        what tasks printed
 STATE/JOB/RUN_ID/outputs/       where commands write `key=value` lines, while they run
+STATE/JOB/RUN_ID/values/        large values that tasks gave to others
 STATE/JOB/RUN_ID/mark           what processes of the run are known by that show no environment
+STATE/JOB/cache/                what need not run again
+STATE/.limits/                  slots that all jobs share
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobrunner import trust
-from jobrunner.errors import StateError
+from jobrunner.errors import StateError, UsageError
 
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
+_BEGINNING = re.compile(r"\d{8}T?\d{0,6}Z?(?:-[0-9a-f]*)?")
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +79,20 @@ def job_dir(state: Path, job: str) -> Path:
     return path
 
 
-def create(state: Path, *, job: str, run_id: str, job_file: bytes) -> RunDir:
-    """Make the directory of a new run, all but its journal. Raises StateError where it cannot."""
+def create(state: Path, *, job: str, run_id: str, job_file: bytes, included: Sequence[tuple[str, bytes]] = ()) -> RunDir:
+    """Make the directory of a new run, all but its journal, with a copy of the job file and of what it includes (name, bytes).
+
+    Raises StateError where it cannot.
+    """
     path = job_dir(state, job) / run_id
     try:
         path.mkdir(mode=0o700)
         (path / "output").mkdir(mode=0o700)
         (path / "outputs").mkdir(mode=0o700)
-        for name, data in (("job.yaml", job_file), ("mark", b"\0")):
+        if included:
+            (path / "included").mkdir(mode=0o700)
+        copies = [(f"included/{number}-{name}", data) for number, (name, data) in enumerate(included, 1)]
+        for name, data in (("job.yaml", job_file), ("mark", b"\0"), *copies):
             with open(path / name, "xb", opener=_private) as file:
                 file.write(data)
     except OSError as error:
@@ -137,14 +148,17 @@ def runs(state: Path, job: str) -> Iterator[RunDir]:
 
 
 def find(state: Path, run_id: str) -> RunDir | None:
-    """The run of this id, whatever its job."""
-    if not _RUN_ID.fullmatch(run_id):
+    """The run of this id, or the only one whose id begins so, whatever its job. Raises UsageError where several do."""
+    if _RUN_ID.fullmatch(run_id):
+        paths = (RunDir(id=run_id, job=job, path=state / job / run_id) for job in jobs(state))
+        return next((found for found in paths if found.journal.is_file()), None)
+    if not _BEGINNING.fullmatch(run_id):
         return None
-    for job in jobs(state):
-        found = RunDir(id=run_id, job=job, path=state / job / run_id)
-        if found.journal.is_file():
-            return found
-    return None
+    found = [run for job in jobs(state) for run in runs(state, job) if run.id.startswith(run_id)]
+    if len(found) > 1:
+        named = ", ".join(run.id for run in found[:_MOST_NAMED])
+        raise UsageError(f"{len(found)} runs begin with {run_id} ({named}{', …' * (len(found) > _MOST_NAMED)}): write more of it")
+    return found[0] if found else None
 
 
 def _unusable(path: Path, error: OSError) -> StateError:

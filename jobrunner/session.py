@@ -18,8 +18,9 @@ from pathlib import Path
 
 from jobrunner import credentials, events, lifeline, lock, masking, processes, rundir, signals, system
 from jobrunner.bind import Binder, Run, data_references
+from jobrunner.cache import Cache
 from jobrunner.captured import KEPT_OUTPUT, Captured
-from jobrunner.engine import Engine, Lane, Memory, Tally
+from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
 from jobrunner.errors import JobrunnerError, StateError, UsageError
 from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
 from jobrunner.executors.commands import Commands
@@ -31,8 +32,11 @@ from jobrunner.outlet import Outlet
 from jobrunner.plan import Attempt, Plan
 from jobrunner.prepare import Options, PoolPlan, Prepared
 from jobrunner.recorded import Recorded
+from jobrunner.semaphores import Outside
 from jobrunner.sinks.output import file_sink
-from jobrunner.spec import Job, Stop
+from jobrunner.slots import Slots
+from jobrunner.spec import Job, Limit, Pool, Stop
+from jobrunner.spilled import Spill
 from jobrunner.work import Outcome, Result, StopRule
 
 _TIMED_OUT = 124  # as timeout(1) answers
@@ -43,6 +47,8 @@ _LONGEST_UNSYNCED = 1.0
 """Seconds after which a record is made to outlast a loss of power, where nothing asks for it earlier."""
 _PATIENCE = 1.0
 """Seconds for a log that stalls to take its last lines, and for orphans of a killed run to be gone."""
+_LOOKING = PoolPlan(spec=Pool(), mode="process_pool", workers=2)
+"""Where is looked whether what a task depends on has changed."""
 _RESERVED_PER_TASK, _MOST_RESERVED = 2 << 10, 64 << 20
 
 
@@ -92,12 +98,44 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
     with claim, _secrets(prepared) as secrets:
         env_file = env_file_of(prepared)
         part = _begin(prepared, state)
-        with contextlib.closing(part.journal), _marked(part.directory.mark):
+        with contextlib.closing(part.journal), _marked(part.directory.mark), _shared_limits(prepared, state) as outside:
             claim.tell(_holder(prepared, part))
             binder = binder_of(
                 prepared, part.directory, part.recorded, started_at=part.started_at, secrets=secrets, env_file=env_file
             )
-            return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results).run()
+            return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results, outside).run()
+
+
+class _HostLimits:
+    """The limits of a job that it shares with all jobs of the machine, as the plan asks for their slots."""
+
+    def __init__(self, slots: Slots, counts: Mapping[str, int]) -> None:
+        self._slots, self._counts = slots, counts
+
+    def take(self, wanted: Mapping[str, int]) -> bool:
+        taken: dict[str, int] = {}
+        for name, count in wanted.items():
+            if not self._slots.take(name, self._counts[name], count):
+                self.give(taken)
+                return False
+            taken[name] = count
+        return True
+
+    def give(self, taken: Mapping[str, int]) -> None:
+        for name, count in taken.items():
+            self._slots.give(name, count)
+
+
+@contextlib.contextmanager
+def _shared_limits(prepared: Prepared, state: Path) -> Iterator[Outside | None]:
+    """The slots of limits whose scope is the host; None where the job has no such limit."""
+    rules = prepared.job.limits
+    counts = {name: rule.slots for name, rule in rules.items() if isinstance(rule, Limit) and rule.scope == "host"}
+    if not counts:
+        yield None
+        return
+    with contextlib.closing(Slots(state / ".limits", job=prepared.job.name)) as slots:
+        yield _HostLimits(slots, counts)
 
 
 def _pause(seconds: float) -> None:
@@ -162,7 +200,13 @@ def _begin(prepared: Prepared, state: Path) -> _Part:
     if wanted is not None and (part := _resumed(prepared, wanted, swept)) is not None:
         return part
     now, after = time.time(), "" if newest is None else newest.id
-    directory = rundir.create(state, job=job, run_id=rundir.new_run_id(now, after), job_file=prepared.file.source)
+    directory = rundir.create(
+        state,
+        job=job,
+        run_id=rundir.new_run_id(now, after),
+        job_file=prepared.file.source,
+        included=[(each.path.name, each.source) for each in prepared.file.includes],
+    )
     durable = options.durability == "disk"
     reserve = min(RESERVE + _RESERVED_PER_TASK * len(prepared.job.tasks), _MOST_RESERVED)
     journal = Journal.create(directory.journal, sync=durable, reserve=reserve)
@@ -264,6 +308,7 @@ class _Session:
         sinks: Sequence[Sink],
         outlets: Sequence[Outlet],
         keep_results: bool,
+        outside: Outside | None,
     ) -> None:
         self._prepared, self._part, self._outlets, self._binder = prepared, part, outlets, binder
         self._lock_fds, self._lifeline = lock_fds, lifeline.current()
@@ -275,23 +320,51 @@ class _Session:
             now=time.time,
             seq=part.journal.seq,
         )
-        self._emit = masking.masked(masking.Mask(secrets.values()), self._stream.emit) if secrets else self._stream.emit
+        mask = masking.Mask(secrets.values())
+        self._emit = masking.masked(mask, self._stream.emit) if secrets else self._stream.emit
+        self._spill = Spill(
+            part.directory.path / "values",
+            prefix=str(part.attempt),
+            sync=prepared.options.durability == "disk",
+            withhold=mask.holds if secrets else lambda value: False,
+        )
         self._used = data_references(prepared.job)
         self._keeps = keeping(prepared.job, keep_results)
         self._plan = Plan(
             prepared.job,
             pools={name: pool.workers for name, pool in prepared.pools.items()},
             expand=self._binder.items,
+            decide=self._binder.decide,
+            outside=outside,
             only=prepared.only,
             keeps=lambda name: keep_results or name in self._used,
             tries=part.recorded.tries,
             seed=hash(part.directory.id),
         )
-        self._recall = recalling(prepared, part.recorded, self._plan, self._keeps)
+        self._cache = self._caching(mask)
+        self._recall = recalling(prepared, part.directory, part.recorded, self._plan, self._keeps)
         self._reaper = Reaper(inherits=self._lifeline is not None, run_id=part.directory.id, mark=str(part.directory.mark))
         self._sync_timer: Timer | None = None
         self._full: JournalFull | None = None
         self._has_begun = self._has_lost_guard = False
+
+    def _caching(self, mask: masking.Mask) -> Cache | None:
+        """What knows which tasks need not run; None where no task asks."""
+        prepared = self._prepared
+        if not any(prepared.job.tasks[name].cache for name in self._plan.states):
+            return None
+        cache = Cache(
+            prepared.job,
+            self._binder,
+            self._part.directory.path.parent / "cache",
+            folder=prepared.folder,
+            force=prepared.options.force,
+            now=time.time,
+            keeps=self._keeps,
+            withhold=mask.holds,
+        )
+        cache.attach(self._plan)
+        return cache
 
     def run(self) -> Finished:
         with contextlib.closing(Loop()) as loop:
@@ -417,9 +490,10 @@ class _Session:
     def _engine(self) -> Engine:
         prepared, job, used = self._prepared, self._prepared.job, self._used
         env = {**self._binder.job_env, **self._binder.cookie}
+        pools = prepared.pools if self._cache is None else {**prepared.pools, CACHE_LANE: _LOOKING}
         engine = Engine(
             self._plan,
-            {name: _lane(name, pool, str(prepared.folder), env, self._reaper) for name, pool in prepared.pools.items()},
+            {name: _lane(name, pool, str(prepared.folder), env, self._reaper) for name, pool in pools.items()},
             bind=lambda plan, attempt: self._binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
             rule_of=lambda name: _stop_rule(job.tasks[name].stop),
             emit=self._emit,
@@ -429,6 +503,8 @@ class _Session:
                 digest=self._binder.digest,
                 recall=self._recall,
                 keeps=self._keeps,
+                spill=lambda task, result: self._spill.spill(result) if self._keeps(task) else result,
+                cache=self._cache,
                 most_output=KEPT_OUTPUT,
             ),
         )
@@ -450,27 +526,29 @@ def keeping(job: Job, keep_results: bool = False) -> Callable[[str], bool]:
 
 
 def recalling(
-    prepared: Prepared, recorded: Recorded, plan: Plan, keeps: Callable[[str], bool]
+    prepared: Prepared, directory: rundir.RunDir, recorded: Recorded, plan: Plan, keeps: Callable[[str], bool]
 ) -> Callable[[Attempt, str], Result | None]:
     """How an attempt has ended in an earlier part of the run; None where it is to run.
 
     What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for. Of
     what may run at most once the first matters no more, and without the second its end is as good as unknown.
     """
-    tasks = prepared.job.tasks
+    tasks, finals = prepared.job.tasks, prepared.job.finals
+    others = [name for name in tasks if name not in finals]
 
     def recall(attempt: Attempt, digest: str) -> Result | None:
         task = tasks[attempt.task]
         ending = recorded.find(attempt.task, attempt.key, digest, at_most_once=task.at_most_once)
         if ending is None:
             return None
-        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in task.needs)
+        needs = (*others, *task.needs) if attempt.task in finals else task.needs
+        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in needs)
         if is_void and not ending.stays(task.at_most_once):
             return None
         is_asked_for = keeps(attempt.task) and (ending.is_success or task.continue_on_error)
-        if is_asked_for and not ending.has_data and ending.outcome is not Outcome.UNKNOWN:
-            return replace(ending, outcome=Outcome.UNKNOWN).result(attempt.id) if task.at_most_once else None
-        return ending.result(attempt.id)
+        if is_asked_for and not ending.has_data_in(directory.path) and ending.outcome is not Outcome.UNKNOWN:
+            return replace(ending, outcome=Outcome.UNKNOWN).result(attempt.id, directory.path) if task.at_most_once else None
+        return ending.result(attempt.id, directory.path)
 
     return recall
 

@@ -43,7 +43,7 @@ FULL: list[Event] = [
     events.WorkerDied(**WORKER, thread=9, reason="killed by SIGKILL"),
     events.WorkerJoined(**WORKER, thread=9, tasks=3, lived=1.5, exit_code=0, signal="SIGKILL"),
     events.TaskSubmitted(**ATTEMPT, digest="0123456789abcdef"),
-    events.TaskStarted(**RUNNER, thread=9),
+    events.TaskStarted(**RUNNER, thread=9, because=("input a.csv changed",)),
     events.TaskFinished(
         **RUNNER, outcome="failed", duration=1.0, reason="ValueError: no", thread=9, cpu=0.5, max_rss=1 << 20, exit_code=1,
         signal="SIGSEGV", error=ERROR, note="dropped", output="last\nlines", abandoned=True, retried=True, forgiven=True,

@@ -103,7 +103,7 @@ def test_equal_items_count_once_each() -> None:
 def test_it_is_known_whether_values_are_kept(data: dict[str, Any] | None, kept: bool) -> None:
     ending = read(finish(data=data) if data is not None else finish()).find("a", None, "d1")
     assert isinstance(ending, Ending)
-    assert ending.has_data is kept
+    assert ending.has_data_in(Path("run")) is kept
 
 
 def test_the_values_come_back_as_they_were() -> None:
@@ -111,7 +111,7 @@ def test_the_values_come_back_as_they_were() -> None:
         "a", None, "d1"
     )
     assert ending is not None
-    result = ending.result(5)
+    result = ending.result(5, Path("run"))
     assert (result.id, result.json(), result.stdout, result.outputs) == (5, 123456789012345678901, "é\n".encode(), {"k": "v"})
 
 

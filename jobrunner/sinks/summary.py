@@ -207,6 +207,10 @@ def _why_skipped(event: TaskSkipped, run_id: str) -> str:
             return f"skipped: needs {event.cause}, which {_VERBS.get(outcome, '')}{outcome}"
         case "empty":
             return "nothing to do: no items"
+        case "condition":
+            return "skipped: its condition is false"
+        case "cached":
+            return "cached: nothing has changed"
         case _:
             return "skipped: the run was stopped first"
 

@@ -13,3 +13,7 @@ def echo(value: object) -> object:
 
 def fail(message: str) -> None:
     raise ValueError(message)
+
+
+def lose_connection() -> None:
+    raise ConnectionResetError("gone")
