@@ -29,10 +29,9 @@ from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import RESERVE, Journal, JournalFull, last_record
 from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
-from jobrunner.plan import Attempt, Plan
+from jobrunner.plan import Attempt, Outside, Plan
 from jobrunner.prepare import Options, PoolPlan, Prepared
 from jobrunner.recorded import Recorded
-from jobrunner.semaphores import Outside
 from jobrunner.sinks.output import file_sink
 from jobrunner.slots import Slots
 from jobrunner.spec import Job, Limit, Pool, Stop

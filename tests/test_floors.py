@@ -25,16 +25,16 @@ FLOORS = {
     "cpus": 1,
     "items": 1,
     "hints": 1,
-    "nested": 1,
-    "signatures": 2,
-    "probe": 3,
-    "probing": 4,
-    "cautions": 4,
-    "preflight": 5,
+    "preflight.nested": 1,
+    "preflight.signatures": 2,
+    "preflight.probe": 3,
+    "preflight.probing": 4,
+    "preflight.cautions": 4,
+    "preflight": 0,
+    "preflight.check": 5,
     "system": 1,
     "processes": 2,
     "encoding": 1,
-    "semaphores": 1,
     "lifeline": 2,
     "outlet": 2,
     "masking": 3,
@@ -61,7 +61,7 @@ FLOORS = {
     "credentials": 4,
     "rundir": 4,
     "guard": 4,
-    "plan": 4,
+    "plan.*": 4,
     "recorded": 5,
     "bind": 5,
     "engine": 6,
@@ -76,7 +76,7 @@ FLOORS = {
 }
 
 # Packages whose modules may import one another, as long as it makes no circle. Sinks do not: each is an output of its own.
-FAMILIES = ("cli", "executors", "expressions", "jobfile")
+FAMILIES = ("cli", "executors", "expressions", "jobfile", "plan")
 
 PURE = ("time", "datetime", "os", "threading", "subprocess")
 
@@ -84,7 +84,7 @@ PURE = ("time", "datetime", "os", "threading", "subprocess")
 WALLS = {
     "engine": (("jobrunner.executors",), "the engine is handed its executors, so that a test can hand it a fake"),
     "sinks.*": (("jobrunner.plan", "jobrunner.engine"), "what a sink needs is in the event, so that a journal can be replayed"),
-    "plan": (PURE, "a plan is pure: `now` is an argument"),
+    "plan.*": (PURE, "a plan is pure: `now` is an argument"),
     "bind": (PURE, "binding is pure: it turns a job into a plan and does nothing else"),
     "spec": (("os", "pathlib", "io", "sys"), "the models do no I/O, so that the schema is one call"),
 }
@@ -95,8 +95,8 @@ ONLY = {
     "speech": set(),
     "fingerprint": set(),
     "host": {"work", "speech", "system"},
-    "signatures": {"hints"},
-    "probe": {"host", "system", "hints", "nested", "signatures"},
+    "preflight.signatures": {"hints"},
+    "preflight.probe": {"host", "system", "hints", "preflight"},
     "guard": {"processes", "system", "lifeline", "journal", "events", "errors"},
     "executors.*": {"work", "speech", "loop", "host", "executors", "processes", "system"},
 }
@@ -110,9 +110,9 @@ STANDARD_ONLY = (
     "system",
     "processes",
     "lifeline",
-    "probe",
-    "signatures",
-    "nested",
+    "preflight.probe",
+    "preflight.signatures",
+    "preflight.nested",
     "hints",
 )
 

@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrunner import jobfile, preflight, probe
+from jobrunner import jobfile
 from jobrunner.errors import UnsafeError
-from jobrunner.nested import pool_in
-from jobrunner.preflight import Noted
-from jobrunner.signatures import Argument, Remark, Use, matched, misfits
+from jobrunner.preflight import check as preflight
+from jobrunner.preflight import probe
+from jobrunner.preflight.check import Noted
+from jobrunner.preflight.nested import pool_in
+from jobrunner.preflight.signatures import Argument, Remark, Use, matched, misfits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -394,7 +396,7 @@ def test_ctrl_c_while_it_imports_ends_the_import(tmp_path: Path) -> None:
         "fd = int(os.environ['READY'])\n"
         "subprocess.Popen = lambda *args, pass_fds, **more: start(*args, pass_fds=(*pass_fds, fd), **more)\n"
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-        "from jobrunner import jobfile, preflight\n"
+        "from jobrunner import jobfile\nfrom jobrunner.preflight import check as preflight\n"
         "preflight.check(jobfile.read(sys.argv[1]))"
     )
     ready, theirs = os.pipe()

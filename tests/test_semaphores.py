@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrunner.semaphores import Semaphores
+from jobrunner.plan.semaphores import Semaphores
 
 
 def anybody(who: str) -> bool | None:

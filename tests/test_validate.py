@@ -284,5 +284,11 @@ def test_without_options_nothing_of_imports_and_fixes_is_loaded(folder: Folder) 
     command = [sys.executable, "-c", code, "validate", str(folder.path / "job.yaml")]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     loaded = set(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split())
-    ours = {"jobrunner.preflight", "jobrunner.cautions", "jobrunner.probing", "jobrunner.probe", "jobrunner.jobfile.fix"}
+    ours = {
+        "jobrunner.preflight.check",
+        "jobrunner.preflight.cautions",
+        "jobrunner.preflight.probing",
+        "jobrunner.preflight.probe",
+        "jobrunner.jobfile.fix",
+    }
     assert loaded & ours == set()

@@ -14,7 +14,7 @@ from jobrunner.errors import JobFileError, Problem
 
 if TYPE_CHECKING:
     from jobrunner.jobfile import JobFile
-    from jobrunner.preflight import Noted
+    from jobrunner.preflight.check import Noted
 
 _OUTPUT_MARGIN = " " * 6 + "│ "
 
@@ -128,12 +128,12 @@ def _verdicts(file: str, checks: _Checks) -> Iterator[_Verdict]:
 
 
 def _noted(file: JobFile, checks: _Checks) -> Iterator[Noted]:
-    from jobrunner import cautions, preflight
+    from jobrunner.preflight import cautions, check
 
     if checks.is_strict:
-        yield from (preflight.Noted(finding=finding) for finding in cautions.find(file.job))
+        yield from (check.Noted(finding=finding) for finding in cautions.find(file.job))
     if checks.import_timeout is not None:
-        yield from preflight.check(file, checks.import_timeout)
+        yield from check.check(file, checks.import_timeout)
 
 
 def _placed(file: JobFile, notes: Sequence[Noted], checks: _Checks) -> Iterator[_Verdict]:

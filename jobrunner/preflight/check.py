@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from jobrunner import credentials, expressions, probing, trust
+from jobrunner import credentials, expressions, trust
 from jobrunner.cpus import usable_cpus, worker_count
 from jobrunner.errors import UsageError
 from jobrunner.host import MODES
 from jobrunner.jobfile import JobFile
 from jobrunner.jobfile.document import Finding, Path, visible
-from jobrunner.probe import Answer
-from jobrunner.signatures import Argument, Remark, Use
+from jobrunner.preflight import probing
+from jobrunner.preflight.probe import Answer
+from jobrunner.preflight.signatures import Argument, Remark, Use
 from jobrunner.spec import Job, Limit, Pool, Range, Task
 
 DEFAULT_LIMIT: Final = 30.0

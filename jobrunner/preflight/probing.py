@@ -20,9 +20,9 @@ from dataclasses import asdict
 from typing import Final
 
 from jobrunner.jobfile.document import visible
-from jobrunner.probe import Answer, Question, answer_of
+from jobrunner.preflight.probe import Answer, Question, answer_of
+from jobrunner.preflight.signatures import Remark, Use
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
-from jobrunner.signatures import Remark, Use
 
 _START = 120.0
 """Seconds that the interpreter itself may take to start, on a machine that is busy with other things."""
@@ -30,7 +30,7 @@ _STACK_GRACE = 0.5
 """Seconds between the time limit, when the probe writes where it hangs, and its end."""
 _KEPT_OUTPUT = 1 << 16
 _SHOWN_LINES = 12
-_OF_IMPORT: Final = ("<frozen importlib", "/importlib/__init__.py", "/jobrunner/probe.py", 'File "<string>"')
+_OF_IMPORT: Final = ("<frozen importlib", "/importlib/__init__.py", "/jobrunner/preflight/probe.py", 'File "<string>"')
 
 
 def ask(
@@ -55,7 +55,9 @@ def ask(
 class _Probe:
     """One process that imports modules when it is asked to. On leaving, it and all of its group are gone."""
 
-    _CODE = "import sys; sys.path[:] = {path!r}; from jobrunner.probe import main; main({fd}, {folder!r}, {limit}, {parent})"
+    _CODE = (
+        "import sys; sys.path[:] = {path!r}; from jobrunner.preflight.probe import main; main({fd}, {folder!r}, {limit}, {parent})"
+    )
 
     def __init__(self, folder: str, environ: Mapping[str, str], limit: float) -> None:
         self._limit, self._said, self._output = limit, bytearray(), bytearray()

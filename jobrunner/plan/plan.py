@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
-from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.semaphores import Outside, Semaphores
-from jobrunner.spec import Job, Limit, Retry, Task
+from jobrunner.plan import retries
+from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
+from jobrunner.plan.node import FORGIVABLE, Node, Pool
+from jobrunner.plan.semaphores import Outside, Semaphores
+from jobrunner.spec import Job, Limit
 from jobrunner.work import Error, Outcome, Result
 
 _RELEASE_AFTER = 0.25
@@ -33,182 +33,6 @@ _ASK_AGAIN_AFTER = 0.1
 """Seconds after which slots that other runs hold are asked for again."""
 _STALE_DEADLINES = 1000
 """So many deadlines of attempts that have ended may lie behind the one of a slow attempt before they are swept out."""
-
-
-class Phase(StrEnum):
-    """Where a task stands before its outcome."""
-
-    WAITING = "waiting"
-    READY = "ready"
-    RUNNING = "running"
-
-
-State = Phase | Outcome
-
-_MOVES: Mapping[State, Collection[State]] = {
-    Phase.WAITING: (Phase.READY, Outcome.SKIPPED),
-    Phase.READY: (Phase.RUNNING, Outcome.SUCCEEDED, Outcome.SKIPPED),  # SUCCEEDED: a fan-out over no items
-    Phase.RUNNING: (
-        Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.CANCELLED, Outcome.UNKNOWN,
-    ),
-}  # fmt: skip
-
-
-_OF_AN_ITEM = frozenset({"item", "index", "matrix"})
-_FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
-
-
-class Skip(StrEnum):
-    """Why a task did not run."""
-
-    NEEDS = "needs"
-    CONDITION = "condition"
-    EMPTY = "empty"
-    CANCELLED = "cancelled"
-    RECORDED = "recorded"
-    CACHED = "cached"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
-    """A task that never runs; `cause` names the task whose outcome is the reason, where there is one."""
-
-    task: str
-    reason: Skip
-    cause: str = ""
-    cause_outcome: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tries:
-    """Attempts of an instance in earlier parts of the same run: all, and those that count against its retries."""
-
-    made: int = 0
-    counted: int = 0
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Attempt:
-    """One try of one instance, from `take` until `apply`."""
-
-    id: int
-    task: str
-    number: int
-    """Counts from 1, over the whole run, however often that is resumed."""
-    pool: str
-    counted: int = 1
-    """As `number`, but without the attempts that ended only because the runner did."""
-    serial: int = 1
-    """As `number`, but since the plan was made."""
-    is_command: bool = False
-    at_most_once: bool = False
-    index: int | None = None
-    item: object = None
-    key: str | None = None
-    """Names the item; None for a task without items."""
-    is_conditional: bool = False
-    """The condition of its task looks at the item: it is judged for each instance."""
-    refused: Error | None = None
-    """Why it cannot run at all: the engine answers it with a failure."""
-    stopping: Outcome | None = None
-    """It was asked to stop; whatever it answers, this is its outcome."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is.
-
-    `forgiven` says that it failed for good, but the job goes on as if it had not (`continue_on_error`).
-    """
-
-    attempt: Attempt
-    outcome: Outcome
-    retry_at: float | None = None
-    forgiven: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Pool:
-    free: int
-    ready: list[tuple[int, _Node]]
-    held: int = 0
-    """Slots that the system had no room for: free again when something has ended, or some time has passed."""
-
-
-class _Node:
-    """One task: its state, and its instances as counters."""
-
-    __slots__ = (
-        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
-        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "state",
-        "takes", "task", "unmet", "waits_for_all",
-    )  # fmt: skip
-
-    def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
-        self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
-        self.takes = task.takes
-        self.waits_for_all = is_final
-        """Until all its needs have ended nothing is decided, though one has not ended well."""
-        self.is_judged_by_item = False
-        if task.condition is not None:
-            condition = expressions.condition(task.condition)
-            self.waits_for_all |= bool(condition.status)
-            self.is_judged_by_item = any(each.root in _OF_AN_ITEM for each in condition.references)
-        self.unmet: _Node | None = None
-        """The first of its needs that did not end well."""
-        self.refused: ExpressionError | None = None
-        """Why its condition could not be judged."""
-        self.state: State = Phase.WAITING
-        self.blockers = len(set(task.needs))
-        self.dependents: list[_Node] = []
-        self.items: Items | None = None
-        self.next = self.in_flight = self.delayed = self.dropped = 0
-        self.again: deque[tuple[int, int]] = deque()
-        self.outcomes: dict[Outcome, int] = {}
-        self.results: dict[int, Result] = {}
-        self.is_queued = self.has_run = self.is_excused = False
-
-    def __lt__(self, other: _Node) -> bool:
-        return self.order < other.order
-
-    def move(self, state: State) -> None:
-        assert state in _MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"
-        self.state = state
-
-    def drop(self, number: int) -> None:
-        """An instance whose attempt `number` will never start: the run is stopped. One that was to be tried again has failed."""
-        if number == 1:
-            self.dropped += 1
-        else:
-            self.outcomes[Outcome.FAILED] = self.outcomes.get(Outcome.FAILED, 0) + 1
-
-    @property
-    def size(self) -> int:
-        return 1 if self.items is None else len(self.items)
-
-    @property
-    def can_start(self) -> bool:
-        cap = self.task.max_parallel
-        return (bool(self.again) or self.next < self.size) and (cap is None or self.in_flight < cap)
-
-    @property
-    def is_over(self) -> bool:
-        return not (self.in_flight or self.delayed or self.again) and self.next >= self.size
-
-    @property
-    def ended_well(self) -> bool:
-        """It has succeeded, was skipped by its own condition, or its failure is forgiven."""
-        is_forgiven = self.task.continue_on_error and self.state in _FORGIVABLE
-        return self.state is Outcome.SUCCEEDED or self.is_excused or is_forgiven
-
-    @property
-    def outcome(self) -> Outcome:
-        """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
-        bad = [outcome for outcome in self.outcomes if outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
-        if not bad:
-            return Outcome.CANCELLED if self.dropped else Outcome.SUCCEEDED
-        return bad[0] if len(bad) == 1 else Outcome.FAILED
-
 
 _FIRST = Tries()
 
@@ -237,17 +61,17 @@ class Plan:
     ) -> None:
         self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
         self._random = random.Random(seed)
-        self._pools = {name: _Pool(count, []) for name, count in pools.items()}
-        self._stirred: dict[_Pool, None] = {}
-        self._semaphores: Semaphores[_Node] = _semaphores(job, outside)
+        self._pools = {name: Pool(count, []) for name, count in pools.items()}
+        self._stirred: dict[Pool, None] = {}
+        self._semaphores: Semaphores[Node] = _semaphores(job, outside)
         self._nodes = {
-            name: _Node(name, order, task, job.pool_of(name), name in job.finals)
+            name: Node(name, order, task, job.pool_of(name), name in job.finals)
             for order, (name, task) in enumerate(job.tasks.items())
             if not only or name in only
         }
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
-        self._delayed: list[tuple[float, int, _Node, int, int]] = []
+        self._delayed: list[tuple[float, int, Node, int, int]] = []
         self._overdue_at: float | None = None
         self._last_id = 0
         self._open = len(self._nodes)
@@ -412,14 +236,14 @@ class Plan:
             return Ended(attempt=attempt, outcome=outcome)
         node.has_run = True
         if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node, result):
-            retry_at = now + self._delay(attempt, node)
+            retry_at = now + retries.delay(node.task.retries, attempt.counted, self._random)
             node.delayed += 1
             heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.serial + 1))
             self._queue(node)
             return Ended(attempt=attempt, outcome=outcome, retry_at=retry_at)
         self._record(node, attempt, result, outcome)
         self._settle(node)
-        forgiven = node.task.continue_on_error and outcome in _FORGIVABLE
+        forgiven = node.task.continue_on_error and outcome in FORGIVABLE
         if outcome is not Outcome.SUCCEEDED and self._job.fail_fast and not forgiven:
             self.cancel()
         return Ended(attempt=attempt, outcome=outcome, forgiven=forgiven)
@@ -448,7 +272,7 @@ class Plan:
                 self._drop_rest(node)
         self._begin_finals()
 
-    def _is_cancelled(self, node: _Node) -> bool:
+    def _is_cancelled(self, node: Node) -> bool:
         return self.is_cancelled and (self._has_no_finals or not node.is_final)
 
     # Results, for expressions and for the caller.
@@ -471,7 +295,7 @@ class Plan:
 
     # Below here, one step each.
 
-    def _open_up(self, node: _Node) -> bool:
+    def _open_up(self, node: Node) -> bool:
         """All that it needs has ended: it is ready, or skipped by its condition. Whether it is ready."""
         if not self._is_wanted(node):
             node.is_excused = True
@@ -481,7 +305,7 @@ class Plan:
         self._queue(node)
         return True
 
-    def _is_wanted(self, node: _Node) -> bool:
+    def _is_wanted(self, node: Node) -> bool:
         """What its condition says; true where that is not for the task as a whole to answer, or cannot be answered."""
         if node.task.condition is None or node.is_judged_by_item:
             return True
@@ -491,7 +315,7 @@ class Plan:
             node.refused = _told("if", error)
             return True
 
-    def _queue(self, node: _Node) -> None:
+    def _queue(self, node: Node) -> None:
         if node.is_queued or not (node.items is None or node.can_start):
             return
         node.is_queued = True
@@ -502,7 +326,7 @@ class Plan:
             heapq.heappush(pool.ready, (node.order, node))
         self._stirred[pool] = None
 
-    def _first(self, pool: _Pool) -> _Node | None:
+    def _first(self, pool: Pool) -> Node | None:
         """The first node in declared order that can start an instance and takes no slots of limits."""
         while pool.ready:
             node = pool.ready[0][1]
@@ -513,7 +337,7 @@ class Plan:
                 node.is_queued = False
         return None
 
-    def _can_start(self, node: _Node) -> bool:
+    def _can_start(self, node: Node) -> bool:
         """Whether an instance of a queued node can start. A fan-out has its items from here on, or has ended without."""
         if node.state is Phase.READY and node.items is None and node.task.has_instances:
             self._unfold(node)
@@ -527,7 +351,7 @@ class Plan:
             self._queue(node)
         self._ask_again_at = now + _ASK_AGAIN_AFTER if self._semaphores.was_refused else None
 
-    def _may_take(self, node: _Node) -> bool | None:
+    def _may_take(self, node: Node) -> bool | None:
         """Whether it could start if it had the slots; None where it no longer wants to."""
         if not self._can_start(node):
             node.is_queued = False
@@ -536,7 +360,7 @@ class Plan:
         first = self._first(pool)
         return pool.free > 0 and (first is None or node.order < first.order)
 
-    def _unfold(self, node: _Node) -> None:
+    def _unfold(self, node: Node) -> None:
         """Ask for the items of a fan-out: where there are none, that ends the task."""
         try:
             node.items = Items([node.refused]) if node.refused else self._expand(self, node.name)
@@ -546,7 +370,7 @@ class Plan:
             self._skipped.append(Skipped(task=node.name, reason=Skip.EMPTY))
             self._finish(node, Outcome.SUCCEEDED)
 
-    def _issue(self, node: _Node, pool: _Pool) -> Attempt:
+    def _issue(self, node: Node, pool: Pool) -> Attempt:
         if node.again:
             index, number = node.again.popleft()
         else:
@@ -561,7 +385,7 @@ class Plan:
         self._flight[attempt.id] = attempt
         return attempt
 
-    def _attempt(self, node: _Node, index: int, number: int) -> Attempt:
+    def _attempt(self, node: Node, index: int, number: int) -> Attempt:
         attempt = Attempt(
             id=self._last_id,
             task=node.name,
@@ -609,7 +433,7 @@ class Plan:
             node.again.append((index, number))
             self._queue(node)
 
-    def _land(self, attempt: Attempt) -> _Node:
+    def _land(self, attempt: Attempt) -> Node:
         node = self._nodes[attempt.task]
         del self._flight[attempt.id]
         node.in_flight -= 1
@@ -620,44 +444,35 @@ class Plan:
             self._semaphores.give(node.takes)
         return node
 
-    def _may_retry(self, attempt: Attempt, node: _Node, result: Result) -> bool:
+    def _may_retry(self, attempt: Attempt, node: Node, result: Result) -> bool:
         retry = node.task.retries
         if attempt.counted > retry.max or attempt.refused or self._is_cancelled(node):
             return False
-        return attempt.stopping is not None or result.outcome is not Outcome.FAILED or _is_worth_it(retry, result)
+        return attempt.stopping is not None or result.outcome is not Outcome.FAILED or retries.is_worth_it(retry, result)
 
-    def _delay(self, attempt: Attempt, node: _Node) -> float:
-        """Seconds before the re-run that follows `attempt`: exponential, with jitter to both sides, never over `max_delay`."""
-        retry = node.task.retries
-        try:
-            delay = min(retry.delay * retry.backoff ** (attempt.counted - 1), retry.max_delay)
-        except OverflowError:
-            delay = retry.max_delay if retry.delay else 0.0
-        return min(delay * (1 + retry.jitter * self._random.uniform(-1, 1)), retry.max_delay)
-
-    def _record(self, node: _Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
+    def _record(self, node: Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
         if outcome is not Outcome.SKIPPED and self._keeps(node.name):
             node.results[attempt.index or 0] = result if result.outcome is outcome else replace(result, outcome=outcome)
 
-    def _settle(self, node: _Node) -> None:
+    def _settle(self, node: Node) -> None:
         """After an instance has ended: the task has too, or it may start one more."""
         if node.is_over:
             self._finish(node, node.outcome)
         else:
             self._queue(node)
 
-    def _finish(self, node: _Node, outcome: Outcome) -> None:
+    def _finish(self, node: Node, outcome: Outcome) -> None:
         node.move(outcome)
         self._close(node)
         self._pass_on(node)
         self._begin_finals()
 
-    def _close(self, node: _Node) -> None:
+    def _close(self, node: Node) -> None:
         self._open -= 1
         self._open_before_finals -= not node.is_final
 
-    def _pass_on(self, ended: _Node) -> None:
+    def _pass_on(self, ended: Node) -> None:
         """Tell the dependents of a task that has its outcome; a skip goes on to theirs (a chain may be long: no recursion)."""
         pending = [ended]
         while pending:
@@ -669,7 +484,7 @@ class Plan:
                 if dependent.state is Phase.WAITING and not self._move_on(dependent):
                     pending.append(dependent)
 
-    def _move_on(self, node: _Node) -> bool:
+    def _move_on(self, node: Node) -> bool:
         """One of its needs has ended. False where that has ended it too."""
         if node.unmet is not None and (not node.waits_for_all or (node.is_final and not node.blockers)):
             unmet = node.unmet
@@ -691,7 +506,7 @@ class Plan:
                 if node.state is Phase.WAITING and not self._move_on(node):
                     self._pass_on(node)
 
-    def _skip(self, node: _Node, why: Skipped) -> None:
+    def _skip(self, node: Node, why: Skipped) -> None:
         node.move(Outcome.SKIPPED)
         self._close(node)
         self._skipped.append(why)
@@ -701,7 +516,7 @@ class Plan:
             attempt.stopping = outcome
             self._stops.append(attempt)
 
-    def _drop_rest(self, node: _Node) -> None:
+    def _drop_rest(self, node: Node) -> None:
         if node.state in (Phase.WAITING, Phase.READY):
             self._skip(node, Skipped(task=node.name, reason=Skip.CANCELLED))
         elif node.state is Phase.RUNNING:
@@ -717,17 +532,7 @@ def _told(key: str, error: ExpressionError) -> ExpressionError:
     return ExpressionError(f"{key}: {error}")
 
 
-def _semaphores(job: Job, outside: Outside | None) -> Semaphores[_Node]:
+def _semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
     slots = {name: rule.slots if isinstance(rule, Limit) else rule for name, rule in job.limits.items()}
     shared = frozenset(name for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host")
     return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
-
-
-def _is_worth_it(retry: Retry, result: Result) -> bool:
-    """Whether a failure is one of those that are tried again."""
-    if retry.exit_codes is None and retry.exceptions is None:
-        return True
-    if retry.exit_codes is not None and result.exit_code in retry.exit_codes:
-        return True
-    kinds = result.error.kinds if result.error is not None else ()
-    return any(kind == name or kind.endswith(f".{name}") for name in retry.exceptions or () for kind in kinds)

@@ -25,8 +25,8 @@ from typing import Any
 
 from jobrunner import host, system
 from jobrunner.hints import did_you_mean
-from jobrunner.nested import pool_in
-from jobrunner.signatures import Argument, Remark, Use, misfits
+from jobrunner.preflight.nested import pool_in
+from jobrunner.preflight.signatures import Argument, Remark, Use, misfits
 
 _LIBRARIES = ("numpy", "scipy", "torch", "sklearn")
 """What computes with threads of its own: those of BLAS or OpenMP."""

@@ -1,0 +1,88 @@
+"""What a plan hands out and gets back: attempts, how they end, and why something does not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jobrunner.work import Error, Outcome
+
+
+class Phase(StrEnum):
+    """Where a task stands before its outcome."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+
+
+State = Phase | Outcome
+
+
+class Skip(StrEnum):
+    """Why a task did not run."""
+
+    NEEDS = "needs"
+    CONDITION = "condition"
+    EMPTY = "empty"
+    CANCELLED = "cancelled"
+    RECORDED = "recorded"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A task that never runs; `cause` names the task whose outcome is the reason, where there is one."""
+
+    task: str
+    reason: Skip
+    cause: str = ""
+    cause_outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """Attempts of an instance in earlier parts of the same run: all, and those that count against its retries."""
+
+    made: int = 0
+    counted: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """One try of one instance, from `take` until `apply`."""
+
+    id: int
+    task: str
+    number: int
+    """Counts from 1, over the whole run, however often that is resumed."""
+    pool: str
+    counted: int = 1
+    """As `number`, but without the attempts that ended only because the runner did."""
+    serial: int = 1
+    """As `number`, but since the plan was made."""
+    is_command: bool = False
+    at_most_once: bool = False
+    index: int | None = None
+    item: object = None
+    key: str | None = None
+    """Names the item; None for a task without items."""
+    is_conditional: bool = False
+    """The condition of its task looks at the item: it is judged for each instance."""
+    refused: Error | None = None
+    """Why it cannot run at all: the engine answers it with a failure."""
+    stopping: Outcome | None = None
+    """It was asked to stop; whatever it answers, this is its outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is.
+
+    `forgiven` says that it failed for good, but the job goes on as if it had not (`continue_on_error`).
+    """
+
+    attempt: Attempt
+    outcome: Outcome
+    retry_at: float | None = None
+    forgiven: bool = False

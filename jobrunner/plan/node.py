@@ -1,0 +1,109 @@
+"""One task as the plan sees it: its state, and its instances as counters, however many there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from jobrunner import expressions
+from jobrunner.errors import ExpressionError
+from jobrunner.items import Items
+from jobrunner.plan.attempt import Phase, State
+from jobrunner.spec import Task
+from jobrunner.work import Outcome, Result
+
+MOVES: Mapping[State, Collection[State]] = {
+    Phase.WAITING: (Phase.READY, Outcome.SKIPPED),
+    Phase.READY: (Phase.RUNNING, Outcome.SUCCEEDED, Outcome.SKIPPED),  # SUCCEEDED: a fan-out over no items
+    Phase.RUNNING: (
+        Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.CANCELLED, Outcome.UNKNOWN,
+    ),
+}  # fmt: skip
+"""Where a task may go from where it stands; an outcome is final."""
+FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
+"""What continue_on_error allows."""
+_OF_AN_ITEM = frozenset({"item", "index", "matrix"})
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    free: int
+    ready: list[tuple[int, Node]]
+    held: int = 0
+    """Slots that the system had no room for: free again when something has ended, or some time has passed."""
+
+
+class Node:
+    """One task: its state, and its instances as counters."""
+
+    __slots__ = (
+        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
+        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "state",
+        "takes", "task", "unmet", "waits_for_all",
+    )  # fmt: skip
+
+    def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
+        self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
+        self.takes = task.takes
+        self.waits_for_all = is_final
+        """Until all its needs have ended nothing is decided, though one has not ended well."""
+        self.is_judged_by_item = False
+        if task.condition is not None:
+            condition = expressions.condition(task.condition)
+            self.waits_for_all |= bool(condition.status)
+            self.is_judged_by_item = any(each.root in _OF_AN_ITEM for each in condition.references)
+        self.unmet: Node | None = None
+        """The first of its needs that did not end well."""
+        self.refused: ExpressionError | None = None
+        """Why its condition could not be judged."""
+        self.state: State = Phase.WAITING
+        self.blockers = len(set(task.needs))
+        self.dependents: list[Node] = []
+        self.items: Items | None = None
+        self.next = self.in_flight = self.delayed = self.dropped = 0
+        self.again: deque[tuple[int, int]] = deque()
+        self.outcomes: dict[Outcome, int] = {}
+        self.results: dict[int, Result] = {}
+        self.is_queued = self.has_run = self.is_excused = False
+
+    def __lt__(self, other: Node) -> bool:
+        return self.order < other.order
+
+    def move(self, state: State) -> None:
+        assert state in MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"
+        self.state = state
+
+    def drop(self, number: int) -> None:
+        """An instance whose attempt `number` will never start: the run is stopped. One that was to be tried again has failed."""
+        if number == 1:
+            self.dropped += 1
+        else:
+            self.outcomes[Outcome.FAILED] = self.outcomes.get(Outcome.FAILED, 0) + 1
+
+    @property
+    def size(self) -> int:
+        return 1 if self.items is None else len(self.items)
+
+    @property
+    def can_start(self) -> bool:
+        cap = self.task.max_parallel
+        return (bool(self.again) or self.next < self.size) and (cap is None or self.in_flight < cap)
+
+    @property
+    def is_over(self) -> bool:
+        return not (self.in_flight or self.delayed or self.again) and self.next >= self.size
+
+    @property
+    def ended_well(self) -> bool:
+        """It has succeeded, was skipped by its own condition, or its failure is forgiven."""
+        is_forgiven = self.task.continue_on_error and self.state in FORGIVABLE
+        return self.state is Outcome.SUCCEEDED or self.is_excused or is_forgiven
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
+        bad = [outcome for outcome in self.outcomes if outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
+        if not bad:
+            return Outcome.CANCELLED if self.dropped else Outcome.SUCCEEDED
+        return bad[0] if len(bad) == 1 else Outcome.FAILED
