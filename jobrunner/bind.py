@@ -76,6 +76,7 @@ class Binder:
         self._job, self._run, self._environ, self._secrets = job, run, environ, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
         from_file = env_file or {}
+        self._facts_of_run = facts
         self._scope: dict[str, object] = {"params": params, "env": {**environ, **from_file}, "run": facts}
         self.job_env: dict[str, str] = {**from_file, **_texts(job.env)(self._scope)}
         """What the job's `env_file` holds, and its `env` with its expressions evaluated."""
@@ -166,7 +167,11 @@ class Binder:
 
     def scope(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
         """What the names in the expressions of a task mean, or in those of one of its instances."""
-        scope: dict[str, object] = {**self._scope, "tasks": _Tasks(self._job, plan, self._values)}
+        scope: dict[str, object] = {
+            **self._scope,
+            "run": _Run(self._facts_of_run, plan),
+            "tasks": _Tasks(self._job, plan, self._values),
+        }
         if attempt is not None and attempt.index is not None:
             scope["index"] = attempt.index
             if self._job.tasks[attempt.task].matrix is None:
@@ -439,8 +444,7 @@ class _Tasks(Mapping[str, Mapping[str, object]]):
         outcome = self._plan.outcome(name)
         if outcome is None:
             raise KeyError(name)
-        items = self._plan.items(name) if task.target is None else None
-        return _Values(outcome, self._plan.results(name), items)
+        return _Values(outcome, self._plan.results(name), self._plan.items(name), task.target is None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._job.tasks)
@@ -456,7 +460,7 @@ class _Values(Mapping[str, object]):
     _outcome: Outcome
     _results: list[Result | None]
     _items: Items | None = None
-    """Of a command with instances: each of its results says which it was."""
+    _is_command: bool = False
     _decoded: dict[str, object] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> object:
@@ -470,11 +474,13 @@ class _Values(Mapping[str, object]):
             case "outcome":
                 return str(self._outcome)
             case "results":
-                if self._items is None:
+                if self._items is None or not self._is_command:
                     return [_value_of(result) for result in self._results]
                 return [_of_command(item, result) for item, result in zip(self._items, self._results, strict=False)]
             case "result":
                 return _value_of(first)
+            case "failures":
+                return [_failure(self._items, index, result) for index, result in enumerate(self._results) if _has_failed(result)]
             case "stdout":
                 return _stdout(first) if first else ""
             case "outputs":
@@ -485,10 +491,10 @@ class _Values(Mapping[str, object]):
                 raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("outcome", "results", "result", "stdout", "outputs", "exit_code"))
+        return iter(("outcome", "results", "result", "failures", "stdout", "outputs", "exit_code"))
 
     def __len__(self) -> int:
-        return 6
+        return 7
 
 
 def _value_of(result: Result | None) -> Any:
@@ -496,6 +502,33 @@ def _value_of(result: Result | None) -> Any:
         return None if result is None else result.json()
     except ValueError as error:
         raise ExpressionError(f"the result cannot be read: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run(Mapping[str, object]):
+    """`run` in expressions: what is known from its beginning, and what has failed so far."""
+
+    _facts: Mapping[str, object]
+    _plan: Plan
+
+    def __getitem__(self, key: str) -> object:
+        return self._plan.failures() if key == "failed" else self._facts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._facts, "failed"))
+
+    def __len__(self) -> int:
+        return len(self._facts) + 1
+
+
+def _has_failed(result: Result | None) -> bool:
+    return result is not None and result.outcome is not Outcome.SUCCEEDED
+
+
+def _failure(items: Items | None, index: int, result: Result | None) -> dict[str, object]:
+    assert result is not None
+    message = result.error.message.partition("\n")[0] if result.error else str(result.outcome).replace("_", " ")
+    return {"item": None if items is None else items[index], "outcome": str(result.outcome), "reason": message}
 
 
 def _stdout(result: Result) -> str:

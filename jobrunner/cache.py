@@ -121,6 +121,14 @@ class Cache:
         }
         return Call(id=-attempt.id, target=_STORE, kwargs=kwargs, needed=True)
 
+    def noted(self, answer: Result) -> str:
+        """Why a success was not stored, from the Result of the Call of `store`; empty where it was."""
+        try:
+            found = answer.json() if answer.outcome is Outcome.SUCCEEDED else {"stored": False, "why": "that went wrong"}
+            return "" if found["stored"] else f"not cached: {found['why'] or 'it runs elsewhere too'}"
+        except (ValueError, TypeError, KeyError):
+            return "not cached: that went wrong"
+
     def ended(self, attempt: Attempt, digest: str) -> None:
         """An attempt has succeeded, now or before; `digest` is that of its definition. What needs it is told apart by it."""
         own = [attempt.key, digest, self._found_of(attempt), self._needs(self._job.tasks[attempt.task])]

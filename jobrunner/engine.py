@@ -88,6 +88,7 @@ class Cache(Protocol):
     def check(self, attempt: Attempt, work: Call | Command, /) -> Call | None: ...
     def judge(self, attempt: Attempt, result: Result, /) -> Verdict: ...
     def store(self, attempt: Attempt, work: Call | Command, result: Result, /) -> Call | None: ...
+    def noted(self, answer: Result, /) -> str: ...
     def ended(self, attempt: Attempt, digest: str, /) -> None: ...
 
 
@@ -304,7 +305,8 @@ class Engine:
         attempt = flight.attempt
         if flight.succeeded is not None:
             attempt.stopping = None  # it had succeeded before anybody wished to stop it
-            self._end(self._flights.pop(attempt.id), flight.succeeded)
+            note = "; ".join(filter(None, (flight.succeeded.note, cache.noted(answer))))
+            self._end(self._flights.pop(attempt.id), replace(flight.succeeded, note=note))
             return
         if attempt.stopping is not None:
             self._inbox.append(Result(id=attempt.id, outcome=attempt.stopping))

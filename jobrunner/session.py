@@ -40,7 +40,7 @@ from jobrunner.work import Outcome, Result, StopRule
 
 _TIMED_OUT = 124  # as timeout(1) answers
 _SIGNALLED = 128
-_DATA = frozenset({"result", "results", "stdout", "outputs"})
+_DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
 """What is kept of an attempt only where an expression asks for it."""
 _LONGEST_UNSYNCED = 1.0
 """Seconds after which a record is made to outlast a loss of power, where nothing asks for it earlier."""

@@ -396,7 +396,8 @@ RetryRule: TypeAlias = Annotated[
     Discriminator(
         _kind_of_retry,
         custom_error_type="retry",
-        custom_error_message="retry is a whole number of re-runs, or {max, delay, backoff, max_delay, jitter, exit_codes, exceptions}",
+        custom_error_message="retry is a whole number of re-runs, "
+        "or {max, delay, backoff, max_delay, jitter, exit_codes, exceptions}",
     ),
 ]
 RunLines: TypeAlias = Annotated[

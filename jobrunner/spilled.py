@@ -16,14 +16,14 @@ LARGEST_IN_JOURNAL = 1 << 20
 class Spill:
     """Puts large values into files of a directory.
 
-    `prefix` tells the parts of a run apart; `sync` makes the files outlast a loss of power; `withhold` says what must not be kept.
+    `prefix` tells the parts of a run apart; `sync` has the files outlast a loss of power; `withhold` says what must not be kept.
     """
 
     def __init__(self, directory: Path, *, prefix: str, sync: bool, withhold: Callable[[bytes], bool]) -> None:
         self._directory, self._prefix, self._sync, self._withhold = directory, prefix, sync, withhold
 
     def spill(self, result: Result) -> Result:
-        """The result with its value in a file where that is large. One that is withheld, or that no disk takes, stays as it is."""
+        """The result, with its value in a file if that is large. One that is withheld, or that no disk takes, stays as it is."""
         if result.value is None or len(result.value) <= LARGEST_IN_JOURNAL or self._withhold(result.value):
             return result
         path = self._directory / f"{self._prefix}-{result.id}.json"

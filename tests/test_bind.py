@@ -18,7 +18,7 @@ from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.spec import Job
-from jobrunner.work import Call, Command, Outcome, Result
+from jobrunner.work import Call, Command, Error, Outcome, Result
 
 FOLDER = "/jobs"
 ENVIRON = {"PATH": "/bin:/usr/bin", "HOME": "/home/somebody"}
@@ -596,3 +596,24 @@ def test_a_task_that_is_not_selected_reads_as_skipped() -> None:
     work = bench.binder.work(bench.plan, attempt, needed=False)
     assert isinstance(work, Command)
     assert work.argv == ("skipped", "")
+
+
+def test_what_failed_of_a_task_is_a_list_of_items_and_reasons() -> None:
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"foreach": ["x", "y"], "continue_on_error": True},
+        "b": {"continue_on_error": True},
+        "c": {
+            "needs": ["a", "b"],
+            "target": "m:f",
+            "args": ["${{ tasks.a.failures }}", "${{ tasks.b.failures }}", "${{ run.failed }}"],
+        },
+    }
+    bench = Bench(tasks)
+    first, second, third = bench.take()
+    bench.end(first)
+    bench.end(second, Outcome.FAILED, error=Error(type="E", message="exit 3\nmore"))
+    bench.end(third, Outcome.TIMED_OUT)
+    failures, alone, failed = bench.call().args
+    assert failures == [{"item": "y", "outcome": "failed", "reason": "exit 3"}]
+    assert alone == [{"item": None, "outcome": "timed_out", "reason": "timed out"}]
+    assert failed == [], "what continue_on_error allows has not failed"

@@ -177,6 +177,13 @@ def test_half_of_an_output_is_never_taken_for_done(stage: Stage, how: str) -> No
     assert stage.ran() == {"make": 2}
 
 
+def test_a_success_that_did_not_make_its_outputs_says_that_it_is_not_cached(stage: Stage) -> None:
+    stage.job({"make": {"run": "true", "cache": {"outputs": ["out.txt"]}}})
+    assert stage.call("run", "job.yaml").returncode == 0
+    (ended,) = stage.events("task.finished")
+    assert ended["note"] == "not cached: output out.txt was not there when it last ended"
+
+
 def test_values_of_a_cached_task_are_there_for_those_who_ask(stage: Stage) -> None:
     make = {"run": 'echo "k=7" >> "$JOBRUNNER_OUTPUT"; echo said', "cache": {"inputs": ["in.txt"]}}
     use = {"needs": ["make"], "run": "echo ${{ tasks.make.outputs.k }} ${{ tasks.make.stdout }} >> got"}

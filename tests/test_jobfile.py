@@ -878,7 +878,7 @@ tasks:
         ("run: echo ${{ frob(1) }}", "9:19", "run: "),
         ("run: echo ${{ item }}", "9:19", "run: 'item' is known only in a task with foreach"),
         ("run: echo ${{ index }}", "9:19", "run: 'index' is known only in a task with foreach"),
-        ("run: echo ${{ run.name }}", "9:19", "run: run has no 'name'. There are id, dir, started_at, attempt."),
+        ("run: echo ${{ run.name }}", "9:19", "run: run has no 'name'. There are id, dir, started_at, attempt, failed."),
         ("run: echo ${{ run.ids }}", "9:19", "run: run has no 'ids'. Did you mean 'id'?"),
         ("run: echo ${{ tasks.none.result }}", "9:19", "run: no task is called 'none'. Did you mean 'one'?"),
         (
@@ -956,14 +956,14 @@ tasks:
             for key in ("result", "results")
         ],
         ("tasks.cmd.result[0]", "'cmd' is a command: it has no result."),
-        ("tasks.cmd", "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome."),
+        ("tasks.cmd", "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome, failures."),
         ("tasks.cmd.stdot", "tasks.cmd has no 'stdot'. Did you mean 'stdout'?"),
         *[
             (f"tasks.cmds.{key}", f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Write tasks.cmds.results")
             for key in ("stdout", "outputs", "exit_code")
         ],
         ("tasks.cmds.result", "'cmds' is a command with foreach: it has no result. Write tasks.cmds.results: a list of maps with item,"),
-        ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.results; there are results, outcome."),
+        ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.results; there are results, outcome, failures."),
         ("tasks['list-files'].stdout", "'list-files' is a target: it has no stdout. Write tasks['list-files'].result."),
         ("tasks['list-files']", "tasks['list-files'] alone is no value. Write tasks['list-files'].result; there are result,"),
         ("tasks.list-files.result", "no task is called 'list'. A name with a hyphen is written tasks['list-files']."),

@@ -18,13 +18,11 @@ from typing import Final, cast
 import simpleeval  # type: ignore[import-untyped]  # it ships no types
 
 from jobrunner.errors import ExpressionError
-from jobrunner.expressions import quoting
+from jobrunner.expressions import quoting, texts
 from jobrunner.expressions.grammar import CONSTANTS, NODES, STATUS, Code, named, references
-from jobrunner.expressions.values import TOO_LARGE, WIDEST, Scope, kind_of, size_refusal, text_of
+from jobrunner.expressions.values import TOO_LARGE, WIDEST, Scope, bound, kind_of, size_refusal, text_of
 from jobrunner.hints import did_you_mean
 
-LARGEST: Final = 10_000_000
-"""Characters or elements that + and join() may make."""
 METHODS: Final[dict[type[ast.AST], str]] = {node: f"_eval_{node.__name__.lower()}" for node in NODES}
 """Node → the method that evaluates it: the names are simpleeval's, who has all but that of a list."""
 
@@ -151,7 +149,7 @@ def _numeric(sign: str, operation: Callable[..., object]) -> Callable[[object, o
 
 def _add(left: object, right: object) -> object:
     if (isinstance(left, str) and isinstance(right, str)) or (isinstance(left, list) and isinstance(right, list)):
-        _bound(len(left) + len(right))
+        bound(len(left) + len(right))
         return operator.add(left, right)
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return left + right
@@ -169,7 +167,7 @@ def _power(left: int | float, right: int | float) -> object:
 def _sum(items: object) -> object:
     """Of numbers, or of lists, as + joins them."""
     if isinstance(items, (list, tuple)) and items and all(isinstance(each, list) for each in items):
-        _bound(sum(map(len, items)))
+        bound(sum(map(len, items)))
         return [each for part in items for each in part]
     return sum(items)  # type: ignore[call-overload]  # what cannot be added raises TypeError
 
@@ -178,13 +176,8 @@ def _join(items: object, sep: object = ",") -> str:
     if not isinstance(items, (list, tuple)) or not isinstance(sep, str):
         raise TypeError(f"join() takes a list and a text between its elements, not {kind_of(items)} and {kind_of(sep)}")
     texts = [text_of(each) for each in items]
-    _bound(sum(map(len, texts)) + len(sep) * len(texts))
+    bound(sum(map(len, texts)) + len(sep) * len(texts))
     return sep.join(texts)
-
-
-def _bound(length: int) -> None:
-    if length > LARGEST:
-        raise ValueError(f"the result would have a length of {length:,}; at most {LARGEST:,} are made")
 
 
 OPERATIONS: Final[dict[type[ast.AST], Callable[..., object]]] = {
@@ -204,5 +197,7 @@ OPERATIONS: Final[dict[type[ast.AST], Callable[..., object]]] = {
 FUNCTIONS: Final[dict[str, Callable[..., object]]] = {
     "len": len, "min": min, "max": max, "sum": _sum, "sorted": sorted, "int": int, "float": float,
     "str": text_of, "join": _join, "quote": quoting.quote, "raw": quoting.raw,
+    "basename": texts.basename, "dirname": texts.dirname, "stem": texts.stem, "relative": texts.relative,
+    "replace": texts.replace,
 }  # fmt: skip
 """All but default(), which does not evaluate all of its arguments, and those of a condition, whose values the scope has."""

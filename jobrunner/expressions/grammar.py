@@ -45,6 +45,7 @@ STATUS: Final = ("success", "failure", "always")
 ARGUMENTS: Final[dict[str, tuple[int, int | None]]] = {
     **dict.fromkeys(("len", "sum", "sorted", "str", "int", "float"), (1, 1)),
     "min": (1, None), "max": (1, None), "join": (1, 2), "default": (2, 2), "quote": (1, 1), "raw": (1, 1),
+    **dict.fromkeys(("basename", "dirname", "stem"), (1, 1)), "relative": (2, 2), "replace": (3, 3),
     **dict.fromkeys(STATUS, (0, 0)),
 }  # fmt: skip
 """The functions, with their fewest and most arguments; None is no limit."""

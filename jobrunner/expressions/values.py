@@ -16,6 +16,8 @@ PLAIN: Final = frozenset({str, int, float, bool, type(None), list, dict})
 WIDEST: Final = 4096
 """Bits of a whole number that arithmetic may make: always few enough to print."""
 TOO_LARGE: Final = "the number is too large"
+LARGEST: Final = 10_000_000
+"""Characters or elements that an operator or a function may make."""
 
 
 def text_of(value: object) -> str:
@@ -59,3 +61,9 @@ def size_refusal(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"{TOO_LARGE}, or not a number"
     return "the result is a complex number" if isinstance(value, complex) else ""
+
+
+def bound(length: int) -> None:
+    """Raises ValueError before something is made that has more than LARGEST characters or elements."""
+    if length > LARGEST:
+        raise ValueError(f"the result would have a length of {length:,}; at most {LARGEST:,} are made")

@@ -31,7 +31,7 @@ def result_key(name: str, task: spec.Task, keys: Sequence[str | int]) -> Wrong:
     key = str(keys[0]) if keys else ""
     own = _own_keys(task)
     if key in own or key not in _OTHERS_HAVE:
-        return key_of(spelled(name), keys, (*own, "outcome"))
+        return key_of(spelled(name), keys, (*own, "outcome", "failures"))
     return _of_target(name, task, key) if task.target is not None else _of_command(name, task, key)
 
 

@@ -17,7 +17,7 @@ from jobrunner.jobfile.lookups import Wrong
 from jobrunner.jobfile.salvage import Unsure
 from jobrunner.jobfile.values import collect, not_json, unfit
 
-RUN_KEYS: Final = ("id", "dir", "started_at", "attempt")
+RUN_KEYS: Final = ("id", "dir", "started_at", "attempt", "failed")
 _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
 
 MOST_EXPRESSIONS = 1000

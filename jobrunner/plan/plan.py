@@ -122,6 +122,14 @@ class Plan:
         """Some task did not end well, and its failure counts."""
         return not all(node.ended_well for node in self._nodes.values())
 
+    def failures(self) -> list[str]:
+        """The tasks that have not ended well so far, in declared order, without those that were only skipped because of them."""
+        return [
+            name
+            for name, node in self._nodes.items()
+            if isinstance(node.state, Outcome) and node.state is not Outcome.SKIPPED and not node.ended_well
+        ]
+
     def needs_met(self, name: str) -> bool:
         """All that the task needs has ended well; for a final one: all tasks that are not final."""
         node = self._nodes[name]

@@ -19,7 +19,7 @@ def is_worth_it(retry: Retry, result: Result) -> bool:
 
 
 def delay(retry: Retry, counted: int, rng: random.Random) -> float:
-    """Seconds before the re-run after attempt number `counted`: exponential, with jitter to both sides, never over `max_delay`."""
+    """Seconds from the end of attempt `counted` to the next: exponential, with jitter to both sides, within `max_delay`."""
     try:
         found = min(retry.delay * retry.backoff ** (counted - 1), retry.max_delay)
     except OverflowError:

@@ -56,7 +56,8 @@ class _Probe:
     """One process that imports modules when it is asked to. On leaving, it and all of its group are gone."""
 
     _CODE = (
-        "import sys; sys.path[:] = {path!r}; from jobrunner.preflight.probe import main; main({fd}, {folder!r}, {limit}, {parent})"
+        "import sys; sys.path[:] = {path!r}; from jobrunner.preflight.probe import main; "
+        "main({fd}, {folder!r}, {limit}, {parent})"
     )
 
     def __init__(self, folder: str, environ: Mapping[str, str], limit: float) -> None:

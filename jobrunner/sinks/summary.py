@@ -52,8 +52,8 @@ class Summary:
                 self.retries += (event.error or {}).get("type") != _LOST_WITH_ITS_RUNNER
             case TaskFinished() as event:
                 self._count(event)
-            case TaskSkipped(reason="recorded", outcome="succeeded"):
-                pass  # counted in the event that the run goes on with
+            case TaskSkipped(reason="recorded", outcome="succeeded") | TaskSkipped(reason="condition"):
+                pass  # counted in the event that the run goes on with; as the author of the job wants it
             case TaskSkipped() as event:
                 self.skips[f"{event.task}: {_why_skipped(event, stamped.run_id)}"] += 1
             case LogDegraded() as event:
@@ -207,8 +207,6 @@ def _why_skipped(event: TaskSkipped, run_id: str) -> str:
             return f"skipped: needs {event.cause}, which {_VERBS.get(outcome, '')}{outcome}"
         case "empty":
             return "nothing to do: no items"
-        case "condition":
-            return "skipped: its condition is false"
         case "cached":
             return "cached: nothing has changed"
         case _:
