@@ -14,10 +14,11 @@ from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.events import RunFinished
 from jobrunner.journal import last_record, replay
 from jobrunner.masking import REPLACEMENT
+from jobrunner.parts import is_of, may_go_on, nothing_left
 from jobrunner.plan import Attempt, Phase, Plan, Skip
 from jobrunner.prepare import Options, Prepared, prepare
+from jobrunner.recall import binder_of, env_file_of, keeping, recalling
 from jobrunner.recorded import Recorded
-from jobrunner.session import binder_of, env_file_of, is_of, keeping, may_go_on, nothing_left, recalling
 from jobrunner.spec import Concurrency, Job
 from jobrunner.work import Outcome, Result
 

@@ -6,49 +6,46 @@ claim the job ─▶ sweep what a killed run left ─▶ journal: made, or read 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from jobrunner import credentials, events, lifeline, lock, masking, processes, rundir, signals, system
-from jobrunner.bind import Binder, Run, data_references
+from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system
+from jobrunner.bind import Binder, data_references
 from jobrunner.cache import Cache
 from jobrunner.captured import KEPT_OUTPUT, Captured
 from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
-from jobrunner.errors import JobrunnerError, StateError, UsageError
-from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
+from jobrunner.errors import JobrunnerError
+from jobrunner.events import Sink, Stamped, Stream, timestamp
 from jobrunner.executors.commands import Commands
 from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 from jobrunner.executors.reaper import Reaper
-from jobrunner.journal import RESERVE, Journal, JournalFull, last_record
+from jobrunner.journal import JournalFull
 from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
-from jobrunner.plan import Attempt, Outside, Plan
-from jobrunner.prepare import Options, PoolPlan, Prepared
-from jobrunner.recorded import Recorded
+from jobrunner.parts import Part, begin, marked
+from jobrunner.plan import Outside, Plan
+from jobrunner.prepare import PoolPlan, Prepared
+from jobrunner.recall import DATA, binder_of, env_file_of, keeping, recalling
 from jobrunner.sinks.output import file_sink
-from jobrunner.slots import Slots
-from jobrunner.spec import Job, Limit, Pool, Stop
+from jobrunner.slots import HostLimits, Slots
+from jobrunner.spec import Limit, Pool, Stop
 from jobrunner.spilled import Spill
-from jobrunner.work import Outcome, Result, StopRule
+from jobrunner.work import StopRule
 
 _TIMED_OUT = 124  # as timeout(1) answers
 _SIGNALLED = 128
-_DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
-"""What is kept of an attempt only where an expression asks for it."""
 _LONGEST_UNSYNCED = 1.0
 """Seconds after which a record is made to outlast a loss of power, where nothing asks for it earlier."""
 _PATIENCE = 1.0
-"""Seconds for a log that stalls to take its last lines, and for orphans of a killed run to be gone."""
+"""Seconds for a log that stalls to take its last lines."""
 _LOOKING = PoolPlan(spec=Pool(), mode="process_pool", workers=2)
 """Where is looked whether what a task depends on has changed."""
-_RESERVED_PER_TASK, _MOST_RESERVED = 2 << 10, 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,22 +64,6 @@ class Busy:
     """The job is not run, as its `concurrency` says: another run is under way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """A run that is begun, or gone on with: where it is kept, and what is known of it."""
-
-    directory: rundir.RunDir
-    journal: Journal
-    recorded: Recorded
-    started_at: str
-    notes: tuple[Event, ...]
-    """What happened before there was a journal to tell it."""
-
-    @property
-    def attempt(self) -> int:
-        return self.recorded.parts + 1
-
-
 def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet], keep_results: bool) -> Finished | Busy:
     """Run what was prepared, or go on with it. Raises what keeps it from running at all, and StateError for a lost journal."""
     job, state = prepared.job, rundir.state_dir(os.environ)
@@ -96,33 +77,13 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
         return Busy()
     with claim, _secrets(prepared) as secrets:
         env_file = env_file_of(prepared)
-        part = _begin(prepared, state)
-        with contextlib.closing(part.journal), _marked(part.directory.mark), _shared_limits(prepared, state) as outside:
+        part = begin(prepared, state)
+        with contextlib.closing(part.journal), marked(part.directory.mark), _shared_limits(prepared, state) as outside:
             claim.tell(_holder(prepared, part))
             binder = binder_of(
                 prepared, part.directory, part.recorded, started_at=part.started_at, secrets=secrets, env_file=env_file
             )
             return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results, outside).run()
-
-
-class _HostLimits:
-    """The limits of a job that it shares with all jobs of the machine, as the plan asks for their slots."""
-
-    def __init__(self, slots: Slots, counts: Mapping[str, int]) -> None:
-        self._slots, self._counts = slots, counts
-
-    def take(self, wanted: Mapping[str, int]) -> bool:
-        taken: dict[str, int] = {}
-        for name, count in wanted.items():
-            if not self._slots.take(name, self._counts[name], count):
-                self.give(taken)
-                return False
-            taken[name] = count
-        return True
-
-    def give(self, taken: Mapping[str, int]) -> None:
-        for name, count in taken.items():
-            self._slots.give(name, count)
 
 
 @contextlib.contextmanager
@@ -134,7 +95,7 @@ def _shared_limits(prepared: Prepared, state: Path) -> Iterator[Outside | None]:
         yield None
         return
     with contextlib.closing(Slots(state / ".limits", job=prepared.job.name)) as slots:
-        yield _HostLimits(slots, counts)
+        yield HostLimits(slots, counts)
 
 
 def _pause(seconds: float) -> None:
@@ -173,118 +134,12 @@ def _secrets(prepared: Prepared) -> Iterator[dict[str, str]]:
         os.environ.update(hidden)
 
 
-def env_file_of(prepared: Prepared) -> dict[str, str]:
-    """The variables of the job's `env_file`, if it has one."""
-    name = prepared.job.env_file
-    return {} if name is None else credentials.env_file(prepared.folder / os.path.expanduser(name))
-
-
-def _holder(prepared: Prepared, part: _Part) -> lock.Holder:
+def _holder(prepared: Prepared, part: Part) -> lock.Holder:
     line = lifeline.current()
     pid = os.getpid() if line is None else line.guard_pid
     return lock.Holder(
         pid=pid, run_id=part.directory.id, since=timestamp(time.time()), file=str(prepared.file.path), job=prepared.job.name
     )
-
-
-# --- where the run is kept -----------------------------------------------------------------------------------------------------
-
-
-def _begin(prepared: Prepared, state: Path) -> _Part:
-    """The run to go on with, or a new one. What a killed run left running is ended first."""
-    job, options = prepared.job.name, prepared.options
-    newest = next(rundir.runs(state, job), None)
-    swept = list(_swept(newest))
-    wanted = _wanted(prepared, state, newest)
-    if wanted is not None and (part := _resumed(prepared, wanted, swept)) is not None:
-        return part
-    now, after = time.time(), "" if newest is None else newest.id
-    directory = rundir.create(
-        state,
-        job=job,
-        run_id=rundir.new_run_id(now, after),
-        job_file=prepared.file.source,
-        included=[(each.path.name, each.source) for each in prepared.file.includes],
-    )
-    durable = options.durability == "disk"
-    reserve = min(RESERVE + _RESERVED_PER_TASK * len(prepared.job.tasks), _MOST_RESERVED)
-    journal = Journal.create(directory.journal, sync=durable, reserve=reserve)
-    if durable:
-        rundir.sync(directory)
-    return _Part(directory=directory, journal=journal, recorded=Recorded(), started_at=timestamp(now), notes=tuple(swept))
-
-
-def _swept(newest: rundir.RunDir | None) -> Iterator[Event]:
-    """End what is left of the last run, if its runner was killed: nothing may run twice at the same time."""
-    if newest is None or _has_finished(newest):
-        return
-    mark = str(newest.mark)
-    for found in processes.end_run(newest.id, mark, _PATIENCE):
-        yield events.OrphanKilled(pid=found.pid, run=newest.id, command=found.command)
-    if left := processes.of_run(newest.id, mark):
-        for each in left:
-            os.close(each.pidfd)
-        named = ", ".join(f"{each.pid} ({each.command})" for each in left)
-        raise StateError(f"of the killed run {newest.id} some processes cannot be ended: {named}; end them, then try again")
-
-
-def _has_finished(directory: rundir.RunDir) -> bool:
-    try:
-        record = last_record(directory.journal)
-    except (OSError, JobrunnerError):  # damaged: then nobody knows
-        return False
-    return record is not None and record["event"] == events.RunFinished.NAME
-
-
-def _wanted(prepared: Prepared, state: Path, newest: rundir.RunDir | None) -> rundir.RunDir | None:
-    if isinstance(prepared.options.resume, str):
-        found = rundir.find(state, prepared.options.resume)
-        if found is None or found.job != prepared.job.name:
-            raise UsageError(f"there is no run {prepared.options.resume} of the job {prepared.job.name}")
-        return found
-    return newest if prepared.options.resume else None
-
-
-def _resumed(prepared: Prepared, directory: rundir.RunDir, notes: Sequence[Event]) -> _Part | None:
-    """The run in `directory`, gone on with; None where there is nothing to go on with and a new one is as good."""
-    options = prepared.options
-    journal, replay = Journal.reopen(directory.journal, sync=options.durability == "disk")
-    recorded = Recorded.of(replay.records, retry_failed=options.retry_failed, rerun=options.rerun)
-    by_name = isinstance(options.resume, str)
-    if not (may_go_on(recorded, options) and (by_name or is_of(recorded, prepared))):
-        journal.close()
-        if by_name:
-            raise UsageError(nothing_left(directory, recorded))
-        return None
-    rundir.clear_outputs(directory)
-    repaired = [events.JournalRepaired(offset=replay.offset, dropped=replay.dropped)] if replay.dropped else []
-    started_at = recorded.started["ts"]
-    return _Part(directory=directory, journal=journal, recorded=recorded, started_at=started_at, notes=(*repaired, *notes))
-
-
-def may_go_on(recorded: Recorded, options: Options) -> bool:
-    """Whether there is anything left to do of a run."""
-    return bool(recorded.started) and (recorded.is_unfinished or options.retry_failed or bool(options.rerun))
-
-
-def is_of(recorded: Recorded, prepared: Prepared) -> bool:
-    """Whether it is a run of this very job file: another one may have the same name."""
-    return os.path.realpath(str(recorded.started.get("file", ""))) == str(prepared.file.path.resolve())
-
-
-def nothing_left(directory: rundir.RunDir, recorded: Recorded) -> str:
-    how = "--retry-failed runs again what failed (also what you have changed since), --rerun TASK one task"
-    return f"run {directory.id} has ended ({recorded.finished.get('outcome')}): nothing is left to do. {how}"
-
-
-@contextlib.contextmanager
-def _marked(path: Path) -> Iterator[None]:
-    """While inside, this process and what it forks can be told by a file that they have mapped."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a run of an older version has none
-            file = stack.enter_context(open(path, "rb"))
-            stack.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        yield
 
 
 # --- the run -------------------------------------------------------------------------------------------------------------------
@@ -300,7 +155,7 @@ class _Session:
     def __init__(
         self,
         prepared: Prepared,
-        part: _Part,
+        part: Part,
         lock_fds: Sequence[int],
         binder: Binder,
         secrets: Mapping[str, str],
@@ -493,7 +348,7 @@ class _Session:
         engine = Engine(
             self._plan,
             {name: _lane(name, pool, str(prepared.folder), env, self._reaper) for name, pool in pools.items()},
-            bind=lambda plan, attempt: self._binder.work(plan, attempt, needed=not _DATA.isdisjoint(used.get(attempt.task, ()))),
+            bind=lambda plan, attempt: self._binder.work(plan, attempt, needed=not DATA.isdisjoint(used.get(attempt.task, ()))),
             rule_of=lambda name: _stop_rule(job.tasks[name].stop),
             emit=self._emit,
             loop=self._loop,
@@ -516,57 +371,6 @@ def _on_signal(engine: Engine, number: int) -> None:
         engine.dump()
     else:
         engine.interrupt(number)
-
-
-def keeping(job: Job, keep_results: bool = False) -> Callable[[str], bool]:
-    """Whether what a task gives is kept: because an expression asks for it, or the caller."""
-    used = data_references(job)
-    return lambda name: keep_results or not _DATA.isdisjoint(used.get(name, ()))
-
-
-def recalling(
-    prepared: Prepared, directory: rundir.RunDir, recorded: Recorded, plan: Plan, keeps: Callable[[str], bool]
-) -> Callable[[Attempt, str], Result | None]:
-    """How an attempt has ended in an earlier part of the run; None where it is to run.
-
-    What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for. Of
-    what may run at most once the first matters no more, and without the second its end is as good as unknown.
-    """
-    tasks, finals = prepared.job.tasks, prepared.job.finals
-    others = [name for name in tasks if name not in finals]
-
-    def recall(attempt: Attempt, digest: str) -> Result | None:
-        task = tasks[attempt.task]
-        ending = recorded.find(attempt.task, attempt.key, digest, at_most_once=task.at_most_once)
-        if ending is None:
-            return None
-        needs = (*others, *task.needs) if attempt.task in finals else task.needs
-        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in needs)
-        if is_void and not ending.stays(task.at_most_once):
-            return None
-        is_asked_for = keeps(attempt.task) and (ending.is_success or task.continue_on_error)
-        if is_asked_for and not ending.has_data_in(directory.path) and ending.outcome is not Outcome.UNKNOWN:
-            return replace(ending, outcome=Outcome.UNKNOWN).result(attempt.id, directory.path) if task.at_most_once else None
-        return ending.result(attempt.id, directory.path)
-
-    return recall
-
-
-def binder_of(
-    prepared: Prepared,
-    directory: rundir.RunDir,
-    recorded: Recorded,
-    *,
-    started_at: str,
-    secrets: Mapping[str, str],
-    env_file: Mapping[str, str],
-) -> Binder:
-    """What gives tasks their values in this run."""
-    job, folder = prepared.job, str(prepared.folder)
-    hidden = credentials.variables(job)
-    facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
-    environ = {name: value for name, value in os.environ.items() if name not in hidden}
-    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets)
 
 
 def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> Lane:

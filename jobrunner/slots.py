@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobrunner import trust
@@ -146,3 +147,23 @@ def _is_alive(text: bytes) -> bool:
     except PermissionError:
         pass
     return True
+
+
+class HostLimits:
+    """The limits of a job that it shares with all jobs of the machine, as the plan asks for their slots."""
+
+    def __init__(self, slots: Slots, counts: Mapping[str, int]) -> None:
+        self._slots, self._counts = slots, counts
+
+    def take(self, wanted: Mapping[str, int]) -> bool:
+        taken: dict[str, int] = {}
+        for name, count in wanted.items():
+            if not self._slots.take(name, self._counts[name], count):
+                self.give(taken)
+                return False
+            taken[name] = count
+        return True
+
+    def give(self, taken: Mapping[str, int]) -> None:
+        for name, count in taken.items():
+            self._slots.give(name, count)

@@ -17,8 +17,8 @@ from jobrunner.items import Items
 from jobrunner.journal import replay
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.prepare import Prepared
+from jobrunner.recall import binder_of, env_file_of, keeping
 from jobrunner.recorded import Recorded
-from jobrunner.session import binder_of, env_file_of, keeping
 from jobrunner.spec import Job
 from jobrunner.work import Call, Command, Outcome, Result
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import captured, journal, outlet, session
+from jobrunner import captured, journal, outlet, parts, session
 from tests.test_resume import Stage, chain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +92,7 @@ def test_the_new_tests_of_faults_stand_in_the_table() -> None:
 def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
     assert f"{captured.KEPT_OUTPUT >> 20} MiB: at {captured.KEPT_OUTPUT >> 21} MiB" in PAGE
     assert f"a queue of {outlet.MOST_QUEUED >> 20} MiB each" in PAGE
-    per_task, most = session._RESERVED_PER_TASK, session._MOST_RESERVED
+    per_task, most = parts.RESERVED_PER_TASK, parts.MOST_RESERVED
     assert f"({journal.RESERVE >> 20} MiB and {per_task >> 10} KiB for each task, {most >> 20} MiB at most)" in PAGE
     assert (session._PATIENCE, session._LONGEST_UNSYNCED) == (1.0, 1.0)
     assert "at the end one second for what is queued" in PAGE

@@ -118,7 +118,7 @@ def counts_of(prepared: Prepared, names: Collection[str]) -> dict[str, int]:
     from jobrunner.bind import Binder, Run
     from jobrunner.errors import ExpressionError, JobrunnerError
     from jobrunner.plan import Plan
-    from jobrunner.session import env_file_of
+    from jobrunner.recall import env_file_of
 
     job, found = prepared.job, dict[str, int]()
     wanted = [name for name in names if job.tasks[name].has_instances and _is_known_now(job.tasks[name])]

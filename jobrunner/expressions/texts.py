@@ -7,6 +7,7 @@ is put together from it never starts at the root by mistake.
 from __future__ import annotations
 
 import posixpath
+from itertools import takewhile
 from typing import Final
 
 from jobrunner.expressions.values import bound, kind_of
@@ -37,7 +38,7 @@ def relative(path: object, start: object) -> str:
         absolute, other = (text, origin) if text.startswith("/") else (origin, text)
         raise ValueError(f"relative() cannot tell the way: {absolute[:80]!r} is absolute, and {other[:80]!r} is not")
     steps, behind = _steps(text), _steps(origin)
-    common = next((at for at, (one, two) in enumerate(zip(steps, behind, strict=False)) if one != two), min(len(steps), len(behind)))
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(steps, behind, strict=False)))
     if _UP in behind[common:]:  # the way back down has a name that no path here says
         raise ValueError(f"relative() cannot tell the way out of {origin[:80]!r}")
     bound(len(text) + len(origin) * 2)

@@ -87,7 +87,7 @@ def _entries(matrix: spec.Matrix, key: str) -> list[tuple[int, dict[str, object]
 
 def _maps(path: Path, rows: object) -> Iterator[Finding]:
     """Include and exclude are lists of maps, each of which says something, or an expression (see references)."""
-    message, hint = f"{path[-1]} of a matrix is a list of maps", f"Write {path[-1]}: [{{name: value}}]."
+    message, hint = no_maps(str(path[-1]))
     if isinstance(rows, str) and "${{" in rows:
         return
     if not isinstance(rows, list):
@@ -99,6 +99,11 @@ def _maps(path: Path, rows: object) -> Iterator[Finding]:
         elif not row:
             said = "nothing is added by" if path[-1] == "include" else "every combination is dropped by"
             yield Finding(path=(*path, at), message=f"{said} an empty map", hint="Leave it out.")
+
+
+def no_maps(key: str) -> tuple[str, str]:
+    """What include and exclude are, and how they are written."""
+    return f"{key} of a matrix is a list of maps", f"Write {key}: [{{name: value}}]."
 
 
 def _excluded(path: Path, matrix: spec.Matrix) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import cures
+from jobrunner.jobfile import cures, instances
 from jobrunner.jobfile.document import Document, Finding, Path, shortened
 from jobrunner.jobfile.foreign import advised, model_at, unknown_key
 
@@ -93,6 +93,9 @@ def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
         return Finding(path=path, message=message, hint=cures.of_type(kind, path, value) or _as_map(kind, path))
     if kind == "string_too_short" and path[2:3] == ("run",) and len(path) == 4:
         return Finding(path=path, message="this step is empty", hint="Leave it out.")
+    if kind == "axis" and path[-1] in instances.CHANGES:
+        message, hint = instances.no_maps(str(path[-1]))
+        return Finding(path=path, message=message, hint=hint)
     if kind in _UNIONS:
         return Finding(path=path, message=str(detail["msg"]), hint=_of_union(kind, path, value))
     if kind == "string_pattern_mismatch":

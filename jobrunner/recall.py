@@ -1,0 +1,75 @@
+"""What a run and a forecast of it share: what tasks are given, and what is recalled instead of being run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from jobrunner import credentials, rundir
+from jobrunner.bind import Binder, Run, data_references
+from jobrunner.plan import Attempt, Plan
+from jobrunner.prepare import Prepared
+from jobrunner.recorded import Recorded
+from jobrunner.spec import Job
+from jobrunner.work import Outcome, Result
+
+DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
+"""What is kept of an attempt only where an expression asks for it."""
+
+
+def env_file_of(prepared: Prepared) -> dict[str, str]:
+    """The variables of the job's `env_file`, if it has one."""
+    name = prepared.job.env_file
+    return {} if name is None else credentials.env_file(prepared.folder / os.path.expanduser(name))
+
+
+def keeping(job: Job, keep_results: bool = False) -> Callable[[str], bool]:
+    """Whether what a task gives is kept: because an expression asks for it, or the caller."""
+    used = data_references(job)
+    return lambda name: keep_results or not DATA.isdisjoint(used.get(name, ()))
+
+
+def recalling(
+    prepared: Prepared, directory: rundir.RunDir, recorded: Recorded, plan: Plan, keeps: Callable[[str], bool]
+) -> Callable[[Attempt, str], Result | None]:
+    """How an attempt has ended in an earlier part of the run; None where it is to run.
+
+    What is recorded counts only where nothing that it needs has run again, and where all is kept that others will ask for. Of
+    what may run at most once the first matters no more, and without the second its end is as good as unknown.
+    """
+    tasks, finals = prepared.job.tasks, prepared.job.finals
+    others = [name for name in tasks if name not in finals]
+
+    def recall(attempt: Attempt, digest: str) -> Result | None:
+        task = tasks[attempt.task]
+        ending = recorded.find(attempt.task, attempt.key, digest, at_most_once=task.at_most_once)
+        if ending is None:
+            return None
+        needs = (*others, *task.needs) if attempt.task in finals else task.needs
+        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in needs)
+        if is_void and not ending.stays(task.at_most_once):
+            return None
+        is_asked_for = keeps(attempt.task) and (ending.is_success or task.continue_on_error)
+        if is_asked_for and not ending.has_data_in(directory.path) and ending.outcome is not Outcome.UNKNOWN:
+            return replace(ending, outcome=Outcome.UNKNOWN).result(attempt.id, directory.path) if task.at_most_once else None
+        return ending.result(attempt.id, directory.path)
+
+    return recall
+
+
+def binder_of(
+    prepared: Prepared,
+    directory: rundir.RunDir,
+    recorded: Recorded,
+    *,
+    started_at: str,
+    secrets: Mapping[str, str],
+    env_file: Mapping[str, str],
+) -> Binder:
+    """What gives tasks their values in this run."""
+    job, folder = prepared.job, str(prepared.folder)
+    hidden = credentials.variables(job)
+    facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets)
