@@ -20,6 +20,7 @@ from jobrunner import expressions, matrix
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan, Skip
+from jobrunner.reasons import error_of, reason_of
 from jobrunner.spec import Glob, Job, Lines, Range, Task
 from jobrunner.work import Call, Command, Outcome, Resources, Result
 
@@ -527,8 +528,8 @@ def _has_failed(result: Result | None) -> bool:
 
 def _failure(items: Items | None, index: int, result: Result | None) -> dict[str, object]:
     assert result is not None
-    message = result.error.message.partition("\n")[0] if result.error else str(result.outcome).replace("_", " ")
-    return {"item": None if items is None else items[index], "outcome": str(result.outcome), "reason": message}
+    reason = reason_of(error_of(result.outcome, result, result.duration))
+    return {"item": None if items is None else items[index], "outcome": str(result.outcome), "reason": reason}
 
 
 def _stdout(result: Result) -> str:

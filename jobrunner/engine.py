@@ -25,9 +25,9 @@ from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Ended, Plan, Skip
+from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
-_TAIL_LINES = 10
 _TAIL_BYTES = 4096
 _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
@@ -482,7 +482,7 @@ class Engine:
         attempt, began = flight.attempt, flight.began
         assert began is not None
         failed, retried = ended.outcome is not Outcome.SUCCEEDED, ended.retry_at is not None
-        error = _error(ended.outcome, result, duration) if failed else None
+        error = error_of(ended.outcome, result, duration) if failed else None
         return events.TaskFinished(
             task=attempt.task,
             item=attempt.key,
@@ -493,14 +493,14 @@ class Engine:
             thread=began.thread,
             outcome=ended.outcome,
             duration=duration,
-            reason=_reason(error) if failed else None,
+            reason=reason_of(error) if failed else None,
             cpu=result.cpu,
             max_rss=result.max_rss,
             exit_code=result.exit_code,
-            signal=_signal_name(result.signal),
+            signal=signal_name(result.signal),
             error=error,
             note=result.note or None,
-            output=_last_lines(flight.tail) if failed else None,
+            output=last_lines(flight.tail) if failed else None,
             abandoned=result.abandoned,
             retried=retried,
             forgiven=ended.forgiven,
@@ -544,55 +544,9 @@ class Engine:
                     tasks=report.tasks,
                     lived=report.lived,
                     exit_code=report.exit_code,
-                    signal=_signal_name(report.signal),
+                    signal=signal_name(report.signal),
                 )
 
 
 def _name(attempt: Attempt) -> str:
     return attempt.task if attempt.key is None else f"{attempt.task}[{attempt.key}]"
-
-
-_SPEAKS_FOR_ITSELF = frozenset({"CommandFailed", "WorkerDied", "TimedOut", "Cancelled", "ResultError", "OutOfMemory", "OSError"})
-"""Kinds of errors whose message needs no kind in front."""
-
-
-def _reason(error: dict[str, str] | None) -> str:
-    """Why it did not succeed, in one line that a person can read."""
-    if error is None:
-        return "failed"
-    message = error["message"].partition("\n")[0]
-    is_plain = error["type"] in _SPEAKS_FOR_ITSELF or message.startswith(("could not start", error["type"]))
-    return message if is_plain else f"{error['type']}: {message}"
-
-
-def _signal_name(number: int | None) -> str | None:
-    if number is None:
-        return None
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _error(outcome: Outcome, result: Result, duration: float) -> dict[str, str] | None:
-    """Why an attempt did not succeed; for one that was stopped, that it was."""
-    if outcome is Outcome.TIMED_OUT:
-        stack = {"traceback": result.stack} if result.stack else {}
-        return {"type": "TimedOut", "message": f"timed out after {duration:.3g} s{_ending(result)}", **stack}
-    if outcome is Outcome.CANCELLED:
-        return {"type": "Cancelled", "message": f"cancelled after {duration:.3g} s{_ending(result)}"}
-    if result.error is None:
-        return None
-    error = {"type": result.error.type, "message": result.error.message, "traceback": result.error.traceback}
-    return {name: text for name, text in error.items() if text}
-
-
-def _ending(result: Result) -> str:
-    if result.abandoned:
-        return "; its thread was abandoned"
-    return f", stopped by {_signal_name(result.signal)}" if result.signal else ""
-
-
-def _last_lines(tail: bytes) -> str | None:
-    lines = tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
-    return "\n".join(lines) or None

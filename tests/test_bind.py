@@ -614,6 +614,6 @@ def test_what_failed_of_a_task_is_a_list_of_items_and_reasons() -> None:
     bench.end(second, Outcome.FAILED, error=Error(type="E", message="exit 3\nmore"))
     bench.end(third, Outcome.TIMED_OUT)
     failures, alone, failed = bench.call().args
-    assert failures == [{"item": "y", "outcome": "failed", "reason": "exit 3"}]
-    assert alone == [{"item": None, "outcome": "timed_out", "reason": "timed out"}]
+    assert failures == [{"item": "y", "outcome": "failed", "reason": "E: exit 3"}]
+    assert alone == [{"item": None, "outcome": "timed_out", "reason": "timed out after 0 s"}]
     assert failed == [], "what continue_on_error allows has not failed"

@@ -40,6 +40,7 @@ FLOORS = {
     "masking": 3,
     "trust": 2,
     "captured": 2,
+    "reasons": 2,
     "spilled": 2,
     "spec": 2,
     "expressions.*": 2,
