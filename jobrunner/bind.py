@@ -5,7 +5,6 @@ Every text of a task is parsed once, when the task is first bound; after that an
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import posixpath
@@ -18,7 +17,9 @@ import orjson
 
 from jobrunner import expressions, matrix
 from jobrunner.errors import ExpressionError
+from jobrunner.fanout import unfolding
 from jobrunner.items import Items
+from jobrunner.paths import absolute, passable
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.reasons import error_of, reason_of
 from jobrunner.spec import Glob, Job, Lines, Range, Task
@@ -32,7 +33,6 @@ _SHELL_WORDS = frozenset({
     "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
     "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
 })  # fmt: skip
-_MOST_LINES_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Binder:
 
     def _compile(self, task: Task) -> _Bound:
         return _Bound(
-            items=_unfolding(task, self._run.folder) if task.has_instances else None,
+            items=unfolding(task, self._run.folder) if task.has_instances else None,
             condition=None if task.condition is None else _judged(task.condition),
             args=expressions.compiled(list(task.args)),
             kwargs=expressions.compiled(dict(task.kwargs)),
@@ -276,36 +276,20 @@ def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
     computed = {name: expressions.parse(text) for name, text in env.items() if "${{" in text}
     if not computed:
         return lambda scope: fixed
-    return lambda scope: {**fixed, **{name: _passable(expressions.text_of(t.value(scope))) for name, t in computed.items() if t}}
+    return lambda scope: {**fixed, **{name: passable(expressions.text_of(t.value(scope))) for name, t in computed.items() if t}}
 
 
 def _folder(cwd: str | None, folder: str) -> Callable[[Scope], str]:
     if cwd is None:
         return lambda scope: folder
     value = _template_value(cwd)
-    return lambda scope: posixpath.normpath(_path(value(scope), folder))
-
-
-def _path(value: object, folder: str) -> str:
-    """A path of the job file: `~` is somebody's home, what is not absolute counts from `folder`."""
-    return posixpath.join(folder, posixpath.expanduser(_passable(expressions.text_of(value))))
-
-
-def _passable(text: str) -> str:
-    """Text that can be handed to the operating system, else ExpressionError."""
-    if "\0" in text:
-        raise ExpressionError(f"{text[:80]!r} holds a NUL character, which no command line, variable or path can hold")
-    try:
-        text.encode("utf-8", "surrogateescape")  # names of files that are not UTF-8 come and go as half surrogates
-    except UnicodeEncodeError:
-        raise ExpressionError(f"{text[:80]!r} holds a lone surrogate, which no command line, variable or path can hold") from None
-    return text
+    return lambda scope: posixpath.normpath(absolute(value(scope), folder))
 
 
 def _command_lines(task: Task) -> tuple[Callable[[Scope], tuple[str, ...]], ...]:
     if task.argv is not None:
         words = [_template_value(str(word)) for word in task.argv]
-        return (lambda scope: tuple(_passable(expressions.text_of(word(scope))) for word in words),)
+        return (lambda scope: tuple(passable(expressions.text_of(word(scope))) for word in words),)
     lines = [task.run] if isinstance(task.run, str) else task.run or []
     return tuple(_shell_line(line.strip()) for line in lines)
 
@@ -349,7 +333,7 @@ def _words(template: expressions.Template, scope: Scope) -> tuple[str, ...]:
                 continue
             words[-1:] = [words[-1] + piece] if is_open else [*words[-1:], piece]
             is_open = True
-    return tuple(map(_passable, words))
+    return tuple(map(passable, words))
 
 
 def _pieces(part: str | expressions.Expression, scope: Scope) -> list[str | None]:
@@ -367,62 +351,6 @@ def needs_shell(parts: Sequence[str]) -> bool:
     """Whether the literal parts of a command line hold syntax or a builtin that only a shell understands."""
     first = parts[0].split(maxsplit=1)[0] if parts and parts[0].strip() else ""
     return first in _SHELL_WORDS or "=" in first or any(_SHELL_SYNTAX.search(part) for part in parts)
-
-
-def _unfolding(task: Task, folder: str) -> Callable[[Scope], Items]:
-    if task.matrix is not None:
-        values_of = expressions.compiled(dict(task.matrix))
-        return lambda scope: matrix.items(values_of(scope))  # type: ignore[arg-type]  # a map stays a map
-    match task.foreach:
-        case Range(range=bounds):
-            items = Items(range(bounds) if isinstance(bounds, int) else range(*bounds))
-            return lambda scope: items
-        case Glob(glob=pattern):
-            text = _template_value(pattern)
-            return lambda scope: Items(_files(_passable(expressions.text_of(text(scope))), folder))
-        case Lines(lines=path):
-            text = _template_value(path)
-            return lambda scope: Items(_lines(_path(text(scope), folder)))
-        case str(expression):
-            value = _template_value(expression)
-            return lambda scope: _listed(value(scope))
-        case _:
-            values = expressions.compiled(task.foreach)
-            return lambda scope: _listed(values(scope))
-
-
-def _listed(value: object) -> Items:
-    if isinstance(value, list):
-        return Items(value)
-    raise ExpressionError(f"it gives {_kind(value)}, not a list")
-
-
-def _kind(value: object) -> str:
-    kinds = {str: "text", dict: "a map", bool: "true or false", int: "a number", float: "a number", type(None): "nothing (null)"}
-    return kinds.get(type(value), type(value).__name__)
-
-
-def _files(pattern: str, folder: str) -> list[str]:
-    """Files that match, sorted; as text that can be passed on, so names that are not UTF-8 are left out."""
-    found = glob.glob(posixpath.expanduser(pattern), root_dir=folder, recursive=True, include_hidden=False)
-    return sorted(name for name in found if name.isprintable() or not _has_surrogates(name))
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a regular file (a FIFO would block the run) in UTF-8, with or without a byte order mark."""
-    try:
-        if posixpath.getsize(path) > _MOST_LINES_BYTES:
-            raise ExpressionError(f"{path} is larger than {_MOST_LINES_BYTES >> 20} MiB")
-        if not posixpath.isfile(path):
-            raise ExpressionError(f"cannot read the lines of {path}: it is not a regular file")
-        with open(path, encoding="utf-8-sig") as file:
-            return [line for line in (raw.rstrip("\n").removesuffix("\r") for raw in file) if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpressionError(f"cannot read the lines of {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 @dataclass(frozen=True, slots=True)

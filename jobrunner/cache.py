@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,11 +46,16 @@ class Verdict:
     result: Result | None = None
 
 
+def directory_of(job_dir: Path, file: Path) -> Path:
+    """Where the entries of a job file are: two files of one name have nothing to do with each other."""
+    return job_dir / "cache" / digest_of(os.path.realpath(file))[:16]
+
+
 class Cache:
     """What is cached of one job. `directory` has an entry for each instance, and is made when the first one is.
 
-    `force` has everything run. `now` is the time in seconds since 1970. `keeps` says whose data somebody will ask for, and
-    `withhold` which bytes must not be kept.
+    `force` says which tasks run in any case. `now` is the time in seconds since 1970. `keeps` says whose data somebody will
+    ask for, and `withhold` which bytes must not be kept.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Cache:
         directory: Path,
         *,
         folder: Path,
-        force: bool,
+        force: Callable[[str], bool],
         now: Callable[[], float],
         keeps: Callable[[str], bool],
         withhold: Callable[[bytes], bool] = lambda data: False,
@@ -156,7 +162,7 @@ class Cache:
             inputs=inputs,
             ttl=task.cache.ttl,
             wants_data=self._keeps(attempt.task),
-            force=self._force,
+            force=self._force(attempt.task),
             problem=problem,
         )
 

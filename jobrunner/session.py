@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system
 from jobrunner.bind import Binder, data_references
-from jobrunner.cache import Cache
+from jobrunner.cache import Cache, directory_of
 from jobrunner.captured import KEPT_OUTPUT, Captured
 from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
 from jobrunner.errors import JobrunnerError
@@ -210,9 +210,9 @@ class _Session:
         cache = Cache(
             prepared.job,
             self._binder,
-            self._part.directory.path.parent / "cache",
+            directory_of(self._part.directory.path.parent, prepared.file.path),
             folder=prepared.folder,
-            force=prepared.options.force,
+            force=lambda task: prepared.options.force or task in prepared.options.rerun,
             now=time.time,
             keeps=self._keeps,
             withhold=mask.holds,

@@ -17,6 +17,8 @@ LONGEST = 10 * 366 * 86_400.0
 """The longest duration a job file may ask for, in seconds: ten years."""
 
 MOST_WORKERS = 4096
+MOST_FILES = 10_000_000
+"""What `at_least` of a glob may ask for."""
 DEFAULT_POOL = "default"
 """The pool of tasks that name none: `mode` and `workers` of the job."""
 DEFAULT_GRACE = 10.0
@@ -313,10 +315,29 @@ class Range(Model):
     ] = Field(description="How many, or [start, stop] or [start, stop, step]; stop is not reached.")
 
 
-class Glob(Model):
-    """Files that match a pattern (`**` crosses folders), sorted by name; relative to the job file's folder."""
+def _kind_of_glob(value: object) -> str | None:
+    return "<patterns>" if isinstance(value, list) else "<pattern>" if isinstance(value, str) else None
 
-    glob: Annotated[str, Field(min_length=1)] = Field(description="Pattern of the paths, like data/**/*.csv.")
+
+class Glob(Model):
+    """Files that match a pattern, or one of several (`**` crosses folders), sorted by name, each once.
+
+    Patterns count from the job file's folder.
+    """
+
+    glob: Annotated[
+        Annotated[str, Field(min_length=1), Tag("<pattern>")]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), Tag("<patterns>")],
+        Discriminator(
+            _kind_of_glob, custom_error_type="glob", custom_error_message="glob is a pattern of paths, or a list of patterns"
+        ),
+    ] = Field(description="Pattern of the paths, like data/**/*.csv, or a list of patterns.")
+    at_least: Annotated[int, Field(ge=0, le=MOST_FILES)] = Field(0, description="Fewer files fail the task.")
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns, also where there is one."""
+        return [self.glob] if isinstance(self.glob, str) else self.glob
 
 
 class Lines(Model):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobrunner import fingerprint, rundir
 from jobrunner.bind import data_references
-from jobrunner.cache import Cache, Verdict
+from jobrunner.cache import Cache, Verdict, directory_of
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import timestamp
 from jobrunner.items import Items
@@ -92,13 +92,12 @@ class _Play:
             only=only,
             keeps=lambda name: True,
         )
-        directory = state / self._job.name / "cache"
         self._cache = Cache(
             self._job,
             self._binder,
-            directory,
+            directory_of(state / self._job.name, prepared.file.path),
             folder=prepared.folder,
-            force=prepared.options.force,
+            force=lambda task: prepared.options.force,
             now=time.time,
             keeps=self._keeps,
         )

@@ -52,7 +52,7 @@ class Part:
             self.binder,
             folder / "cache",
             folder=folder,
-            force=options.get("force", False),
+            force=lambda task: bool(options.get("force", False)),
             now=lambda: 1000.0,
             keeps=options.get("keeps", lambda name: False),
             withhold=options.get("withhold", lambda data: False),

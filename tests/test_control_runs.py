@@ -177,6 +177,22 @@ def test_half_of_an_output_is_never_taken_for_done(stage: Stage, how: str) -> No
     assert stage.ran() == {"make": 2}
 
 
+def test_two_job_files_of_the_same_name_do_not_take_each_others_work_for_done(stage: Stage, tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        other = Stage(folder=tmp_path / name)
+        other.folder.mkdir()
+        other.job({"make": {**step("make"), "cache": {}}})
+        subprocess.run(other.command("run", "job.yaml"), cwd=other.folder, env=stage.environ, capture_output=True, check=True)
+        assert other.ran() == {"make": 1}
+
+
+def test_a_task_that_is_to_run_again_is_not_cached(stage: Stage) -> None:
+    stage.job({"make": {**step("make"), "cache": {}}})
+    assert stage.call("run", "job.yaml").returncode == 0
+    assert stage.call("resume", "job.yaml", "--rerun", "make").returncode == 0
+    assert stage.ran() == {"make": 2}
+
+
 def test_a_success_that_did_not_make_its_outputs_says_that_it_is_not_cached(stage: Stage) -> None:
     stage.job({"make": {"run": "true", "cache": {"outputs": ["out.txt"]}}})
     assert stage.call("run", "job.yaml").returncode == 0

@@ -33,7 +33,7 @@ def of_type(kind: str, path: Path, value: object) -> str:
         case "dict_type" | "model_type":
             return _map(path, value)
         case "string_type":
-            return _text(value)
+            return _text(path, value)
         case "bool_type" if isinstance(value, str) and value.lower() in {"yes", "on", "no", "off"}:
             return f"Write {'true' if value.lower() in {'yes', 'on'} else 'false'}."
         case "int_type" if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,9}", value, re.ASCII):
@@ -90,6 +90,8 @@ def _named_rows(rows: list[object]) -> str:
 
 
 def _task(name: str, value: object) -> str:
+    if isinstance(value, str) and (pair := re.fullmatch(r"(target|run|argv):(\S.*)", value, re.DOTALL)):
+        return f"A space belongs behind the ':': {pair[1]}: {shortened(pair[2])}."
     if isinstance(value, str):
         action = "target" if re.fullmatch(f"{_TARGET}:{_TARGET}", value) else "run"
         return f"Write {shortened(name)}: {{{action}: {_in_flow(value)}}}."
@@ -122,13 +124,14 @@ def _stop(text: str) -> str:
     return f"{{signal: {shortened(text.upper().removeprefix('SIG'))}}}"
 
 
-def _text(value: object) -> str:
+def _text(path: Path, value: object) -> str:
     if isinstance(value, bool):
         return f'Write "{str(value).lower()}".'
     if isinstance(value, (int, float)):
         return f'Write "{value}".'
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return "Write it as one text; lines of a command go under 'run: |'."
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        of_command = "; lines of a command go under 'run: |'" if "run" in path else ""
+        return f"Write it as one text{of_command}."
     return ""
 
 
@@ -185,6 +188,12 @@ def of_target(path: Path, text: str) -> str:
     module = module.replace("/", ".").removesuffix(".py")
     fits = len(text) <= 100 and re.fullmatch(_TARGET, module) and re.fullmatch(_TARGET, function)
     return f"Write {module}:{function}." if fits else ""
+
+
+def of_size(value: object) -> str:
+    """`2G` as 2GB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)", value, re.ASCII | re.I) if isinstance(value, str) else None
+    return f"Write {match[1]}{match[2][0].upper()}{match[2][1:].lower()}B." if match else ""
 
 
 def of_duration(value: object) -> str:

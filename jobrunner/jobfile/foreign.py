@@ -60,7 +60,7 @@ def advised(model: type[BaseModel], key: str, value: object) -> str:
 
 def answer(model: type[BaseModel], key: str, value: object) -> Answer | None:
     """What a key of another tool is here: only a key that this level has, or a note where there is none."""
-    ours = spec.keys(model)
+    ours = _names(model)
     for candidate in vocabulary.candidates(model, plain(key)):
         found = candidate(value)
         if found is not None and (found.note or (found.key in ours and found.key != key) or _is_elsewhere(found)):
@@ -124,4 +124,4 @@ _TOP: Final[Mapping[object, type[BaseModel]]] = {
 
 def _names(model: type[BaseModel]) -> list[str]:
     """The keys that may have been meant. Which of its three maps a `foreach` was to be is not known."""
-    return ["range", "glob", "lines"] if model is spec.Range else spec.keys(model)
+    return ["range", "glob", "lines", "at_least"] if model is spec.Range else spec.keys(model)

@@ -1,7 +1,8 @@
-"""What the models cannot see of foreach and matrix: endless ranges, and an include or exclude that fits no combination."""
+"""What the models cannot see of foreach and matrix: endless ranges, patterns of a shell, entries that fit no combination."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import prod
 from typing import Final
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 from jobrunner import spec
 from jobrunner.expressions import is_constant
 from jobrunner.hints import did_you_mean
+from jobrunner.jobfile import cures
 from jobrunner.jobfile.document import Finding, Path
 
 MOST_ITEMS = 10_000_000
@@ -23,6 +25,8 @@ def find(name: str, task: spec.Task) -> Iterator[Finding]:
     """Everything wrong in what says which instances a task has, apart from its expressions."""
     if isinstance(task.foreach, spec.Range):
         yield from _range(("tasks", name, "foreach", "range"), task.foreach.range)
+    if isinstance(task.foreach, spec.Glob):
+        yield from _glob(("tasks", name, "foreach", "glob"), task.foreach.glob)
     if task.matrix is None:
         return
     path = ("tasks", name, "matrix")
@@ -56,6 +60,50 @@ def _length(bounds: list[int]) -> int:
     start, stop = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
     step = bounds[2] if len(bounds) == 3 else 1
     return max(0, -((start - stop) // step))
+
+
+_NOT_LITERAL: Final = r"\$\{\{.*?\}\}|\[!?\]?[^\]]*\]"
+"""What no brace of a pattern stands in: an expression, and the characters of which one matches."""
+_BRACES: Final = r"\{[^{}]*(?:,|\.\.)[^{}]*\}"
+_MOST_SPELLED: Final = 8
+
+
+def _glob(path: Path, patterns: str | list[str]) -> Iterator[Finding]:
+    """`*.{jpg,png}` of a shell names files with braces here, which nobody has."""
+    for at, pattern in enumerate([patterns] if isinstance(patterns, str) else patterns):
+        if (found := re.search(_BRACES, _literal(pattern))) is None:
+            continue
+        place, spelled = path if isinstance(patterns, str) else (*path, at), _spelled(pattern)
+        if not spelled:
+            hint = "Write a list of patterns, one for each."
+        elif isinstance(patterns, str):
+            hint = f"Write a list: {cures.flow(spelled)}."
+        else:
+            hint = f"Write one for each: {cures.flow(spelled)[1:-1]}."
+        offset, length = found.start(), len(found[0])
+        yield Finding(path=place, message="braces are not a pattern here", hint=hint, offset=offset, length=length)
+
+
+def _literal(pattern: str) -> str:
+    """The pattern with as many other characters in place of what is not literal in it."""
+    return re.sub(_NOT_LITERAL, lambda part: "x" * len(part[0]), pattern, flags=re.DOTALL)
+
+
+def _spelled(pattern: str) -> list[str]:
+    """The patterns that a shell makes of one, where they are few and short; else nothing."""
+    done, rest = list[str](), [pattern]
+    while rest and len(done) + len(rest) <= _MOST_SPELLED:
+        text = rest.pop(0)
+        if (found := re.search(_BRACES, _literal(text))) is None:
+            done.append(text)
+        elif ".." in found[0]:
+            return []
+        else:
+            rest[:0] = [
+                text[: found.start()] + each + text[found.end() :]
+                for each in text[found.start() + 1 : found.end() - 1].split(",")
+            ]
+    return done if not rest and cures.flow(done) else []
 
 
 # --- matrix ------------------------------------------------------------------------------------------------------------------
@@ -116,8 +164,16 @@ def _excluded(path: Path, matrix: spec.Matrix) -> Iterator[Finding]:
             elif isinstance(value, list):
                 yield Finding(path=(*path, at, key), message="exclude compares one value", hint="Write a map for each of them.")
             elif _is_absent(value, values := axes[key]):
-                hint = did_you_mean(str(value), [str(each) for each in values])
+                hint = _of_absent(value, values)
                 yield Finding(path=(*path, at, key), message=f"{key!r} has no such value, so nothing is dropped", hint=hint)
+
+
+def _of_absent(value: object, values: list[JsonValue] | str) -> str:
+    """What was probably meant by a value that the list does not hold. 3.10 is the number 3.1, which is like no text."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and any(isinstance(each, str) for each in values):
+        return "The list has texts, and this is a number: quote it."
+    return did_you_mean(str(value), [str(each) for each in values])
 
 
 def _is_absent(value: object, values: list[JsonValue] | str) -> bool:

@@ -11,14 +11,17 @@ from pydantic_core import ErrorDetails
 
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile import cures, instances
-from jobrunner.jobfile.document import Document, Finding, Path, shortened
+from jobrunner.jobfile.document import Document, Finding, Path, dotted, shortened
 from jobrunner.jobfile.foreign import advised, model_at, unknown_key
 
 
 def find(details: Sequence[ErrorDetails], document: Document) -> Iterator[Finding]:
     """Each of pydantic's errors as one finding."""
     renamed = {path_of(detail)[:-1] for detail in details if detail["type"] == "extra_forbidden"}
+    told = {problem.path for problem in document.problems if "stands already" not in problem.message}
     for detail in details:
+        if told and document.at(path_of(detail)) == {} and dotted(path_of(detail)) in told:
+            continue  # nothing is left of the map, for a reason that has been told
         if detail["type"] == "missing" and path_of(detail)[:-1] in renamed and _is_renamed(detail, details):
             continue  # `steps` for `tasks` is one mistake, not two
         yield _finding(detail, document)
@@ -43,7 +46,7 @@ def _is_union(place: Path) -> bool:
             return True
         case ("tasks" | "finally", _, "foreach" | "retry" | "run" | "limits") | ("tasks" | "finally", _, "matrix", _):
             return True
-        case ("tasks" | "finally", _, "foreach", "<range>", "range"):
+        case ("tasks" | "finally", _, "foreach", "<range>", "range") | ("tasks" | "finally", _, "foreach", "<glob>", "glob"):
             return True
     return False
 
@@ -101,8 +104,15 @@ def _about_value(detail: ErrorDetails, path: Path, value: object) -> Finding:
     if kind == "string_pattern_mismatch":
         return Finding(path=path, message=_about_name(path, str(value)), hint=cures.of_target(path, str(value)))
     message = _bounds(kind, context) or str(detail["msg"])
-    hint = _HOW[kind] if message.endswith("none of them") else cures.of_duration(value) if kind == "duration" else ""
-    return Finding(path=path, message=message, at_key=kind in {"action", "secret"}, hint=hint)
+    return Finding(path=path, message=message, at_key=kind in {"action", "secret"}, hint=_hint(kind, message, value))
+
+
+def _hint(kind: str, message: str, value: object) -> str:
+    if message.endswith("none of them"):
+        return _HOW[kind]
+    if not message.startswith("not a "):  # it is one, but out of bounds
+        return ""
+    return cures.of_duration(value) if kind == "duration" else cures.of_size(value) if kind == "size" else ""
 
 
 def _as_map(kind: str, path: Path) -> str:
@@ -114,16 +124,18 @@ def _of_union(kind: str, path: Path, value: object) -> str:
     """What to write instead of a value that is no member of a union."""
     is_scalar = isinstance(value, (str, int, float)) and not isinstance(value, bool)
     match kind:
-        case "run" if is_scalar or isinstance(value, bool):
+        case "run" | "glob" if is_scalar or isinstance(value, bool):
             return cures.of_type("string_type", path, value)
         case "limits" | "axis" if is_scalar:
             return cures.of_type("list_type", path, value)
-        case "limit" if isinstance(value, str):
+        case "limit" | "retry" if isinstance(value, str):
             return cures.of_type("int_type", path, value)
+        case "foreach" if isinstance(value, int) and not isinstance(value, bool):
+            return f"Write foreach: {{range: {shortened(str(value))}}}."
     return ""
 
 
-_UNIONS: Final = frozenset({"run", "limits", "axis", "limit"})
+_UNIONS: Final = frozenset({"run", "limits", "axis", "limit", "glob", "retry", "foreach"})
 _MAPS: Final = {
     "matrix": "Give each name its list: matrix: {name: [a, b]}.",
     "limits": "Write limits: {name: 4}.",
@@ -176,9 +188,9 @@ def _not_a_choice(path: Path, value: object, expected: str) -> Finding:
 def _bounds(kind: str, context: Mapping[str, Any]) -> str | None:
     match kind:
         case "greater_than_equal":
-            return f"expected {context['ge']} or more"
+            return f"expected {context['ge']:g} or more"
         case "less_than_equal":
-            return f"expected {context['le']} or less"
+            return f"expected {context['le']:g} or less"
         case "too_short":
             return "expected at least one entry, found none"
         case "too_long":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -338,8 +339,8 @@ def _foreach(name: str, task: spec.Task, against: _Against) -> Iterator[Finding]
     match task.foreach:
         case str() as text:
             yield from _listing(text, _Place(path=path, task=name, says="foreach"), against)
-        case spec.Glob(glob=text):
-            yield from _leaf(text, _Place(path=(*path, "glob"), task=name, says="foreach"), against)
+        case spec.Glob(glob=patterns):
+            yield from _all(patterns, _Place(path=(*path, "glob"), task=name, says="foreach"), against)
         case spec.Lines(lines=text):
             yield from _leaf(text, _Place(path=(*path, "lines"), task=name, says="foreach"), against)
         case list() as items:
@@ -371,12 +372,20 @@ def _listing(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
         return
     template = parse(text)
     if template is None or not template.is_single:
-        what, example = ("foreach", "[a, b]") if place.says == "foreach" else ("a name of a matrix", cures.flow([text]) or "[…]")
+        what, example = (
+            ("foreach", _items_of(text)) if place.says == "foreach" else ("a name of a matrix", cures.flow([text]) or "[…]")
+        )
         message = f"{what} is a list, or one expression that gives a list; this is text"
         yield Finding(path=place.path, message=message, hint="" if template else f"Write {place.path[-1]}: {example}.")
     elif (why := _why_no_list(template, against.job)) is not None:
         reference = template.references[0]
-        yield Finding(path=place.path, message=why, offset=reference.offset, length=reference.length)
+        hint = _LISTS_OF_COMMANDS if why == "stdout is not a list" else ""
+        yield Finding(path=place.path, message=why, hint=hint, offset=reference.offset, length=reference.length)
+
+
+def _items_of(text: str) -> str:
+    """What was probably meant: files where it is a pattern."""
+    return "[a, b]" if not re.search(r"[*?]", text) else cures.flow({"glob": text}) or "{glob: …}"
 
 
 def _why_no_list(template: Template, job: spec.Job) -> str | None:
@@ -393,6 +402,7 @@ def _why_no_list(template: Template, job: spec.Job) -> str | None:
     return "run has no lists" if root == "run" else None
 
 
+_LISTS_OF_COMMANDS: Final = "Let the command write a file, one item a line: foreach: {lines: FILE}."
 _TRUTHS: Final = {**dict.fromkeys(("yes", "on"), "true"), **dict.fromkeys(("no", "off"), "false")}
 _A: Final = {
     "int": "a whole number",

@@ -287,6 +287,10 @@ WORDS: Final[dict[type[BaseModel], Words]] = {
         ("threads", answers.same("cpus")),
         ("limits reservations requests", answers.note("Write memory: 512MiB and cpus: 1 here, without a level between.")),
     ),
+    spec.Range: _words(
+        ("min minimum least required", answers.like("at_least")),
+        ("at_least", answers.note("at_least stands beside glob, and nowhere else.")),
+    ),
     spec.Cache: _words(
         ("paths path files sources file_dep input", answers.like("inputs")),
         ("generates targets output artifacts", answers.same("outputs")),
