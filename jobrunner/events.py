@@ -293,6 +293,15 @@ class LockBusy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitBusy:
+    """A task waits for slots of limits that all jobs of the machine share: `holders` says who has them, where that is known."""
+
+    NAME: ClassVar[str] = "limit.busy"
+    limits: list[str]
+    holders: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRepaired:
     """The last record of the journal was torn when its runner was killed: `dropped` bytes after `offset` were cut off."""
 
@@ -345,6 +354,7 @@ Event: TypeAlias = (
     | TaskLeftover
     | OrphanKilled
     | LockBusy
+    | LimitBusy
     | JournalRepaired
     | LogDegraded
     | TaskOutput
@@ -423,7 +433,9 @@ def level(event: Event) -> Level:
             return "info"
         case TaskFinished(forgiven=True) | TaskFinished(retried=True) | WorkerDied() | RunInterrupted() | TaskRetrying():
             return "warning"
-        case TaskLateResult() | TaskLeftover() | PoolReduced() | OrphanKilled() | LockBusy() | JournalRepaired() | LogDegraded():
+        case TaskLateResult() | TaskLeftover() | PoolReduced() | OrphanKilled() | LockBusy() | LimitBusy():
+            return "warning"
+        case JournalRepaired() | LogDegraded():
             return "warning"
         case TaskFinished():
             return "error"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 _LONGEST_KEY = 120
+_FEW = 10_000
+"""Items up to which memory does not matter."""
 _DIGEST_KEY = re.compile(r"\d+-[0-9a-f]{12}")
 
 
@@ -16,12 +18,13 @@ class Items(Sequence[object]):
     """The items of one task. `key` names each: its text where that is short, printable and unique, else position and digest.
 
     The digest is over the item's content, so a key stays the same from run to run as long as the item does. No two items
-    share a key: a text that looks like position and digest is not taken as it is. `names` stand in place of their texts.
+    share a key: a text that looks like position and digest is not taken as it is. `names` gives other texts for
+    them, and `unique` says that all of them differ.
     """
 
-    def __init__(self, values: Sequence[object], names: Sequence[str] | None = None) -> None:
-        self._values, self._names = values, names
-        self._repeated = frozenset[str]() if isinstance(values, range) else _repeated(values if names is None else names)
+    def __init__(self, values: Sequence[object], *, names: Callable[[object], str] | None = None, unique: bool = False) -> None:
+        self._values, self._named = values, names or _text
+        self._repeated = frozenset[str]() if unique or isinstance(values, range) else _repeated(values, self._named)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -37,21 +40,34 @@ class Items(Sequence[object]):
         return iter(self._values)
 
     def key(self, index: int) -> str:
-        text = _text((self._values if self._names is None else self._names)[index])
+        value = self._values[index]
+        text = self._named(value)
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
         if is_short and text not in self._repeated and not _DIGEST_KEY.fullmatch(text):
             return text
-        content = text if self._names is None else _text(self._values[index])
-        return f"{index}-{hashlib.sha256(content.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+        return f"{index}-{hashlib.sha256(_text(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
-def _repeated(values: Sequence[object]) -> frozenset[str]:
+def _repeated(values: Sequence[object], named: Callable[[object], str]) -> frozenset[str]:
+    """The names that stand there more than once."""
     seen: set[str] = set()
     twice: set[str] = set()
-    for value in values:
-        text = _text(value)
+    for text in map(named, values) if len(values) <= _FEW else _suspects(values, named):
         (twice if text in seen else seen).add(text)
     return frozenset(twice)
+
+
+def _suspects(values: Sequence[object], named: Callable[[object], str]) -> Iterator[str]:
+    """All names that stand there more than once, and few others: a bit for each name, so that a million take 8 MB and not 100."""
+    mask = (1 << (64 * len(values)).bit_length()) - 1
+    bits = bytearray((mask >> 3) + 1)
+    shared: set[int] = set()
+    for text in map(named, values):
+        place = hash(text) & mask
+        if bits[place >> 3] & (1 << (place & 7)):
+            shared.add(place)
+        bits[place >> 3] |= 1 << (place & 7)
+    return (text for text in map(named, values) if hash(text) & mask in shared)
 
 
 def _text(value: object) -> str:

@@ -6,8 +6,9 @@ that it would not change a value of; to none: it is a combination of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import overload
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import text_of
@@ -35,25 +36,75 @@ class Values(Mapping[str, object]):
         return len(self._values)
 
 
-def combinations(matrix: Mapping[str, object]) -> list[Combination]:
-    """All combinations, the last name changing fastest. Raises ExpressionError where a value has the wrong shape."""
+MOST = 10_000_000
+"""Combinations of a matrix. They are made when they are asked for."""
+MOST_CHANGED = 100_000
+"""Combinations of one with `include` or `exclude`: all are made at once, since each entry looks at each."""
+
+
+def combinations(matrix: Mapping[str, object]) -> Sequence[Combination]:
+    """All combinations, the last name changing fastest. Raises ExpressionError for a value of the wrong shape or for too many."""
     axes = {name: _listed(name, values) for name, values in matrix.items() if name not in ADDING}
     excluded = [_entry("exclude", each) for each in _listed("exclude", matrix.get("exclude", []))]
-    found = [each for each in _product(axes) if not any(_matches(each, entry) for entry in excluded)]
-    own = [dict(each) for each in found]
-    for entry in _listed("include", matrix.get("include", [])):
-        _include(_entry("include", entry), found, own)
-    return found
+    included = [_entry("include", each) for each in _listed("include", matrix.get("include", []))]
+    every, is_changed = _Product(axes), bool(excluded or included)
+    most = MOST_CHANGED if is_changed else MOST
+    if every.size > most or len(included) > most:
+        raise ExpressionError(f"it has {max(every.size, len(included)):,} combinations; at most {most:,} are made")
+    return _changed(every, excluded, included) if is_changed else every
 
 
 def items(matrix: Mapping[str, object]) -> Items:
     """The combinations as items of a fan-out, each named by its values."""
     found = combinations(matrix)
-    return Items(found, [",".join(text_of(value) for value in each.values()) for each in found])
+    if not isinstance(found, _Product):
+        return Items(found, names=_name)
+    if found.has_unique_names:
+        return Items(found, names=_name, unique=True)
+    return Items(found, names=_name) if len(found) <= MOST_CHANGED else Items(found, names=lambda _: "", unique=True)
 
 
-def _product(axes: Mapping[str, Sequence[object]]) -> Iterator[Combination]:
-    return (dict(zip(axes, values, strict=True)) for values in product(*axes.values())) if axes else iter(())
+def _name(combination: object) -> str:
+    assert isinstance(combination, dict)
+    return ",".join(map(text_of, combination.values()))
+
+
+class _Product(Sequence[Combination]):
+    """Every value of one name with every value of the others; a combination is made when it is asked for."""
+
+    def __init__(self, axes: Mapping[str, Sequence[object]]) -> None:
+        self._axes = axes
+        self.size = math.prod(map(len, axes.values())) if axes else 0
+
+    @property
+    def has_unique_names(self) -> bool:
+        """No two combinations read alike, as far as that can be told from the values alone."""
+        texts = [[text_of(value) for value in values] for values in self._axes.values()]
+        return all(len(set(each)) == len(each) and not any("," in text for text in each) for each in texts)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Combination: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Combination]: ...
+    def __getitem__(self, index: int | slice) -> Combination | Sequence[Combination]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self.size))]
+        rest, found = range(self.size)[index], list[object]()
+        for values in reversed(list(self._axes.values())):
+            rest, place = divmod(rest, len(values))
+            found.append(values[place])
+        return dict(zip(self._axes, reversed(found), strict=True))
+
+
+def _changed(every: Iterable[Combination], excluded: Sequence[Combination], included: Sequence[Combination]) -> list[Combination]:
+    found = [each for each in every if not any(_matches(each, entry) for entry in excluded)]
+    own = [dict(each) for each in found]
+    for entry in included:
+        _include(entry, found, own)
+    return found
 
 
 def _matches(combination: Combination, entry: Mapping[str, object]) -> bool:

@@ -19,6 +19,7 @@ _SPEAKS_FOR_ITSELF = frozenset(
         "ResultError",
         "OutOfMemory",
         "OSError",
+        "SystemExit",
     }
 )
 """Kinds of errors whose message needs no kind in front."""

@@ -29,12 +29,12 @@ from jobrunner.journal import JournalFull
 from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
 from jobrunner.parts import Part, begin, marked
-from jobrunner.plan import Outside, Plan
+from jobrunner.plan import Plan
 from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import DATA, binder_of, env_file_of, keeping, recalling
 from jobrunner.sinks.output import file_sink
 from jobrunner.slots import HostLimits, Slots
-from jobrunner.spec import Limit, Pool, Stop
+from jobrunner.spec import Job, Limit, Pool, Stop
 from jobrunner.spilled import Spill
 from jobrunner.work import StopRule
 
@@ -78,24 +78,26 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
     with claim, _secrets(prepared) as secrets:
         env_file = env_file_of(prepared)
         part = begin(prepared, state)
-        with contextlib.closing(part.journal), marked(part.directory.mark), _shared_limits(prepared, state) as outside:
+        with contextlib.closing(part.journal), marked(part.directory.mark), _shared_slots(prepared, state) as slots:
             claim.tell(_holder(prepared, part))
             binder = binder_of(
                 prepared, part.directory, part.recorded, started_at=part.started_at, secrets=secrets, env_file=env_file
             )
-            return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results, outside).run()
+            return _Session(prepared, part, claim.fds, binder, secrets, sinks, outlets, keep_results, slots).run()
 
 
 @contextlib.contextmanager
-def _shared_limits(prepared: Prepared, state: Path) -> Iterator[Outside | None]:
+def _shared_slots(prepared: Prepared, state: Path) -> Iterator[Slots | None]:
     """The slots of limits whose scope is the host; None where the job has no such limit."""
-    rules = prepared.job.limits
-    counts = {name: rule.slots for name, rule in rules.items() if isinstance(rule, Limit) and rule.scope == "host"}
-    if not counts:
+    if not _shared_counts(prepared.job):
         yield None
         return
     with contextlib.closing(Slots(state / ".limits", job=prepared.job.name)) as slots:
-        yield HostLimits(slots, counts)
+        yield slots
+
+
+def _shared_counts(job: Job) -> dict[str, int]:
+    return {name: rule.slots for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host"}
 
 
 def _pause(seconds: float) -> None:
@@ -162,7 +164,7 @@ class _Session:
         sinks: Sequence[Sink],
         outlets: Sequence[Outlet],
         keep_results: bool,
-        outside: Outside | None,
+        slots: Slots | None,
     ) -> None:
         self._prepared, self._part, self._outlets, self._binder = prepared, part, outlets, binder
         self._lock_fds, self._lifeline = lock_fds, lifeline.current()
@@ -189,7 +191,7 @@ class _Session:
             pools={name: pool.workers for name, pool in prepared.pools.items()},
             expand=self._binder.items,
             decide=self._binder.decide,
-            outside=outside,
+            outside=None if slots is None else HostLimits(slots, _shared_counts(prepared.job), tell=self._tell_waiting),
             only=prepared.only,
             keeps=lambda name: keep_results or name in self._used,
             tries=part.recorded.tries,
@@ -326,6 +328,9 @@ class _Session:
             self._full = full
             self._plan.cancel(stop=False)
             self._emit(events.RunInterrupted(reason=str(full)))
+
+    def _tell_waiting(self, limits: list[str], holders: list[str]) -> None:
+        self._emit(events.LimitBusy(limits=limits, holders=holders))
 
     def _degraded(self, output: str, reason: str, dropped: int) -> None:
         self._emit(events.LogDegraded(output=output, reason=reason, dropped=dropped))

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
@@ -150,20 +153,43 @@ def _is_alive(text: bytes) -> bool:
 
 
 class HostLimits:
-    """The limits of a job that it shares with all jobs of the machine, as the plan asks for their slots."""
+    """The limits of a job that it shares with all jobs of the machine, as the plan asks for their slots.
 
-    def __init__(self, slots: Slots, counts: Mapping[str, int]) -> None:
-        self._slots, self._counts = slots, counts
+    `counts` gives the slots of each by name. `tell(names, holders)` is called once for each wait that has lasted `PATIENCE`.
+    """
+
+    PATIENCE: ClassVar[float] = 5.0
+    """Seconds."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        counts: Mapping[str, int],
+        *,
+        tell: Callable[[list[str], list[str]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slots, self._counts, self._tell, self._clock = slots, counts, tell, clock
+        self._waiting_since: dict[str, float] = {}
 
     def take(self, wanted: Mapping[str, int]) -> bool:
         taken: dict[str, int] = {}
         for name, count in wanted.items():
             if not self._slots.take(name, self._counts[name], count):
                 self.give(taken)
+                self._wait_for(name)
                 return False
             taken[name] = count
+        for name in wanted:
+            self._waiting_since.pop(name, None)
         return True
 
     def give(self, taken: Mapping[str, int]) -> None:
         for name, count in taken.items():
             self._slots.give(name, count)
+
+    def _wait_for(self, name: str) -> None:
+        now = self._clock()
+        if now - self._waiting_since.setdefault(name, now) >= self.PATIENCE:
+            self._waiting_since[name] = math.inf  # told
+            self._tell([name], self._slots.holders(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -111,7 +111,7 @@ def _argument(value: object) -> object:
 
 
 _DURATION_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^[0-9PT.][0-9.a-zA-Z]*$"}],
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\s*[0-9PT.][0-9.a-zA-Z]*\s*$"}],
     "examples": ["90s", "1h30m", "1.5h", "PT90S", 90],
 }
 _TIMEOUT_SCHEMA = {**_DURATION_SCHEMA, "anyOf": [{"type": "number", "exclusiveMinimum": 0}, *_DURATION_SCHEMA["anyOf"][1:]]}
@@ -124,9 +124,9 @@ Workers = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS},
-                {"enum": ["auto"]},
-                {"type": "string", "pattern": "^[0-9]+%$"},
-            ]
+                {"type": "string", "pattern": "^(auto|[0-9]+%)$"},
+            ],
+            "examples": ["auto", "50%", 4],
         }
     ),
 ]
@@ -142,7 +142,7 @@ Size = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": _LEAST_MEMORY},
-                {"type": "string", "pattern": r"^[0-9.]+ ?([KkMmGgTt]?[iI]?[bB])?$"},
+                {"type": "string", "pattern": r"^\s*[0-9.]+ ?([KkMmGgTt]?[iI]?[bB])?\s*$"},
             ],
             "examples": ["512MiB", "2GB"],
         }
@@ -615,16 +615,34 @@ def keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
+_MODES: dict[str, str] = {
+    "serial": "one at a time, in the order of the file",
+    "thread": "a new thread for each attempt: few, long tasks that wait",
+    "process": "a new process for each attempt: tasks that compute and want a clean one",
+    "thread_pool": "threads that are used again: many tasks that wait, and commands",
+    "process_pool": "processes that are used again: many tasks that compute",
+}
+_CHANGES = (
+    ("include", "Combinations to add, or values to add to those that they fit."),
+    ("exclude", "Combinations to drop: all that have these values."),
+)
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the job file, for editors."""
     schema = _for_editors(Job.model_json_schema())
     for name, keys in (("Task", Task.ACTIONS), ("Secret", Secret.SOURCES)):
         schema["$defs"][name]["oneOf"] = [{"required": [key]} for key in keys]
+    rows = {"type": ["array", "string"], "items": {"type": "object", "minProperties": 1}}
+    schema["$defs"]["Task"]["properties"]["matrix"]["properties"] = {key: {"description": says, **rows} for key, says in _CHANGES}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "jobrunner job file"}
 
 
 def _for_editors(schema: Any) -> Any:
-    """The schema closed to names that do not fit, and without pydantic's titles and empty defaults: noise in a hover."""
+    """The schema closed to names that do not fit, and without what makes a hover hard to read.
+
+    That is pydantic's titles and empty defaults, and unions: an editor tells all their members where one list of types would do.
+    """
     if isinstance(schema, list):
         return [_for_editors(part) for part in schema]
     if not isinstance(schema, dict):
@@ -635,7 +653,30 @@ def _for_editors(schema: Any) -> Any:
         kept["properties"] = {name: _for_editors(part) for name, part in names.items()}
     if "patternProperties" in kept:
         kept["additionalProperties"] = False
-    return kept
+    if set(kept.get("enum", ())) == set(get_args(Mode)):
+        kept["enumDescriptions"] = [_MODES[mode] for mode in kept["enum"]]
+    return _united(kept) if "anyOf" in kept or "oneOf" in kept else kept
+
+
+def _united(schema: dict[str, Any]) -> dict[str, Any]:
+    """A union as one list of types; members that are more than a type stay, and say in a hover what the key is for."""
+    members = [member for key in ("anyOf", "oneOf") for member in schema.pop(key, ())]
+    plain = [member for member in members if "type" in member and "enum" not in member]
+    types = list(dict.fromkeys(kind for member in plain for kind in _listed(member["type"])))
+    one = {key: part for member in plain for key, part in member.items()} | {"type": types}
+    others = [
+        {**member, "description": schema["description"]} if "$ref" in member and "description" in schema else member
+        for member in members
+        if member not in plain
+    ]
+    if not others:
+        return {**one, **schema}
+    one["type"] = types if len(types) > 1 else types[0]
+    return {**schema, "oneOf": [one, *others]}
+
+
+def _listed(kind: str | list[str]) -> list[str]:
+    return kind if isinstance(kind, list) else [kind]
 
 
 def _is_noise(key: str, value: object) -> bool:

@@ -312,7 +312,11 @@ def _exited(exit: SystemExit) -> dict[str, Any]:
     code = exit.code & 0xFF if isinstance(exit.code, int) else 1  # as the operating system would report it
     if code == 0:
         return {"outcome": Outcome.SUCCEEDED, "value": b"null", "exit_code": 0}
-    error = Error(type="SystemExit", message=f"exit {_one_line(exit)}", kinds=kinds(type(exit)))
+    error = Error(
+        type="SystemExit",
+        message=_one_line(exit) if isinstance(exit.code, str) else f"exit {_one_line(exit)}",
+        kinds=kinds(type(exit)),
+    )
     return {"outcome": Outcome.FAILED, "exit_code": code, "error": error}
 
 

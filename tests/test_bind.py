@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -405,113 +404,6 @@ def test_data_references_tell_whose_values_are_used_wherever_they_stand() -> Non
 
 
 # --- items -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("foreach", "expected"),
-    [
-        (["a", 1, None, {"x": [1]}], ["a", 1, None, {"x": [1]}]),
-        (["${{ params.n }}", "n=${{ params.n }}"], [3, "n=3"]),
-        ([], []),
-        ({"range": 3}, [0, 1, 2]),
-        ({"range": [2, 5]}, [2, 3, 4]),
-        ({"range": [5, 0, -2]}, [5, 3, 1]),
-        ({"range": 0}, []),
-        ("${{ params.list }}", ["x", "y"]),
-        ("${{ sorted(params.list + ['a']) }}", ["a", "x", "y"]),
-    ],
-)
-def test_what_foreach_gives(foreach: object, expected: list[object]) -> None:
-    assert Bench({"a": {"foreach": foreach}}, params={"n": 3, "list": ["x", "y"]}).items("a") == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [("text", "text"), ({"a": 1}, "a map"), (3, "a number"), (True, "true or false"), (None, "nothing (null)")],
-)
-def test_an_expression_that_gives_no_list_says_what_it_gives(value: object, said: str) -> None:
-    with pytest.raises(ExpressionError, match=f"it gives {said.split(' (')[0]}.*, not a list"):
-        Bench({"a": {"foreach": "${{ params.x }}"}}, params={"x": value}).items("a")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name in ("b.csv", "a.csv", ".hidden.csv", "c.txt", "sub/d.csv", "sub/deep/e.csv", ".git/f.csv", "[x].csv"):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("*.csv", ["[x].csv", "a.csv", "b.csv"]),
-        ("**/*.csv", ["[x].csv", "a.csv", "b.csv", "sub/d.csv", "sub/deep/e.csv"]),
-        ("sub/**/*.csv", ["sub/d.csv", "sub/deep/e.csv"]),
-        ("sub/*", ["sub/d.csv", "sub/deep"]),
-        ("*/", ["sub/"]),
-        ("[ab].csv", ["a.csv", "b.csv"]),
-        ("[[]x].csv", ["[x].csv"]),
-        (".*.csv", [".hidden.csv"]),
-        ("none*", []),
-        ("${{ params.end }}", ["c.txt"]),
-    ],
-)
-def test_glob_gives_sorted_paths_from_the_job_files_folder_without_hidden_ones(
-    folder: Path, pattern: str, expected: list[str]
-) -> None:
-    bench = Bench({"a": {"foreach": {"glob": pattern}}}, params={"end": "*.txt"}, folder=str(folder))
-    assert bench.items("a") == expected
-
-
-def test_an_absolute_glob_gives_absolute_paths(folder: Path) -> None:
-    assert Bench({"a": {"foreach": {"glob": f"{folder}/*.txt"}}}).items("a") == [f"{folder}/c.txt"]
-
-
-def test_a_glob_leaves_out_names_that_are_not_text(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9.csv")).write_text("")
-    (tmp_path / "ok.csv").write_text("")
-    assert Bench({"a": {"foreach": {"glob": "*.csv"}}}, folder=str(tmp_path)).items("a") == ["ok.csv"]
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"a\nb\n", ["a", "b"]),
-        (b"a\r\nb", ["a", "b"]),
-        (b"\n\na\n\n", ["a"]),
-        (b"  a b \n", ["  a b "]),
-        (b"", []),
-        ("\ufeffü\n".encode(), ["ü"]),
-    ],
-)
-def test_lines_gives_the_lines_of_a_file_without_empty_ones(tmp_path: Path, content: bytes, expected: list[str]) -> None:
-    (tmp_path / "list").write_bytes(content)
-    bench = Bench({"a": {"foreach": {"lines": "${{ params.file }}"}}}, params={"file": "list"}, folder=str(tmp_path))
-    assert bench.items("a") == expected
-
-
-def test_lines_that_cannot_be_read_say_why(tmp_path: Path) -> None:
-    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "fifo")
-    expected = {
-        "missing": "No such file or directory",
-        "latin": "can't decode byte 0xe9",
-        "folder": "it is not a regular file",
-        "fifo": "it is not a regular file",
-    }
-    for name, why in expected.items():
-        with pytest.raises(ExpressionError, match=f"cannot read the lines of .*/{name}: .*{why}"):
-            Bench({"a": {"foreach": {"lines": name}}}, folder=str(tmp_path)).items("a")
-
-
-def test_lines_of_a_file_that_is_far_too_large_are_not_read(tmp_path: Path) -> None:
-    with open(tmp_path / "large", "wb") as file:
-        file.truncate((256 << 20) + 1)
-    with pytest.raises(ExpressionError, match="larger than 256 MiB"):
-        Bench({"a": {"foreach": {"lines": "large"}}}, folder=str(tmp_path)).items("a")
 
 
 def test_items_of_a_needs_result_name_their_instances() -> None:

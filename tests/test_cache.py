@@ -502,6 +502,65 @@ def test_why_of_nothing_and_of_no_task(folder: Path, ask: Callable[[dict[str, An
     assert "has no task aa. Did you mean" in capsys.readouterr().err
 
 
+SEVERAL: dict[str, Any] = {
+    "name": "several",
+    "tasks": {
+        "list": {"target": f"{HERE}_several:f"},
+        "count": {"run": "cat a.csv b.csv c.csv d.csv", "cache": {"inputs": ["a.csv", "b.csv", "c.csv", "d.csv"]}},
+        "each": {"foreach": {"glob": "*.csv"}, "run": "cat ${{ item }}", "cache": {"inputs": ["${{ item }}"]}},
+        "late": {"needs": ["list"], "argv": ["echo", "${{ tasks.list.result }}"], "cache": {}},
+        "never": {"foreach": [], "run": "true", "cache": {}},
+    },
+    "finally": {"tell": {"run": "true", "cache": {}}},
+}
+
+
+def test_why_of_a_whole_job_sums_up_each_task_with_a_cache(folder: Path, ask: Callable[[dict[str, Any]], Asked]) -> None:
+    (folder / f"{HERE}_several.py").write_text("def f(): return 'x'")
+    for name in "abcd":
+        (folder / f"{name}.csv").write_text(name)
+    why = ask(SEVERAL)
+    assert why() == (
+        "count: would run\n  no earlier success is known\n"
+        "each: 4 would run\n  no earlier success is known\n"
+        "late: known only in the run\n  depends on the result of list, which is known only when it has run\n"
+        "never: nothing of it would run: its condition is false, or it has no items\n"
+        "tell: would run\n  no earlier success is known\n"
+    )
+    run_job(folder, SEVERAL)
+    fresh = "late: cached: would be skipped\nnever: nothing of it would run: its condition is false, or it has no items\n"
+    assert why() == (
+        f"count: cached: would be skipped\neach: cached: would be skipped (× 4)\n{fresh}tell: cached: would be skipped\n"
+    )
+    for name in "abcd":
+        (folder / f"{name}.csv").write_text(f"{name}\n")
+    (folder / "a.csv").unlink()
+    (folder / "e.csv").touch()
+    assert why().startswith(
+        "count: would run\n  input a.csv is gone\n  input b.csv changed\n  input c.csv changed\n"
+        f"  and 2 more: jobrunner why {folder}/job.yaml count\n"
+        "each: 4 would run\n  input b.csv changed\n  input c.csv changed\n  input d.csv changed\n"
+        f"  and 1 more: jobrunner why {folder}/job.yaml each\n"
+    )
+    (folder / "b.csv").write_text("b")
+    assert "\neach: 3 would run, 1 cached\n  input c.csv changed\n" in why()
+
+
+def test_why_of_a_whole_job_as_json_has_counts_and_causes(folder: Path, ask: Callable[[dict[str, Any]], Asked]) -> None:
+    data = json.loads(ask({"name": "two", "tasks": {"a": {"run": "true"}, "b": {"run": "true", "cache": {}}}})("--json"))
+    causes = ["no earlier success is known"]
+    assert data == {
+        "job": "two",
+        "tasks": [{"task": "b", "cached": 0, "would_run": 1, "known_only_in_the_run": 0, "causes": causes}],
+    }
+
+
+def test_why_of_a_job_without_caches_says_so(folder: Path, ask: Callable[[dict[str, Any]], Asked]) -> None:
+    assert ask({"name": "none", "tasks": {"a": {"run": "true"}}})().startswith(
+        "none: no task has a cache: all of them always run\n"
+    )
+
+
 def test_causes_of_a_whole_job_leave_out_what_only_the_run_will_tell(folder: Path) -> None:
     later = {"needs": ["first"], "argv": ["echo", "${{ tasks.first.stdout }}"], "cache": {}}
     job = {"name": "all", "tasks": {"first": {"run": "true"}, "later": later, "now": {"run": "true", "cache": {}}}}

@@ -112,9 +112,49 @@ def test_a_plan_as_json_is_complete(job: str, capsys: pytest.CaptureFixture[str]
     assert fetch == {
         "task": "fetch", "description": "", "action": "run", "does": "curl ${{ item }}", "pool": "default", "needs": ["list"],
         "if": None, "foreach": {"range": 3}, "matrix": None, "limits": {"api": 2, "disk": 1}, "cache": None, "secrets": [],
-        "timeout": None, "retries": 0, "final": False, "items": 3, "because": None,
+        "timeout": None, "retries": 0, "retry": None, "final": False, "items": 3, "no_items": None, "because": None,
     }  # fmt: skip
     assert [(task["task"], task["final"], task["if"]) for task in data["tasks"]][-1] == ("tell", True, "failure()")
+
+
+TERMS = [
+    ("retry: 3", "retry 3"),
+    ("retry: {max: 2, delay: 5s}", "retry 2"),
+    ("retry: 0", ""),
+    ("timeout: 10m", "timeout 10m"),
+    ("timeout: 5400", "timeout 1h30m"),
+    ("timeout: 500ms", "timeout 500ms"),
+    ("timeout: 1d1s", "timeout 1d1s"),
+    ("timeout: 61.5", "timeout 1m1.5s"),
+    (
+        "retry: 1, timeout: 1m, limits: [api], cache: {}",
+        "takes api · retry 1 · timeout 1m · not cached: no earlier success is known",
+    ),
+    ("foreach: {glob: '*.txt', at_least: 1}", "for each of 2 items of glob *.txt, at least 1"),
+    ("foreach: {glob: [b.*, '*.txt']}", "for each of 2 items of glob b.*, *.txt"),
+    (
+        "foreach: {glob: '*.csv', at_least: 1}",
+        "for each item of glob *.csv, at least 1 · as of now 0 files match *.csv, and at_least asks for 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "told"), TERMS)
+def test_a_plan_tells_retries_timeouts_caches_and_files(
+    job: str, keys: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").unlink()
+    (tmp_path / "terms.yaml").write_text(f"limits: {{api: 4}}\ntasks: {{a: {{run: x, {keys}}}}}\n")
+    assert planned(capsys, "terms.yaml")[-1] == f"   1. a  run x · in default{' · ' + told if told else ''}"
+
+
+def test_a_plan_as_json_has_the_whole_rule_of_retries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("tasks: {a: {run: x, timeout: 10m, cache: {ttl: 1d}, retry: {max: 2, delay: 5s, exit_codes: [75]}}}")
+    (task,) = as_data(capsys, str(file))["tasks"]
+    assert (task["timeout"], task["cache"]["ttl"], task["retries"], task["retry"]) == (
+        600, 86400, 2, {"max": 2, "delay": 5, "backoff": 2, "max_delay": 300, "jitter": 0.1, "exit_codes": [75]},
+    )  # fmt: skip
 
 
 def test_items_that_cannot_be_counted_now_are_no_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

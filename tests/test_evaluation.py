@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import posixpath
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
 import simpleeval  # type: ignore[import-untyped]  # it ships no types
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobrunner.errors import ExpressionError
-from jobrunner.expressions import grammar
+from jobrunner.expressions import grammar, texts
 from jobrunner.expressions.evaluation import FUNCTIONS, METHODS, OPERATIONS, Evaluation
 from jobrunner.expressions.grammar import Code
 from tests.templates import SCOPE, failed, template, value
@@ -73,6 +76,28 @@ ACCEPTED: list[tuple[str, object]] = [
     ("join(['a', 'b'], sep='-')", "a-b"),
     ("quote('a b')", "'a b'"),
     ("raw('a b')", "a b"),
+    ("basename('a/b/c.tar.gz')", "c.tar.gz"),
+    ("basename('a')", "a"),
+    ("basename('a/b//')", "b"),
+    ("basename('/')", ""),
+    ("dirname('a/b/c.txt')", "a/b"),
+    ("dirname('a')", "."),
+    ("dirname('a/b/')", "a"),
+    ("dirname('/a')", "/"),
+    ("dirname('/')", "/"),
+    ("stem('a/b.c/d.tar.gz')", "d.tar"),
+    ("stem('a/b.c/d')", "d"),
+    ("stem('.profile')", ".profile"),
+    ("stem('/')", ""),
+    ("relative('/srv/in/a/b.csv', '/srv/in/')", "a/b.csv"),
+    ("relative('/srv/out', '/srv/in/a')", "../../out"),
+    ("relative('a/./b//c', 'a')", "b/c"),
+    ("relative('../a', 'b')", "../../a"),
+    ("relative('../a', '..')", "a"),
+    ("relative('a/..', '.')", "."),
+    ("relative('/a', '//')", "a"),
+    ("replace('a.b.c', '.', '')", "abc"),
+    ("replace('abc', 'x', 'y')", "abc"),
 ]
 
 
@@ -148,6 +173,15 @@ def test_a_failed_look_up_marks_its_own_place() -> None:
         ("-'a'", "unary"),
         ("join('abc')", "join() takes a list"),
         ("join([], 1)", "join() takes a list"),
+        ("basename(1)", "basename() takes the text of a path, not a number"),
+        ("stem(null)", "stem() takes the text of a path, not null"),
+        ("dirname('')", "dirname() is given an empty text"),
+        ("relative('/a/b', 'a')", "relative() cannot tell the way: '/a/b' is absolute, and 'a' is not"),
+        ("relative('a', '/a/b')", "relative() cannot tell the way: '/a/b' is absolute, and 'a' is not"),
+        ("relative('a', '../b')", "relative() cannot tell the way out of '../b'"),
+        ("relative('a', [])", "relative() takes the text of a path, not a list"),
+        ("replace('a', 1, 'b')", "replace() takes three texts, not text, a number and text"),
+        ("replace('a', '', 'b')", "replace() is told to look for empty text"),
         ("item.path[::0]", "slice step"),
         ("params[[1]]", "unhashable"),
     ],
@@ -162,11 +196,31 @@ def test_a_long_expression_is_shortened_in_messages() -> None:
     assert "…`: division" in str(failed("1 / 0 + " + "len('" + "x" * 200 + "')"))
 
 
+def test_a_path_that_was_raw_is_quoted_again() -> None:
+    assert [type(value(f"{name}(raw('a/b'))")) for name in ("basename", "dirname", "stem")] == [str] * 3
+    assert [type(value(f"replace(raw('a'), '{old}', 'c')")) for old in "ab"] == [str] * 2
+
+
+@given(st.text("ab./", min_size=1, max_size=12), st.text("ab./", min_size=1, max_size=12))
+def test_the_relative_way_from_a_folder_leads_to_the_path(path: str, start: str) -> None:
+    if path.startswith("/") != start.startswith("/"):
+        return
+    try:
+        found = texts.relative(path, start)
+    except ValueError:
+        assert ".." in posixpath.normpath(start)
+        return
+    there, wanted = (posixpath.abspath(each) for each in (posixpath.join(start, found), path))
+    assert there.lstrip("/") == wanted.lstrip("/")  # POSIX keeps two slashes at the start, and nobody means them
+
+
 def test_text_that_would_fill_the_memory_is_not_made() -> None:
     scope = {"item": ["x" * 6_000_000] * 2}
     assert "at most 10,000,000" in str(failed("item[0] + item[1]", scope))
     assert "at most 10,000,000" in str(failed("join(item)", scope))
     assert "at most 10,000,000" in str(failed("join([1] + item[:1], item[0])", scope))
+    assert "at most 10,000,000" in str(failed("replace(item[0], 'x', 'xx')", scope))
+    assert "at most 10,000,000" in str(failed("relative('a', item[0])", scope))
 
 
 # --- default, lazy scopes

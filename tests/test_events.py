@@ -55,6 +55,7 @@ FULL: list[Event] = [
     events.TaskLeftover(**ATTEMPT, pids=[5, 6], killed=True),
     events.OrphanKilled(pid=5, run="r", command="sleep 9"),
     events.LockBusy(group="j", holder="r", pid=5, on_conflict="wait"),
+    events.LimitBusy(limits=["api"], holders=["pid 5 (other)"]),
     events.JournalRepaired(offset=100, dropped=7),
     events.LogDegraded(output="log", reason="its reader stalled", dropped=3),
 ]  # fmt: skip
@@ -79,6 +80,7 @@ BARE: list[Event] = [
     events.TaskLeftover(**{**ATTEMPT, "item": None}, pids=[], killed=False),
     events.OrphanKilled(pid=5, run="r", command=""),
     events.LockBusy(group="j", holder="", pid=0, on_conflict="replace"),
+    events.LimitBusy(limits=["api"], holders=[]),
     events.JournalRepaired(offset=0, dropped=1),
     events.LogDegraded(output="log", reason="", dropped=0),
 ]

@@ -57,6 +57,8 @@ FLOORS = {
     "sinks.*": 3,
     "journal": 3,
     "matrix": 3,
+    "paths": 3,
+    "fanout": 4,
     "lock": 3,
     "slots": 3,
     "credentials": 4,

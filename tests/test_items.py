@@ -69,3 +69,12 @@ def test_no_two_items_share_a_key_and_keys_do_not_change_from_run_to_run(items: 
     assert len(set(keys)) == len(keys)
     assert keys == [second.key(index) for index in range(len(items))]
     assert all(key.isprintable() and 0 < len(key) <= 120 for key in keys)
+
+
+def test_of_very_many_items_the_repeated_ones_are_found_too() -> None:
+    values = [str(number) for number in range(30_000)] + ["7", "29999"]
+    items = Items(values)
+    assert items.key(6) == "6"
+    assert {items.key(7), items.key(30_000)} == {"7-7902699be42c", "30000-7902699be42c"}
+    assert items.key(30_001).startswith("30001-")
+    assert items.key(29_998) == "29998"

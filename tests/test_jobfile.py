@@ -337,7 +337,7 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
         ),
         (
             "env: {A: [x]}\ntasks: {a: {run: x}}",
-            [("1:10: env.A: expected text, found a list. Write it as one text; lines of a command go under 'run: |'.")],
+            [("1:10: env.A: expected text, found a list. Write it as one text.")],
         ),
         ("tasks: {a: {argv: [x, true]}}", ["1:23: tasks.a.argv[1]: an argument of a command is text or a number; quote it"]),
         ("", ["1:1: the file is empty; a job file has tasks. Write tasks: and under it name: {run: …}."]),

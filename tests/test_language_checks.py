@@ -1,4 +1,4 @@
-"""What is wrong with `if`, matrix, finally, limits, cache, schedule, steps and retry rules: where, why, and what to write."""
+"""What is wrong with `if`, matrix, glob, finally, limits, cache, schedule, steps, retry rules: where, why, and what to write."""
 
 from __future__ import annotations
 
@@ -480,8 +480,50 @@ SCHEDULES: list[Row] = [
     ("schedule: {timezone: UTC}\n", [("1:1", "schedule", "'cron' is missing. Write schedule: {cron: \"30 2 * * *\"}.")]),
 ]
 
+_BRACES = "braces are not a pattern here."
+GLOBS: list[Row] = [
+    (f"tasks: {{a: {{run: x, foreach: {keys}}}}}", [(at, marks, told)])
+    for keys, at, marks, told in (
+        ('{glob: "*.{jpg,png}"}', "1:40", "{jpg,png}", f'{_BRACES} Write a list: ["*.jpg", "*.png"].'),
+        ('{glob: ["*.{a,b,}", b]}', "1:41", "{a,b,}", f'{_BRACES} Write one for each: "*.a", "*.b", "*.".'),
+        ('{glob: "{a,{b,c}}"}', "1:41", "{b,c}", f"{_BRACES} Write a list: [a, b, a, c]."),
+        ("{glob: 'log.{1..9}'}", "1:42", "{1..9}", f"{_BRACES} Write a list of patterns, one for each."),
+        ('{glob: "{a,b}{c,d}{e,f}{g,h}"}', "1:38", "{a,b}", f"{_BRACES} Write a list of patterns, one for each."),
+        (
+            '{glob: "[{,}].{${{ join([1, 2], run.id) }},x}"}',
+            "1:44",
+            "{${{ join([1, 2], run.id) }},x}",
+            f'{_BRACES} Write a list: ["[{{,}}].${{{{ join([1, 2], run.id) }}}}", "[{{,}}].x"].',
+        ),
+        ("{glob: x, at_lest: 1}", "1:40", "at_lest", "unknown key. Did you mean 'at_least'?"),
+        ("{glob: x, minimum: 1}", "1:40", "minimum", "unknown key. Write 'at_least'."),
+        ("{range: 3, at_least: 1}", "1:41", "at_least", "unknown key. at_least stands beside glob, and nowhere else."),
+        ("{lines: x, at_least: 1}", "1:41", "at_least", "unknown key. at_least stands beside glob, and nowhere else."),
+        ("{glob: x, at_least: -1}", "1:50", "-1", "expected 0 or more"),
+        (
+            "{glob: x, at_least: '${{ run.attempt }}'}",
+            "1:50",
+            "'${{ run.attempt }}'",
+            "expected a whole number, found text. There is no ${{ }} here: write the value itself.",
+        ),
+        ("{glob: 3}", "1:37", "3", 'glob is a pattern of paths, or a list of patterns. Write "3".'),
+        ("{glob: {a: 1}}", "1:37", "{", "glob is a pattern of paths, or a list of patterns"),
+        ("{glob: []}", "1:37", "[", "expected at least one entry, found none"),
+        ("{glob: [a, '']}", "1:41", "''", "expected text, found none"),
+        ("{glob: ['${{ item }}']}", "1:43", "item", "'item' is not known in foreach, which says what the items are"),
+        (
+            "'*.csv'",
+            "1:30",
+            "'*.csv'",
+            'foreach is a list, or one expression that gives a list; this is text. Write foreach: {glob: "*.csv"}.',
+        ),
+    )
+]
+
+
 ALL = [
     *CONDITIONS,
+    *GLOBS,
     *MATRICES,
     *FINALS,
     *LIMITS,
@@ -540,6 +582,11 @@ defaults: {retry: {max: 1, exceptions: [OSError]}}
 tasks: {a: {run: x}, b: {target: "m:f"}}
 --
 tasks: {a: {run: [make, make test, . ./env]}}
+--
+params: {l: [a], braces: "{a,b}"}
+tasks:
+  a: {run: x, foreach: {glob: ["*.csv", "${{ params.l }}", "${{ params.braces }}"], at_least: 1}}
+  b: {run: x, foreach: {glob: "[{]a,b}/{one}/[!]{,}]*"}}
 --
 schedule: 30 2 * * MON-FRI
 tasks: {a: {run: x}}

@@ -55,7 +55,7 @@ FRUIT: dict[str, Any] = {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]}
     ],
 )
 def test_the_combinations_of_a_matrix(given: dict[str, Any], combinations: list[dict[str, Any]]) -> None:
-    assert matrix.combinations(given) == combinations
+    assert list(matrix.combinations(given)) == combinations
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,30 @@ def test_a_name_that_a_combination_does_not_have_is_null() -> None:
     assert values["a"] == 1
     assert values["b"] is None
     assert dict(values) == {"a": 1}
+
+
+def test_ten_million_combinations_are_made_when_they_are_asked_for() -> None:
+    found = matrix.combinations({"a": list(range(1000)), "b": list(range(100)), "c": list(range(100))})
+    assert len(found) == 10_000_000
+    assert found[0] == {"a": 0, "b": 0, "c": 0}
+    assert found[-1] == {"a": 999, "b": 99, "c": 99}
+    assert found[12_345] == {"a": 1, "b": 23, "c": 45}
+    assert found[98:102] == [
+        {"a": 0, "b": 0, "c": 98},
+        {"a": 0, "b": 0, "c": 99},
+        {"a": 0, "b": 1, "c": 0},
+        {"a": 0, "b": 1, "c": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a": list(range(10_000)), "b": list(range(10_000))}, "it has 100,000,000 combinations; at most 10,000,000 are made"),
+        ({"a": list(range(500)), "b": list(range(500)), "exclude": [{"a": 1}]}, "it has 250,000 combinations; at most 100,000"),
+        ({"include": [{"a": 1}] * 100_001}, "it has 100,001 combinations"),
+    ],
+)
+def test_too_many_combinations_are_refused_before_they_are_made(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExpressionError, match=message):
+        matrix.combinations(given)

@@ -26,7 +26,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "raises_keyboard_interrupt": ({"target": "raise_keyboard_interrupt"}, "KeyboardInterrupt", "KeyboardInterrupt"),
     "raises_group": ({"target": "raise_group"}, "BaseExceptionGroup", "two at once (2 sub-exceptions)"),
     "exits_3": ({"target": "leave", "args": [3]}, "SystemExit", "exit 3"),
-    "exits_text": ({"target": "leave", "args": ["no disk"]}, "SystemExit", "exit no disk"),
+    "exits_text": ({"target": "leave", "args": ["no disk"]}, "SystemExit", "no disk"),
     "generates": ({"target": "generate"}, "ResultError", "returned a generator, so nothing ran; return a list instead"),
     "generates_later": ({"target": "generate_later"}, "ResultError", "returned a generator, so nothing ran; return a list"),
     "needed_object": ({"target": "return_object"}, "ResultError", "returned an object, which is not JSON"),

@@ -29,15 +29,15 @@ pools: {cpu: {mode: process_pool, workers: 2}}
 tasks:
   list: {run: "ls ${{ params.root }}", description: list the files}
   fetch: {needs: [list], foreach: {range: 3}, run: "curl ${{ item }}", limits: {api: 2, disk: 1}, secrets: [token]}
-  build: {needs: [list], matrix: {os: [a, b], py: [1, 2, 3]}, run: "make ${{ matrix.os }}", if: "${{ params.full }}"}
-  report: {needs: [fetch, build], target: "gone:report", pool: cpu}
+  build: {needs: [list], matrix: {os: [a, b], py: [1, 2, 3]}, run: "make ${{ matrix.os }}", if: "${{ params.full }}", cache: {}}
+  report: {needs: [fetch, build], target: "gone:report", pool: cpu, retry: 3, timeout: 90s}
 finally:
   notify: {if: failure(), run: [echo 1, echo 2]}
 """
 SHOWN = """\
 nightly: Everything that runs at night
-  schedule 30 2 * * * (Europe/Berlin) up to 300 s later
-  timeout 3600 s
+  schedule 30 2 * * * (Europe/Berlin) up to 5m later
+  timeout 1h
   jobrunner {file} --set day=…
 
 Parameters (also in --params-file FILE, or as variables like JOBRUNNER_PARAM_NAME):
@@ -50,8 +50,8 @@ Parameters (also in --params-file FILE, or as variables like JOBRUNNER_PARAM_NAM
 Tasks:
   list    list the files
   fetch   run curl ${{ item }} · for each item of range 3 · after list · takes 2 × api, disk
-  build   run make ${{ matrix.os }} · for each combination of os × py · if params.full · after list
-  report  target gone:report · after fetch, build
+  build   run make ${{ matrix.os }} · for each combination of os × py · if params.full · after list · cache
+  report  target gone:report · after fetch, build · retry 3 · timeout 1m30s
 
 Finally, when all others have ended:
   notify  run echo 1, then 1 more command · if failure()

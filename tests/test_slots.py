@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
-from jobrunner.slots import Slots
+from jobrunner.slots import HostLimits, Slots
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 60.0
@@ -219,7 +219,7 @@ def test_a_program_that_is_started_has_no_copy(folder: Path) -> None:
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from jobrunner.slots import Slots
+from jobrunner.slots import HostLimits, Slots
 slots = Slots(Path(sys.argv[1]), job="holder")
 assert slots.take("api", 2, 2)
 if sys.argv[2] == "with hosts":
@@ -334,3 +334,22 @@ def test_never_more_slots_are_held_than_there_are_and_all_get_their_turn(kills: 
     assert (codes, witness.held()) == ([0] * WORKERS, (0,) * WORKERS)
     witness.close()
     assert Slots(folder).take("api", SLOTS, SLOTS)
+
+
+def test_who_waits_long_is_told_once_for_whom(tmp_path: Path) -> None:
+    now, told = [0.0], list[tuple[list[str], list[str]]]()
+    holder, waiting = Slots(tmp_path, job="import"), Slots(tmp_path, job="nightly")
+    assert holder.take("db", 1, 1)
+    limits = HostLimits(waiting, {"db": 1}, tell=lambda names, holders: told.append((names, holders)), clock=lambda: now[0])
+    for now[0] in (0.0, 4.9, 5.0, 9.0, 100.0):
+        assert not limits.take({"db": 1})
+    assert told == [(["db"], [f"pid {os.getpid()} (import)"])]
+    holder.close()
+    assert limits.take({"db": 1})
+    limits.give({"db": 1})
+    assert holder.take("db", 1, 1)
+    now[0] = 200.0
+    assert not limits.take({"db": 1})
+    assert len(told) == 1, "a new wait"
+    holder.close()
+    waiting.close()

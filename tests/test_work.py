@@ -42,7 +42,7 @@ def test_a_value_comes_back_as_json(target: str, args: list[object], value: obje
 
 @pytest.mark.parametrize(
     ("code", "exit_code", "message"),
-    [(3, 3, "exit 3"), (-1, 255, "exit -1"), (259, 3, "exit 259"), (True, 1, "exit True"), ("no disk", 1, "exit no disk")],
+    [(3, 3, "exit 3"), (-1, 255, "exit -1"), (259, 3, "exit 259"), (True, 1, "exit True"), ("no disk", 1, "no disk")],
 )
 def test_sys_exit_with_a_code_is_a_failure_with_the_code_that_a_process_would_have(
     code: object, exit_code: int, message: str

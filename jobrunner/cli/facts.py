@@ -32,6 +32,7 @@ def task_data(job: Job, name: str) -> dict[str, Any]:
         "secrets": list(task.secrets),
         "timeout": task.timeout,
         "retries": task.retries.max,
+        "retry": plain(task.retries) if task.retries.max else None,
         "final": name in job.finals,
     }
 
@@ -79,15 +80,19 @@ def instances_of(data: Mapping[str, Any], items: int | None = None) -> list[str]
 
 
 def _listed(foreach: Any) -> str:
-    """`range 3`, `glob *.csv`, `[1, 2]`."""
+    """`range 3`, `glob *.csv`, `glob *.jpg, *.png, at least 1`, `[1, 2]`."""
     if isinstance(foreach, dict):
-        ((kind, value),) = foreach.items()
-        return short(f"{kind} {value if isinstance(value, (str, int)) else json.dumps(value)}")
+        least = foreach.get("at_least")
+        kind, value = next(iter(foreach.items()))
+        text = ", ".join(value) if kind == "glob" and isinstance(value, list) else value
+        return short(f"{kind} {text if isinstance(text, (str, int)) else json.dumps(text)}") + (
+            f", at least {least}" if least else ""
+        )
     return short(foreach if isinstance(foreach, str) else json.dumps(foreach, ensure_ascii=False))
 
 
 def terms_of(data: Mapping[str, Any]) -> list[str]:
-    """On what terms it starts: its condition, what it needs, what it takes."""
+    """On what terms it runs: its condition, what it needs, what it takes, how often and for how long it is tried."""
     facts = []
     if data["if"] is not None:
         facts.append(f"if {short(_bare(data['if']))}")
@@ -95,6 +100,10 @@ def terms_of(data: Mapping[str, Any]) -> list[str]:
         facts.append("after " + ", ".join(data["needs"]))
     if data["limits"]:
         facts.append("takes " + ", ".join(f"{slots} × {name}" if slots > 1 else name for name, slots in data["limits"].items()))
+    if data["retries"]:
+        facts.append(f"retry {data['retries']}")
+    if data["timeout"] is not None:
+        facts.append(f"timeout {duration(data['timeout'])}")
     return facts
 
 
@@ -106,6 +115,19 @@ def _bare(condition: str) -> str:
 def short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def duration(seconds: float) -> str:
+    """As a job file has it: `10m`, `1h30m`, `1.5s`, `500ms`."""
+    seconds = round(seconds, 3)
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    whole, told = int(seconds // 60), ""
+    for unit, size in (("d", 1440), ("h", 60), ("m", 1)):
+        number, whole = divmod(whole, size)
+        told += f"{number}{unit}" if number else ""
+    rest = round(seconds % 60, 3)
+    return told + (f"{rest:g}s" if rest or not told else "")
 
 
 def count(number: int, noun: str) -> str:

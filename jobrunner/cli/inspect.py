@@ -73,9 +73,10 @@ def plan_data(prepared: Prepared) -> dict[str, Any]:
     tasks = [facts.task_data(job, name) for name in names]
     used, taken = {task["pool"] for task in tasks}, {limit for task in tasks for limit in task["limits"]}
     pools = {name: {"mode": pool.mode, "workers": pool.workers} for name, pool in prepared.pools.items() if name in used}
-    counts, cached = counts_of(prepared, names), cached_of(prepared)
+    (counts, refused), cached = counts_of(prepared, names), cached_of(prepared)
     for task in tasks:
-        task["items"], task["because"] = counts.get(task["task"]), cached.get(task["task"])
+        name = task["task"]
+        task["items"], task["no_items"], task["because"] = counts.get(name), refused.get(name), cached.get(name)
     return {
         "job": job.name,
         "params": prepared.params,
@@ -112,18 +113,18 @@ def cached_of(prepared: Prepared) -> dict[str, list[str]]:
     return staleness.causes(prepared) if is_cached and not prepared.options.force else {}
 
 
-def counts_of(prepared: Prepared, names: Collection[str]) -> dict[str, int]:
-    """How many items or combinations each task has, where that is known before the run."""
+def counts_of(prepared: Prepared, names: Collection[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """How many items or combinations each task has, or why none can be had now, where either is known before the run."""
     from jobrunner import credentials
     from jobrunner.bind import Binder, Run
     from jobrunner.errors import ExpressionError, JobrunnerError
     from jobrunner.plan import Plan
     from jobrunner.recall import env_file_of
 
-    job, found = prepared.job, dict[str, int]()
+    job, found, refused = prepared.job, dict[str, int](), dict[str, str]()
     wanted = [name for name in names if job.tasks[name].has_instances and _is_known_now(job.tasks[name])]
     if not wanted:
-        return found
+        return found, refused
     hidden = credentials.variables(job)
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
     facts_of_none = Run(id="", dir="", started_at="", folder=str(prepared.folder))
@@ -131,9 +132,11 @@ def counts_of(prepared: Prepared, names: Collection[str]) -> dict[str, int]:
         binder = Binder(job, params=prepared.params, environ=environ, run=facts_of_none, env_file=env_file_of(prepared))
         plan = Plan(job, pools=dict.fromkeys(prepared.pools, 1), expand=binder.items)
         for name in wanted:
-            with contextlib.suppress(ExpressionError):
+            try:
                 found[name] = len(binder.items(plan, name))
-    return found
+            except ExpressionError as error:
+                refused[name] = str(error)
+    return found, refused
 
 
 def _is_known_now(task: Task) -> bool:
@@ -183,6 +186,8 @@ def _tasks(data: dict[str, Any]) -> Iterator[str]:
 def _described(task: dict[str, Any], left_out: Collection[str]) -> str:
     task = {**task, "needs": [need for need in task["needs"] if need not in left_out]}  # the others count as met
     told = [facts.action_of(task), f"in {task['pool']}", *facts.instances_of(task, task["items"]), *facts.terms_of(task)]
+    if task["no_items"] is not None:
+        told.append(f"as of now {task['no_items']}")
     if task["cache"] is not None:
         told.append(_cached(task["because"]))
     return " · ".join(told)

@@ -100,7 +100,7 @@ def _head(data: Mapping[str, Any], file: str) -> Iterator[str]:
     if (schedule := data["schedule"]) is not None:
         yield f"  schedule {_schedule(schedule)}"
     if data["timeout"] is not None:
-        yield f"  timeout {data['timeout']:g} s"
+        yield f"  timeout {facts.duration(data['timeout'])}"
     needed = "".join(f" --set {name}=…" for name, param in data["params"].items() if param["required"])
     yield f"  jobrunner {file}{needed}"
 
@@ -112,7 +112,7 @@ def _schedule(schedule: str | Mapping[str, Any]) -> str:
     if zone := schedule.get("timezone"):
         told.append(f"({zone})")
     if schedule.get("jitter"):
-        told.append(f"up to {schedule['jitter']:g} s later")
+        told.append(f"up to {facts.duration(schedule['jitter'])} later")
     return " ".join(told)
 
 
@@ -154,7 +154,11 @@ def _written(value: Any) -> str:
 
 def _task_row(task: Mapping[str, Any]) -> tuple[str, str]:
     does = " ".join(task["description"].split()) or facts.short(facts.action_of(task))
-    return task["task"], " · ".join(_without_empty([does, *facts.instances_of(task), *facts.terms_of(task)]))
+    return task["task"], " · ".join(_without_empty([does, *facts.instances_of(task), *facts.terms_of(task), *_cache(task)]))
+
+
+def _cache(task: Mapping[str, Any]) -> list[str]:
+    return ["cache"] if task["cache"] is not None else []
 
 
 def _without_empty(texts: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ def find(job: spec.Job, place: needs.Place) -> Iterator[Finding]:
     yield from _look_alikes("tasks", job.tasks)
     yield from _look_alikes("pools", job.pools)
     yield from _look_alikes("limits", job.limits)
+    yield from _host_limits(job)
     if job.schedule is not None:
         yield from schedule.find(job.schedule)
     yield from _pools(job)
@@ -236,6 +237,17 @@ def _limits(name: str, task: spec.Task, job: spec.Job) -> Iterator[Finding]:
         elif count > (slots := _slots(job.limits[limit])):
             message = f"{limit!r} has {slots} slot{'s' * (slots > 1)}, so a task that takes {count} could never start"
             yield Finding(path=path, message=message, hint=f"Take fewer, or raise the limit: {{{limit}: {count}}}.")
+
+
+MOST_HOST_SLOTS = 256
+"""Slots of a limit of the machine: who holds one has a file open for it."""
+
+
+def _host_limits(job: spec.Job) -> Iterator[Finding]:
+    for name, limit in job.limits.items():
+        if isinstance(limit, spec.Limit) and limit.scope == "host" and limit.slots > MOST_HOST_SLOTS:
+            message = f"a limit of the host has at most {MOST_HOST_SLOTS} slots"
+            yield Finding(path=("limits", name, "slots"), message=message)
 
 
 def _slots(limit: int | spec.Limit) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from math import prod
 from typing import Final
 
@@ -65,6 +66,7 @@ def _length(bounds: list[int]) -> int:
 _NOT_LITERAL: Final = r"\$\{\{.*?\}\}|\[!?\]?[^\]]*\]"
 """What no brace of a pattern stands in: an expression, and the characters of which one matches."""
 _BRACES: Final = r"\{[^{}]*(?:,|\.\.)[^{}]*\}"
+_LONGEST_PATTERN: Final = 1000
 _MOST_SPELLED: Final = 8
 
 
@@ -73,37 +75,41 @@ def _glob(path: Path, patterns: str | list[str]) -> Iterator[Finding]:
     for at, pattern in enumerate([patterns] if isinstance(patterns, str) else patterns):
         if (found := re.search(_BRACES, _literal(pattern))) is None:
             continue
-        place, spelled = path if isinstance(patterns, str) else (*path, at), _spelled(pattern)
-        if not spelled:
-            hint = "Write a list of patterns, one for each."
-        elif isinstance(patterns, str):
-            hint = f"Write a list: {cures.flow(spelled)}."
-        else:
-            hint = f"Write one for each: {cures.flow(spelled)[1:-1]}."
+        place = path if isinstance(patterns, str) else (*path, at)
         offset, length = found.start(), len(found[0])
+        hint = _written_out(pattern, is_alone=isinstance(patterns, str))
         yield Finding(path=place, message="braces are not a pattern here", hint=hint, offset=offset, length=length)
 
 
+def _written_out(pattern: str, *, is_alone: bool) -> str:
+    """What to write instead of a pattern with braces, which is the value itself or one of several."""
+    spelled = cures.flow(_spelled(pattern))
+    if spelled in ("", "[]"):
+        return "Write a list of patterns, one for each."
+    return f"Write a list: {spelled}." if is_alone else f"Write one for each: {spelled[1:-1]}."
+
+
 def _literal(pattern: str) -> str:
-    """The pattern with as many other characters in place of what is not literal in it."""
+    """The pattern with as many other characters in place of what is not literal in it. Nobody writes a very long one."""
+    if len(pattern) > _LONGEST_PATTERN:
+        return ""
     return re.sub(_NOT_LITERAL, lambda part: "x" * len(part[0]), pattern, flags=re.DOTALL)
 
 
 def _spelled(pattern: str) -> list[str]:
-    """The patterns that a shell makes of one, where they are few and short; else nothing."""
+    """The patterns that a shell makes of one with `{a,b}`, where they are few; nothing where they are many, or of `{1..9}`."""
     done, rest = list[str](), [pattern]
-    while rest and len(done) + len(rest) <= _MOST_SPELLED:
+    while rest:
         text = rest.pop(0)
-        if (found := re.search(_BRACES, _literal(text))) is None:
+        found = re.search(_BRACES, literal := _literal(text))
+        if found is None:
             done.append(text)
-        elif ".." in found[0]:
+            continue
+        commas = [found.start(), *(at for at in range(*found.span()) if literal[at] == ","), found.end() - 1]
+        rest[:0] = [text[: found.start()] + text[one + 1 : two] + text[found.end() :] for one, two in pairwise(commas)]
+        if len(commas) < 3 or len(done) + len(rest) > _MOST_SPELLED:
             return []
-        else:
-            rest[:0] = [
-                text[: found.start()] + each + text[found.end() :]
-                for each in text[found.start() + 1 : found.end() - 1].split(",")
-            ]
-    return done if not rest and cures.flow(done) else []
+    return done
 
 
 # --- matrix ------------------------------------------------------------------------------------------------------------------
