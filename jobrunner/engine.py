@@ -512,6 +512,8 @@ class Engine:
     def _data(self, task: str, result: Result) -> events.Data | None:
         if not self._memory.keeps(task):
             return None
+        if result.unkept:
+            return events.Data(withheld=True)
         value_file = "/".join(result.value_file.rsplit("/", 2)[1:])  # below the run's directory, wherever that will be
         return events.Data(value=result.value, value_file=value_file, stdout=result.stdout, outputs=result.outputs)
 

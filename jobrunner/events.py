@@ -185,7 +185,7 @@ class Data:
     stdout: bytes = b""
     outputs: dict[str, str] = field(default_factory=dict)
     withheld: bool = False
-    """It held a secret, so it is not kept."""
+    """It held a secret, or no disk took it: it is not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

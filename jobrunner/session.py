@@ -326,7 +326,7 @@ class _Session:
             raise full
         if self._full is None:
             self._full = full
-            self._plan.cancel(stop=False)
+            self._plan.cancel(stop=False, finals=True)
             self._emit(events.RunInterrupted(reason=str(full)))
 
     def _tell_waiting(self, limits: list[str], holders: list[str]) -> None:

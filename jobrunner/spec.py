@@ -660,7 +660,12 @@ def _for_editors(schema: Any) -> Any:
 
 def _united(schema: dict[str, Any]) -> dict[str, Any]:
     """A union as one list of types; members that are more than a type stay, and say in a hover what the key is for."""
-    members = [member for key in ("anyOf", "oneOf") for member in schema.pop(key, ())]
+    members = [
+        each
+        for key in ("anyOf", "oneOf")
+        for member in schema.pop(key, ())
+        for each in (member["oneOf"] if member.keys() == {"oneOf"} else [member])
+    ]
     plain = [member for member in members if "type" in member and "enum" not in member]
     types = list(dict.fromkeys(kind for member in plain for kind in _listed(member["type"])))
     one = {key: part for member in plain for key, part in member.items()} | {"type": types}
@@ -672,7 +677,7 @@ def _united(schema: dict[str, Any]) -> dict[str, Any]:
     if not others:
         return {**one, **schema}
     one["type"] = types if len(types) > 1 else types[0]
-    return {**schema, "oneOf": [one, *others]}
+    return {**schema, "oneOf": [*others, one]}
 
 
 def _listed(kind: str | list[str]) -> list[str]:

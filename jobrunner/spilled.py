@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,16 +24,18 @@ class Spill:
         self._directory, self._prefix, self._sync, self._withhold = directory, prefix, sync, withhold
 
     def spill(self, result: Result) -> Result:
-        """The result, with its value in a file if that is large. One that is withheld, or that no disk takes, stays as it is."""
+        """The result, with its value in a file if that is large. What is withheld stays, and so does what no disk takes."""
         if result.value is None or len(result.value) <= LARGEST_IN_JOURNAL or self._withhold(result.value):
             return result
         path = self._directory / f"{self._prefix}-{result.id}.json"
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             self._write(path, result.value)
-        except OSError:  # the record will hold it
-            path.unlink(missing_ok=True)
-            return result
+        except OSError as error:  # 2 MiB in the journal could fill that up too, and end the run
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            note = f"a value of {len(result.value) >> 20} MiB is not on record: {error.strerror}"
+            return replace(result, unkept=True, note="; ".join(filter(None, (result.note, note))))
         return replace(result, value=None, value_file=str(path))
 
     def _write(self, path: Path, value: bytes) -> None:

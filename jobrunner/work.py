@@ -116,6 +116,8 @@ class Result:
     value: bytes | None = None
     value_file: str = ""
     """Where a large value is kept instead."""
+    unkept: bool = False
+    """The value is there, but on no disk: a later part of the run will not have it."""
     note: str = ""
     abandoned: bool = False
     stdout: bytes = b""

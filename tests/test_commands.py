@@ -292,6 +292,12 @@ def test_lines_of_its_output_file_are_values(tmp_path: Path) -> None:
     assert (ran.output("user"), ran.output("other")) == ("[2]", "[x=y]")
 
 
+@pytest.mark.parametrize("made", ["mkdir", "mkfifo", "ln -s /dev/zero"])
+def test_an_output_file_that_is_none_gives_no_values(made: str, tmp_path: Path) -> None:
+    ran = run_job(tmp_path, {"tasks": {"task": {"run": f'{made} "$JOBRUNNER_OUTPUT"'}, "user": user("len(tasks.task.outputs)")}})
+    assert ran.output("user") == "[0]"
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"a\0b", b"\x1b[31mred", b"x" * (1 << 20), b"no line end", b"\r\n\r"])
 def test_what_it_writes_is_kept_byte_for_byte(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(data)

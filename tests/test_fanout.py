@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobrunner import fanout
+from jobrunner.cli.main import cli
 from jobrunner.errors import ExpressionError
 from jobrunner.spec import Task
 
@@ -137,6 +138,22 @@ def test_fewer_files_than_at_least_are_an_error(folder: Path, patterns: object, 
         items({"glob": patterns, "at_least": least}, folder, {"none": None})
     assert str(caught.value) == said
     assert items({"glob": ["*.csv", "*.txt"], "at_least": 4}, folder) == ["[x].csv", "a.csv", "b.csv", "c.txt"]
+
+
+def test_a_task_with_too_few_files_fails_and_what_needs_it_is_skipped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(folder / "state"))
+    (folder / "job.yaml").write_text(
+        "tasks:\n"
+        "  load: {foreach: {glob: ['*.csv', '*.xml'], at_least: 4}, run: 'echo ${{ stem(item) }}'}\n"
+        "  report: {needs: [load], run: echo}\n"
+    )
+    assert cli([str(folder / "job.yaml")]) == 1
+    assert "foreach: 3 files match *.csv or *.xml, and at_least asks for 4" in capsys.readouterr().out
+    (folder / "d.csv").touch()
+    assert cli(["resume", str(folder / "job.yaml"), "--retry-failed"]) == 0
+    assert "load[d.csv] | d\n" in capsys.readouterr().out
 
 
 def test_a_pattern_that_no_path_can_hold_is_an_error(folder: Path) -> None:

@@ -359,10 +359,13 @@ def _read_outputs(path: str) -> dict[str, str]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # most commands write none
         return {}
-    with open(fd, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):  # a FIFO or a device of the command's could keep us here
-            return {}
-        lines = (file.read(_MOST_OUTPUTS) or b"").decode("utf-8", "backslashreplace").split("\n")
+    try:  # what it made there may be anything: a FIFO or a device could keep us here, a directory cannot be read
+        data = os.read(fd, _MOST_OUTPUTS) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        data = b""
+    finally:
+        os.close(fd)
     with contextlib.suppress(OSError):
         os.unlink(path)
+    lines = data.decode("utf-8", "backslashreplace").split("\n")
     return {key.strip(): value for key, found, value in (line.partition("=") for line in lines) if found and key.strip()}

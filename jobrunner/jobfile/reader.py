@@ -66,17 +66,23 @@ def source_of(file: str) -> bytes:
     try:
         if (wrong := _why_not(os.stat(file))) is not None:
             raise Unreadable(wrong)
-        with open(file, "rb") as stream:
-            source = stream.read(LARGEST + 1)
+        with open(file, "rb", opener=_without_waiting) as stream:
+            source: bytes | None = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise Unreadable(_STANDARD_INPUT if file == "-" else "there is no such file") from None
     except OSError as error:
         raise Unreadable(f"the file cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise Unreadable("a file name holds no NUL character") from None
+    if source is None:  # regular by name, as /proc/kmsg, and yet it waits for somebody to write
+        raise Unreadable("the file cannot be read: it has nothing to read now")
     if len(source) > LARGEST:
         raise Unreadable(_TOO_LARGE)
     return source
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _why_not(status: os.stat_result) -> str | None:

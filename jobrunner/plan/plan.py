@@ -11,6 +11,7 @@ Tasks of `finally` start when all others have ended, however that came, and noth
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -78,6 +79,9 @@ class Plan:
         self._open_before_finals = sum(not node.is_final for node in self._nodes.values())
         self._skipped: list[Skipped] = []
         self._stops: list[Attempt] = []
+        self._failures: list[Node] = []
+        self._bad_ends = 0
+        """Tasks that are not final and have not ended well."""
         self._released_at: float | None = None
         self._starved_since: float | None = None
         self._ask_again_at: float | None = None
@@ -124,18 +128,12 @@ class Plan:
 
     def failures(self) -> list[str]:
         """The tasks that have not ended well so far, in declared order, without those that were only skipped because of them."""
-        return [
-            name
-            for name, node in self._nodes.items()
-            if isinstance(node.state, Outcome) and node.state is not Outcome.SKIPPED and not node.ended_well
-        ]
+        return [node.name for node in self._failures]
 
     def needs_met(self, name: str) -> bool:
         """All that the task needs has ended well; for a final one: all tasks that are not final."""
         node = self._nodes[name]
-        if node.is_final:
-            return all(each.ended_well for each in self._nodes.values() if not each.is_final)
-        return node.unmet is None
+        return not self._bad_ends if node.is_final else node.unmet is None
 
     def begin(self, now: float) -> None:
         """The run starts: the job's own timeout counts from `now`."""
@@ -477,8 +475,13 @@ class Plan:
         self._begin_finals()
 
     def _close(self, node: Node) -> None:
+        """It has its outcome."""
         self._open -= 1
         self._open_before_finals -= not node.is_final
+        if not node.ended_well:
+            self._bad_ends += not node.is_final
+            if node.state is not Outcome.SKIPPED:
+                bisect.insort(self._failures, node)
 
     def _pass_on(self, ended: Node) -> None:
         """Tell the dependents of a task that has its outcome; a skip goes on to theirs (a chain may be long: no recursion)."""
