@@ -38,6 +38,7 @@ class Values(Mapping[str, object]):
 
 MOST = 10_000_000
 """Combinations of a matrix. They are made when they are asked for."""
+_MOST_COMPARED = 2_000_000
 MOST_CHANGED = 100_000
 """Combinations of one with `include` or `exclude`: all are made at once, since each entry looks at each."""
 
@@ -51,6 +52,9 @@ def combinations(matrix: Mapping[str, object]) -> Sequence[Combination]:
     most = MOST_CHANGED if is_changed else MOST
     if every.size > most or len(included) > most:
         raise ExpressionError(f"it has {max(every.size, len(included)):,} combinations; at most {most:,} are made")
+    entries = len(excluded) + len(included)
+    if every.size * entries > _MOST_COMPARED:
+        raise ExpressionError(f"include and exclude have {entries:,} entries for {every.size:,} combinations; that is too much")
     return _changed(every, excluded, included) if is_changed else every
 
 

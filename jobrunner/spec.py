@@ -632,7 +632,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the job file, for editors."""
     schema = _for_editors(Job.model_json_schema())
     for name, keys in (("Task", Task.ACTIONS), ("Secret", Secret.SOURCES)):
-        schema["$defs"][name]["oneOf"] = [{"required": [key]} for key in keys]
+        given = {"not": {"type": "null"}}
+        schema["$defs"][name]["oneOf"] = [{"required": [key], "properties": {key: given}} for key in keys]
     rows = {"type": ["array", "string"], "items": {"type": "object", "minProperties": 1}}
     schema["$defs"]["Task"]["properties"]["matrix"]["properties"] = {key: {"description": says, **rows} for key, says in _CHANGES}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "jobrunner job file"}
@@ -667,6 +668,8 @@ def _united(schema: dict[str, Any]) -> dict[str, Any]:
         for each in (member["oneOf"] if member.keys() == {"oneOf"} else [member])
     ]
     plain = [member for member in members if "type" in member and "enum" not in member]
+    if not plain:
+        return {**schema, "oneOf": members}
     types = list(dict.fromkeys(kind for member in plain for kind in _listed(member["type"])))
     one = {key: part for member in plain for key, part in member.items()} | {"type": types}
     others = [

@@ -9,10 +9,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError
 from jobrunner.jobfile import reader
+from tests.editor_check import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schemas" / "job.schema.json"
@@ -138,3 +142,55 @@ def test_schema_and_models_are_of_one_mind(text: str, fine: bool) -> None:
         assert not fine
     else:
         assert fine
+
+
+# --- found by chance ---------------------------------------------------------------------------------------------------------
+
+KEYS = [(name, key) for name, level in LEVELS.items() for key in level.keys]
+FITTING = [reader.read(value.encode(), "a.yaml").value for level in LEVELS.values() for value in level.right.values()]
+NAMES = st.sampled_from(sorted({key for _, key in KEYS} | {"a", "B", "c-d", "x y", "1", ""}))
+TEXTS = [
+    "", " ", "a", "a b", "auto", "50%", "90s", " 5m ", "1h30m", "PT90S", "P1D", "1.5h", "2GB", "512 MiB", " 3 ", "m:f", "m.f", "m:f.g",
+    "${{ item }}", "* * * * *", "true", "null", "3", "-1", "1e3", "größe", "a\n", "\u00a0", "\u0663", "TERM", "host", "fork",
+]  # fmt: skip
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-3, 5000) | st.floats(allow_nan=False) | st.sampled_from(TEXTS) | st.text(max_size=4)
+)
+VALUES = st.sampled_from(FITTING) | st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner | st.sampled_from(FITTING), max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=3000, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(KEYS), VALUES)
+@example(("task: run", "timeout"), " 5m ")
+@example(("job", "tasks"), {"a": {"run": "x", "target": None}})
+@example(("job", "secrets"), {"a": {"env": "x", "file": None}})
+@example(("job", "params"), {"a": 1, "b": 1.5, "c": None, "d": [{}], "e": {"type": None}})
+def test_what_the_models_take_the_schema_takes_too(place: tuple[str, str], value: object) -> None:
+    """The schema may be more patient: it knows nothing of time zones, circles, or of how long ten years are."""
+    name, key = place
+    job = with_value(name, key, value)
+    try:
+        spec.Job.model_validate(job)
+    except ValidationError:
+        return
+    assert [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(job)] == []
+
+
+VALIDATOR = validator()
+
+
+def with_value(name: str, key: str, value: object) -> Any:
+    """The job of a level in which all keys fit, with another value for one."""
+    level = LEVELS[name]
+    job = reader.read(level.text({**level.right, key: "PLACE"}).encode(), "a.yaml").value
+    return put(job, value)
+
+
+def put(job: object, value: object) -> object:
+    if isinstance(job, dict):
+        return {key: value if part == "PLACE" else put(part, value) for key, part in job.items()}
+    return job

@@ -110,6 +110,7 @@ def test_ten_million_combinations_are_made_when_they_are_asked_for() -> None:
         ({"a": list(range(10_000)), "b": list(range(10_000))}, "it has 100,000,000 combinations; at most 10,000,000 are made"),
         ({"a": list(range(500)), "b": list(range(500)), "exclude": [{"a": 1}]}, "it has 250,000 combinations; at most 100,000"),
         ({"include": [{"a": 1}] * 100_001}, "it has 100,001 combinations"),
+        ({"a": list(range(100)), "include": [{"b": 1}] * 50_000}, "50,000 entries for 100 combinations; that is too much"),
     ],
 )
 def test_too_many_combinations_are_refused_before_they_are_made(given: dict[str, Any], message: str) -> None:
