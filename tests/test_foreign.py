@@ -107,6 +107,7 @@ TASK = [
     ("prompt", "Sure?", "Nobody is asked anything while a job runs"),
     ("vars", "{A: 1}", "Write 'env'."),
     ("task", "b", "write needs: [NAME]"),
+    ("job", "other.yaml", "write run: jobrunner other.yaml, or include what both share."),
     ("defer", "rm x", "Write it as a task under finally"),
     ("platforms", "[linux]", "Write if:"),
     ("depends", "[b]", "Write 'needs'."),

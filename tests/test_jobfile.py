@@ -275,7 +275,7 @@ def test_a_key_of_another_tool_in_a_task_is_answered_with_ours(key: str, value: 
             [
                 (
                     "1:30: tasks.a.foreach: foreach is a list, one of {range: …}, {glob: …} and {lines: …}, or an expression "
-                    "that gives a list"
+                    "that gives a list. Write foreach: {range: 3}."
                 )
             ],
         ),

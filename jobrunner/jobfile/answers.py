@@ -194,6 +194,11 @@ def image(value: object) -> Answer:
     return Answer(note=f"jobrunner starts no containers: write run: docker run --rm {image} COMMAND.")
 
 
+def another_job(value: object) -> Answer:
+    file = value if isinstance(value, str) and re.fullmatch(r"[\w./-]{1,60}\.ya?ml", value, re.ASCII) else "other.yaml"
+    return Answer(note=f"A job is no action of another one: write run: jobrunner {file}, or include what both share.")
+
+
 def deploy(value: object) -> Answer:
     limits = value.get("resources", {}) if isinstance(value, dict) else {}
     limits = limits.get("limits", {}) if isinstance(limits, dict) else {}

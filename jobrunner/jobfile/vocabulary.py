@@ -167,6 +167,7 @@ _TASK: Final[Words] = _words(
     ("watch interval", _NO_WATCHING),
     ("platforms", answers.text("if", "if: with an expression, or leave it out")),
     ("task", answers.note("A task does not call another one: write needs: [NAME].")),
+    ("job subjob workflow job_file", (answers.another_job,)),
     ("defer", answers.note("Write it as a task under finally, which runs whatever happens.")),
     # dagu
     ("retry_policy", (answers.retry_rule,)),
