@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner import fanout
+from jobrunner.bind import fanout
 from jobrunner.cli.main import cli
 from jobrunner.errors import ExpressionError
 from jobrunner.spec import Task

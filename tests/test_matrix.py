@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner import matrix
+from jobrunner.bind import matrix
 from jobrunner.errors import ExpressionError
 
 FRUIT: dict[str, Any] = {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]}

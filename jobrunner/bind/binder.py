@@ -8,31 +8,24 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from jobrunner import expressions, matrix
+from jobrunner import expressions
+from jobrunner.bind import matrix
+from jobrunner.bind.fanout import unfolding
+from jobrunner.bind.lines import command_lines
+from jobrunner.bind.paths import absolute, passable, template_value
+from jobrunner.bind.scope import RunFacts, Tasks, Values
 from jobrunner.errors import ExpressionError
-from jobrunner.fanout import unfolding
+from jobrunner.expressions import Scope
 from jobrunner.items import Items
-from jobrunner.paths import absolute, passable
 from jobrunner.plan import Attempt, Plan, Skip
-from jobrunner.reasons import error_of, reason_of
 from jobrunner.spec import Glob, Job, Lines, Range, Task
-from jobrunner.work import Call, Command, Outcome, Resources, Result
-
-Scope = Mapping[str, object]
-
-_SHELL_SYNTAX = re.compile(r"""[#;"'*?\[\]&|<>(){}$`^~!\\\n\r]""")
-_SHELL_WORDS = frozenset({
-    ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fc", "fg", "for",
-    "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
-    "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
-})  # fmt: skip
+from jobrunner.work import Call, Command, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +76,7 @@ class Binder:
         """What the job's `env_file` holds, and its `env` with its expressions evaluated."""
         self._scope["env"] = {**environ, **self.job_env}
         self._bound: dict[str, _Bound] = {}
-        self._values: dict[str, _Values] = {}
+        self._values: dict[str, Values] = {}
         runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
         self.cookie = {"JOBRUNNER_RUN_ID": run.id, "JOBRUNNER_RUNS": runs}
         """What every process of the run has in its environment: the run, and all runs around it, the outermost first."""
@@ -170,8 +163,8 @@ class Binder:
         """What the names in the expressions of a task mean, or in those of one of its instances."""
         scope: dict[str, object] = {
             **self._scope,
-            "run": _Run(self._facts_of_run, plan),
-            "tasks": _Tasks(self._job, plan, self._values),
+            "run": RunFacts(self._facts_of_run, plan),
+            "tasks": Tasks(self._job, plan, self._values),
         }
         if attempt is not None and attempt.index is not None:
             scope["index"] = attempt.index
@@ -204,7 +197,7 @@ class Binder:
             condition=None if task.condition is None else _judged(task.condition),
             args=expressions.compiled(list(task.args)),
             kwargs=expressions.compiled(dict(task.kwargs)),
-            commands=_command_lines(task),
+            commands=command_lines(task),
             env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}),
             secret_env=self._secret_env(task),
             cwd=_folder(task.cwd, self._run.folder),
@@ -265,11 +258,6 @@ def _all_texts(value: object) -> Iterator[str]:
             yield from _all_texts(each)
 
 
-def _template_value(text: str) -> Callable[[Scope], object]:
-    template = expressions.parse(text)
-    return (lambda scope: text) if template is None else template.value
-
-
 def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
     """Environment values: always text, whatever an expression gives."""
     fixed = {name: text for name, text in env.items() if "${{" not in text}
@@ -282,16 +270,8 @@ def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
 def _folder(cwd: str | None, folder: str) -> Callable[[Scope], str]:
     if cwd is None:
         return lambda scope: folder
-    value = _template_value(cwd)
+    value = template_value(cwd)
     return lambda scope: posixpath.normpath(absolute(value(scope), folder))
-
-
-def _command_lines(task: Task) -> tuple[Callable[[Scope], tuple[str, ...]], ...]:
-    if task.argv is not None:
-        words = [_template_value(str(word)) for word in task.argv]
-        return (lambda scope: tuple(passable(expressions.text_of(word(scope))) for word in words),)
-    lines = [task.run] if isinstance(task.run, str) else task.run or []
-    return tuple(_shell_line(line.strip()) for line in lines)
 
 
 def _judged(condition: str) -> Callable[[Scope], bool]:
@@ -305,168 +285,3 @@ def _judged(condition: str) -> Callable[[Scope], bool]:
         return bool(value)
 
     return judge
-
-
-def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
-    """Without shell syntax the words are the command, as in GNU make; with it, `sh -e` runs the text."""
-    template = expressions.parse(line)
-    if template is None:
-        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(_BLANKS.split(line))
-        return lambda scope: argv
-    literals = [part for part in template.parts if isinstance(part, str)]
-    if needs_shell(literals) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
-        return lambda scope: ("/bin/sh", "-ec", template.shell(scope))
-    return lambda scope: _words(template, scope)
-
-
-_BLANKS = re.compile(r"[ \t]+")  # what separates words in a shell, and no other space
-
-
-def _words(template: expressions.Template, scope: Scope) -> tuple[str, ...]:
-    """The words of a line without shell syntax: each value is one word, or part of one; a list is a word for each element."""
-    words: list[str] = []
-    is_open = False
-    for part in template.parts:
-        for number, piece in enumerate(_pieces(part, scope)):
-            is_open = is_open and number == 0
-            if piece is None:
-                continue
-            words[-1:] = [words[-1] + piece] if is_open else [*words[-1:], piece]
-            is_open = True
-    return tuple(map(passable, words))
-
-
-def _pieces(part: str | expressions.Expression, scope: Scope) -> list[str | None]:
-    """What a part adds to the words: the first piece to the one that is open, the others are new. None adds nothing."""
-    if isinstance(part, str):
-        return [piece or None for piece in _BLANKS.split(part)]
-    value = part.value(scope)
-    try:
-        return [expressions.text_of(each) for each in value] if isinstance(value, list) else [expressions.text_of(value)]
-    except ValueError as error:
-        raise ExpressionError(str(error)) from None
-
-
-def needs_shell(parts: Sequence[str]) -> bool:
-    """Whether the literal parts of a command line hold syntax or a builtin that only a shell understands."""
-    first = parts[0].split(maxsplit=1)[0] if parts and parts[0].strip() else ""
-    return first in _SHELL_WORDS or "=" in first or any(_SHELL_SYNTAX.search(part) for part in parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tasks(Mapping[str, Mapping[str, object]]):
-    """`tasks` in expressions: the values of the tasks that have ended. One that is not selected is as good as skipped."""
-
-    _job: Job
-    _plan: Plan
-    _values: dict[str, _Values]
-
-    def __getitem__(self, name: str) -> _Values:
-        found = self._values.get(name)
-        if found is None:
-            found = self._values[name] = self._found(self._job.tasks[name], name)
-        return found
-
-    def _found(self, task: Task, name: str) -> _Values:
-        if not self._plan.has(name):
-            return _Values(Outcome.SKIPPED, [])
-        outcome = self._plan.outcome(name)
-        if outcome is None:
-            raise KeyError(name)
-        return _Values(outcome, self._plan.results(name), self._plan.items(name), task.target is None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._job.tasks)
-
-    def __len__(self) -> int:
-        return len(self._job.tasks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Values(Mapping[str, object]):
-    """`tasks.NAME` in expressions; a result is decoded when it is first asked for."""
-
-    _outcome: Outcome
-    _results: list[Result | None]
-    _items: Items | None = None
-    _is_command: bool = False
-    _decoded: dict[str, object] = field(default_factory=dict)
-
-    def __getitem__(self, key: str) -> object:
-        if key not in self._decoded:
-            self._decoded[key] = self._value(key)
-        return self._decoded[key]
-
-    def _value(self, key: str) -> object:
-        first = self._results[0] if self._results else None
-        match key:
-            case "outcome":
-                return str(self._outcome)
-            case "results":
-                if self._items is None or not self._is_command:
-                    return [_value_of(result) for result in self._results]
-                return [_of_command(item, result) for item, result in zip(self._items, self._results, strict=False)]
-            case "result":
-                return _value_of(first)
-            case "failures":
-                return [_failure(self._items, index, result) for index, result in enumerate(self._results) if _has_failed(result)]
-            case "stdout":
-                return _stdout(first) if first else ""
-            case "outputs":
-                return first.outputs if first else {}
-            case "exit_code":
-                return first.exit_code if first else None
-            case _:
-                raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("outcome", "results", "result", "failures", "stdout", "outputs", "exit_code"))
-
-    def __len__(self) -> int:
-        return 7
-
-
-def _value_of(result: Result | None) -> Any:
-    try:
-        return None if result is None else result.json()
-    except ValueError as error:
-        raise ExpressionError(f"the result cannot be read: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Run(Mapping[str, object]):
-    """`run` in expressions: what is known from its beginning, and what has failed so far."""
-
-    _facts: Mapping[str, object]
-    _plan: Plan
-
-    def __getitem__(self, key: str) -> object:
-        return self._plan.failures() if key == "failed" else self._facts[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self._facts, "failed"))
-
-    def __len__(self) -> int:
-        return len(self._facts) + 1
-
-
-def _has_failed(result: Result | None) -> bool:
-    return result is not None and result.outcome is not Outcome.SUCCEEDED
-
-
-def _failure(items: Items | None, index: int, result: Result | None) -> dict[str, object]:
-    assert result is not None
-    reason = reason_of(error_of(result.outcome, result, result.duration))
-    return {"item": None if items is None else items[index], "outcome": str(result.outcome), "reason": reason}
-
-
-def _stdout(result: Result) -> str:
-    return result.stdout.decode("utf-8", "replace").rstrip("\n")
-
-
-def _of_command(item: object, result: Result | None) -> dict[str, object] | None:
-    """An instance of a command as `results` has it; None where it did not run."""
-    if result is None:
-        return None
-    values = {"exit_code": result.exit_code, "stdout": _stdout(result), "outputs": result.outputs}
-    return {"item": item, "outcome": str(result.outcome), **values}

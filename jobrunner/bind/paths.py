@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
+from jobrunner import expressions
 from jobrunner.errors import ExpressionError
-from jobrunner.expressions import text_of
+from jobrunner.expressions import Scope, text_of
 
 
 def passable(text: str) -> str:
@@ -22,3 +24,9 @@ def passable(text: str) -> str:
 def absolute(value: object, folder: str) -> str:
     """A path of the job file: `~` is somebody's home, what is not absolute counts from `folder`."""
     return posixpath.join(folder, posixpath.expanduser(passable(text_of(value))))
+
+
+def template_value(text: str) -> Callable[[Scope], object]:
+    """What a text gives: itself, where it holds no expression."""
+    template = expressions.parse(text)
+    return (lambda scope: text) if template is None else template.value

@@ -15,11 +15,12 @@ import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from jobrunner import expressions, matrix
+from jobrunner import expressions
+from jobrunner.bind import matrix
+from jobrunner.bind.paths import absolute, passable
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import Scope, text_of
 from jobrunner.items import Items
-from jobrunner.paths import absolute, passable
 from jobrunner.spec import Glob, Lines, Range, Task
 
 MOST_LINES_BYTES: Final = 256 << 20
