@@ -616,11 +616,11 @@ def keys(model: type[BaseModel]) -> list[str]:
 
 
 _MODES: dict[str, str] = {
-    "serial": "one at a time, in the order of the file",
-    "thread": "a new thread for each attempt: few, long tasks that wait",
-    "process": "a new process for each attempt: tasks that compute and want a clean one",
-    "thread_pool": "threads that are used again: many tasks that wait, and commands",
-    "process_pool": "processes that are used again: many tasks that compute",
+    "serial": "One at a time, in the order of the file",
+    "thread": "A new thread for each attempt: few, long tasks that wait",
+    "process": "A new process for each attempt: tasks that compute and want a clean one",
+    "thread_pool": "Threads that are used again: many tasks that wait, and commands",
+    "process_pool": "Processes that are used again: many tasks that compute",
 }
 _CHANGES = (
     ("include", "Combinations to add, or values to add to those that they fit."),

@@ -3,8 +3,8 @@
         python -m tests.editor_check            installs the server into the user's cache, once; then talks to it over stdio
         python -m tests.editor_check -v         names every expectation, not only those that fail
 
-Exits 1 if an expectation fails. Asked are, at every place of the job file that has keys: what the editor says over each key, which keys
-and values it offers, that a value that fits is well, and that one of a wrong type is marked on its line. And that the examples are well.
+Exits 1 if an expectation fails. Asked are, at every place of the job file that has keys: what the editor says over each key, which
+keys and values it offers, that values that fit are well, and that one of a wrong type is marked on its line. The examples are well.
 """
 
 from __future__ import annotations

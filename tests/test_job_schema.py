@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from jobrunner import jobfile, spec
 from jobrunner.errors import JobFileError
 from jobrunner.jobfile import reader
-from tests.editor_check import LEVELS
+from tests.editor_check import LEVELS, OFFERED
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schemas" / "job.schema.json"
@@ -147,31 +147,53 @@ def test_schema_and_models_are_of_one_mind(text: str, fine: bool) -> None:
 # --- found by chance ---------------------------------------------------------------------------------------------------------
 
 KEYS = [(name, key) for name, level in LEVELS.items() for key in level.keys]
-FITTING = [reader.read(value.encode(), "a.yaml").value for level in LEVELS.values() for value in level.right.values()]
-NAMES = st.sampled_from(sorted({key for _, key in KEYS} | {"a", "B", "c-d", "x y", "1", ""}))
+CHOICES = sorted({value for values in OFFERED.values() for value in values} - {"true", "false"})
 TEXTS = [
-    "", " ", "a", "a b", "auto", "50%", "90s", " 5m ", "1h30m", "PT90S", "P1D", "1.5h", "2GB", "512 MiB", " 3 ", "m:f", "m.f", "m:f.g",
-    "${{ item }}", "* * * * *", "true", "null", "3", "-1", "1e3", "größe", "a\n", "\u00a0", "\u0663", "TERM", "host", "fork",
-]  # fmt: skip
+    *("", " ", "a", "a b", "auto", "50%", "90s", " 5m ", "1h30m", "PT90S", "P1D", "1.5h", "2GB", "512 MiB", " 3 ", "m:f", "m.f"),
+    *("m:f.g", "${{ item }}", "* * * * *", "true", "null", "3", "-1", "1e3", "größe", "a\n", "\u00a0", "\u0663", *CHOICES),
+]
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 5000) | st.floats(allow_nan=False) | st.sampled_from(TEXTS) | st.text(max_size=4)
 )
-VALUES = st.sampled_from(FITTING) | st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner | st.sampled_from(FITTING), max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=5,
+NAMES = st.sampled_from(sorted({key for _, key in KEYS} | {"a", "B", "c-d", "x y", "1", ""}))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5
 )
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(KEYS), VALUES)
-@example(("task: run", "timeout"), " 5m ")
-@example(("job", "tasks"), {"a": {"run": "x", "target": None}})
-@example(("job", "secrets"), {"a": {"env": "x", "file": None}})
-@example(("job", "params"), {"a": 1, "b": 1.5, "c": None, "d": [{}], "e": {"type": None}})
-def test_what_the_models_take_the_schema_takes_too(place: tuple[str, str], value: object) -> None:
-    """The schema may be more patient: it knows nothing of time zones, circles, or of how long ten years are."""
+def like(value: object) -> st.SearchStrategy[Any]:
+    """Values of the kind of one that fits, and a few that are of another."""
+    match value:
+        case bool():
+            return st.booleans()
+        case int():
+            return st.integers(-1, 300) | SCALARS
+        case float():
+            return st.floats(0, 3) | SCALARS
+        case str():
+            return st.sampled_from([value, *CHOICES, *TEXTS]) | SCALARS
+        case list():
+            return st.lists(st.one_of([like(each) for each in value] or [SCALARS]), max_size=3)
+        case dict():
+            return st.fixed_dictionaries({}, optional={key: like(each) | st.just(each) for key, each in value.items()})
+    return SCALARS
+
+
+def fitting(place: tuple[str, str]) -> st.SearchStrategy[Any]:
     name, key = place
+    right = reader.read(LEVELS[name].right[key].encode(), "a.yaml").value
+    return st.just(right) | like(right) | like(right) | VALUES
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(KEYS).flatmap(lambda place: st.tuples(st.just(place), fitting(place))))
+@example((("task: run", "timeout"), " 5m "))
+@example((("job", "tasks"), {"a": {"run": "x", "target": None}}))
+@example((("job", "secrets"), {"a": {"env": "x", "file": None}}))
+@example((("job", "params"), {"a": 1, "b": 1.5, "c": None, "d": [{}], "e": {"type": None}}))
+def test_what_the_models_take_the_schema_takes_too(case: tuple[tuple[str, str], object]) -> None:
+    """The schema may be more patient: it knows nothing of time zones, circles, or of how long ten years are."""
+    (name, key), value = case
     job = with_value(name, key, value)
     try:
         spec.Job.model_validate(job)
