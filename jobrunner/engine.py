@@ -202,7 +202,7 @@ class Engine:
     def dump(self) -> None:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
-        running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began is not None}
+        running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began_at}
         stack = "".join(traceback.format_stack(sys._getframe(1)))
         self._emit(events.RunStacks(process="engine", pid=os.getpid(), stack=stack, running=running))
         for lane in self._lanes.values():
@@ -235,10 +235,10 @@ class Engine:
             self._emit(events.PoolOpened(pool=name, mode=lane.mode, workers=lane.workers, executor=lane.executor))
 
     def _fill(self) -> None:
+        self._stop_due()  # first: where the time of the job is over, that may let the final tasks start
         for attempt in self._plan.take(self._loop.clock()):
             self._start(attempt)
         self._report_skipped()
-        self._stop_due()
 
     def _start(self, attempt: Attempt) -> None:
         lane = self._lanes[attempt.pool]
@@ -293,7 +293,9 @@ class Engine:
         """Whether it may be cached: somebody looks, and it waits."""
         look = None if self._memory.cache is None else self._memory.cache.check(attempt, bound)
         if look is not None:
-            self._flights[attempt.id].bound = bound
+            flight, now = self._flights[attempt.id], self._loop.clock()
+            flight.bound, flight.began_at = bound, now
+            self._plan.began(attempt, now)  # a look that hangs is over with the timeout too
             self._lanes[CACHE_LANE].calls.start(look)
         return look is not None
 

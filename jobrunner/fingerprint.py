@@ -34,10 +34,13 @@ _SETTLED = 2_500_000_000
 """Nanoseconds between the last change of a file and a look at it, from which on every later change must show in its times. The
 coarsest clock of a file system ticks every 2 s (FAT)."""
 _GLOB = frozenset("*?[")
+MOST_FILES = 100_000
+"""Files that one path or pattern may mean."""
 
 
 class Seen(NamedTuple):
-    """One file at one look; times in nanoseconds. `looked` is when reading it began; 0: it changed while it was read."""
+    """One file at one look; times in nanoseconds. `looked` is when reading it began; 0: nobody can tell whether
+    it changed since."""
 
     digest: str
     size: int = 0
@@ -152,7 +155,8 @@ def store(*, entry: str, owner: str, now: float, folder: str, outputs: list[str]
 
 def _not_done(claim: Entry, folder: str, made: Files, missing: list[str]) -> str:
     if missing:
-        return f"output {shown(missing[0])} was not there when it last ended"
+        holds_none = os.path.isdir(os.path.join(folder, os.path.expanduser(missing[0])))
+        return f"output {shown(missing[0])} {'held no file' if holds_none else 'was not there'} when it last ended"
     if unread := next(((path, seen.problem) for path, seen in made.items() if seen.problem), None):
         return f"output {shown(unread[0])} could not be read when it last ended ({unread[1]})"
     changed = next((path for path, seen in claim.inputs.items() if _is_written(os.path.join(folder, path), seen)), None)
@@ -295,7 +299,10 @@ def look(paths: Iterable[str], folder: str, known: Files) -> Files:
 def look_for(pattern: str, folder: str, known: Files) -> Files:
     """What the files hold that a path or pattern means; where a folder cannot be read, that is what is known of the pattern."""
     try:
-        return look(paths_of(pattern, folder), folder, known)
+        paths = paths_of(pattern, folder)
+        if len(paths) > MOST_FILES:
+            return {pattern: Seen("", problem=f"it means {len(paths):,} files; at most {MOST_FILES:,} are looked at")}
+        return look(paths, folder, known)
     except OSError as error:
         return {pattern: Seen("", problem=f"{error.strerror}: {shown(str(error.filename))}")}
 
@@ -319,7 +326,8 @@ def _read_through(path: str) -> Seen:
         if not stat.S_ISREG(before.st_mode):
             return Seen("", problem="it is not a regular file")
         digest = hashlib.file_digest(file, _hash).hexdigest()
-        is_still = _stamp(os.fstat(file.fileno())) == _stamp(before)
+        is_whole = file.tell() == before.st_size  # as of /proc, whose files have no size and never change their times
+        is_still = is_whole and _stamp(os.fstat(file.fileno())) == _stamp(before)
     return Seen(digest, *_stamp(before), looked=looked if is_still else 0)
 
 

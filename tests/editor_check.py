@@ -4,7 +4,7 @@
         python -m tests.editor_check -v         names every expectation, not only those that fail
 
 Exits 1 if an expectation fails. Asked are, at every place of the job file that has keys: what the editor says over each key, which
-keys and values it offers, that values that fit are well, and that one of a wrong type is marked on its line. The examples are well.
+keys and values it offers, and which values it marks: none that fit, and each of a wrong type, on its line. No example is marked.
 """
 
 from __future__ import annotations

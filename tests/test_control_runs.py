@@ -88,6 +88,20 @@ def test_a_runner_that_is_killed_in_its_last_task_goes_on_with_that(stage: Stage
     assert stage.ran() == {"a": 1, "tidy": 1, "last": 2}
 
 
+@pytest.mark.parametrize(
+    "task", [{"run": "false", "retry": {"max": 3, "delay": "1h"}}, {"run": "true", "limits": ["db"]}], ids=["a retry", "slots"]
+)
+def test_where_the_jobs_time_ends_a_wait_the_final_tasks_run(stage: Stage, task: dict[str, Any]) -> None:
+    limits = {"db": {"slots": 1, "scope": "host"}}
+    finals(stage, {"a": task}, {"tidy": step("tidy")}, timeout="300ms", limits=limits)
+    slots = Slots(stage.folder / "state" / ".limits", job="another")
+    assert slots.take("db", 1, 1)
+    ended = stage.call("run", "job.yaml")
+    slots.close()
+    assert ended.returncode == 124, ended.stderr
+    assert stage.ran() == {"tidy": 1}
+
+
 def test_a_dry_resume_says_when_final_tasks_run(stage: Stage) -> None:
     finals(stage, {"a": step("a"), "b": step("b", **{"if": "false"})}, {"tidy": step("tidy")})
     stage.flag("block-a")
@@ -175,6 +189,21 @@ def test_half_of_an_output_is_never_taken_for_done(stage: Stage, how: str) -> No
     assert (stage.folder / "out.txt").read_text() == "whole\n"
     assert stage.call("run", "job.yaml").returncode == 0
     assert stage.ran() == {"make": 2}
+
+
+def test_a_look_into_the_cache_that_hangs_ends_with_the_timeout_of_its_task(stage: Stage) -> None:
+    stage.job({"make": {**step("make"), "timeout": "300ms", "stop": {"grace": "200ms"}, "cache": {"inputs": ["in.txt"]}}})
+    (stage.folder / "in.txt").write_text("one")
+    hang = "import jobrunner.fingerprint as f, time\nf.check = lambda **asked: time.sleep(600)\n"
+    (stage.folder / "sitecustomize.py").write_text(hang)
+    environ = {**stage.environ, "PYTHONPATH": f"{stage.folder}:{stage.environ['PYTHONPATH']}"}
+    ended = subprocess.run(
+        stage.command("run", "job.yaml"), cwd=stage.folder, env=environ, capture_output=True, check=False, timeout=30
+    )
+    assert ended.returncode == 1
+    assert stage.ran() == {}
+    (event,) = stage.events("task.finished")
+    assert event["outcome"] == "timed_out"
 
 
 def test_two_job_files_of_the_same_name_do_not_take_each_others_work_for_done(stage: Stage, tmp_path: Path) -> None:

@@ -208,7 +208,8 @@ def test_a_success_without_one_of_its_outputs_is_not_stored(bench: Bench, output
     (bench.folder / "empty").mkdir()
     answer = bench.store()
     assert (answer["stored"], answer["missing"]) == (False, [outputs[1]])
-    assert bench.causes() == [f"output {outputs[1]} was not there when it last ended"]
+    how = "held no file" if outputs[1] == "empty" else "was not there"
+    assert bench.causes() == [f"output {outputs[1]} {how} when it last ended"]
 
 
 def test_an_output_that_a_sibling_adds_to_the_same_pattern_is_no_change(bench: Bench) -> None:
@@ -758,3 +759,17 @@ def _nothing_is_left_open() -> Iterator[None]:
     yield
     after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     assert after <= before
+
+
+def test_a_file_without_a_size_is_read_at_each_look() -> None:
+    files = fingerprint.look(["/proc/uptime"], "/", {})
+    assert not files["/proc/uptime"].is_settled
+
+
+def test_a_pattern_that_means_too_many_files_is_a_problem_and_not_a_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "MOST_FILES", 2)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").touch()
+    assert fingerprint.look_for("*.txt", str(tmp_path), {})["*.txt"].problem == "it means 3 files; at most 2 are looked at"

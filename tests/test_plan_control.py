@@ -279,6 +279,16 @@ def test_where_only_final_tasks_are_selected_they_start_at_once() -> None:
     assert names(take(plan)) == ["tidy"]
 
 
+def test_time_that_is_told_to_begin_again_counts_from_then() -> None:
+    plan = plan_of({"a": {"timeout": 5}})
+    (attempt,) = take(plan)
+    plan.began(attempt, 0.0)
+    plan.began(attempt, 3.0)
+    assert plan.next_wake() == 8.0
+    assert plan.take_stops(5.0) == []
+    assert plan.take_stops(8.0) == [attempt]
+
+
 # --- retry of chosen failures --------------------------------------------------------------------------------------------------
 
 ERROR = Error(type="ConnectionResetError", message="x", kinds=("ConnectionResetError", "ConnectionError", "OSError", "Exception"))

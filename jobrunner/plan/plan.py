@@ -142,7 +142,7 @@ class Plan:
 
     def next_wake(self) -> float | None:
         """When time alone changes something: a deadline or a retry that is due."""
-        while self._deadlines and self._deadlines[0][1] not in self._flight:
+        while self._deadlines and self._is_stale(self._deadlines[0]):
             heapq.heappop(self._deadlines)
         heads = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
         if self._overdue_at is not None and not self.is_cancelled and self._open_before_finals:
@@ -182,9 +182,9 @@ class Plan:
     def take_stops(self, now: float) -> list[Attempt]:
         """Attempts to stop now, each once: those over their time, and all in flight when the run is being stopped."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            attempt = self._flight.get(heapq.heappop(self._deadlines)[1])
-            if attempt is not None:
-                self._stop(attempt, Outcome.TIMED_OUT)
+            deadline = heapq.heappop(self._deadlines)
+            if not self._is_stale(deadline):
+                self._stop(self._flight[deadline[1]], Outcome.TIMED_OUT)
         is_overdue = self._overdue_at is not None and self._overdue_at <= now and self._open_before_finals > 0
         if is_overdue and not self.is_cancelled:
             self.has_timed_out = True
@@ -195,14 +195,20 @@ class Plan:
     # What the engine tells.
 
     def began(self, attempt: Attempt, now: float) -> None:
-        """Its worker has taken it up: its timeout counts from `now`."""
+        """Its worker has taken it up: its timeout counts from `now`. Told again, it counts from then."""
         timeout = self._nodes[attempt.task].task.timeout
         if timeout is None:
             return
-        heapq.heappush(self._deadlines, (now + timeout, attempt.id))
+        attempt.overdue_at = now + timeout
+        heapq.heappush(self._deadlines, (attempt.overdue_at, attempt.id))
         if len(self._deadlines) > 2 * len(self._flight) + _STALE_DEADLINES:
-            self._deadlines = [deadline for deadline in self._deadlines if deadline[1] in self._flight]
+            self._deadlines = [deadline for deadline in self._deadlines if not self._is_stale(deadline)]
             heapq.heapify(self._deadlines)
+
+    def _is_stale(self, deadline: tuple[float, int]) -> bool:
+        """Its attempt has ended, or has another one now."""
+        attempt = self._flight.get(deadline[1])
+        return attempt is None or attempt.overdue_at != deadline[0]
 
     def give_back(self, attempt: Attempt) -> None:
         """It was handed over, but never began: it is ready again and does not count."""
