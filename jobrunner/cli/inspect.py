@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jobrunner.spec import Job, Task
 
 _MOST_NAMES = 20
+_LONGEST_VALUE = 200
+"""Characters of a parameter's value that people are shown."""
 _LEFT_OUT = {
     "--skip": "skipped by --skip",
     "--only": "not in --only",
@@ -163,10 +165,12 @@ def plan_text(prepared: Prepared) -> str:
 
 
 def _head(data: dict[str, Any], declared: int) -> Iterator[str]:
+    from jobrunner.jobfile.document import shortened
+
     shown, all_tasks = len(data["tasks"]), facts.count(declared, "task")
     yield f"{data['job']}: {all_tasks if shown == declared else f'{shown} of {all_tasks}'}"
     for name, value in data["params"].items():
-        yield f"  param {name} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"  param {name} = {shortened(json.dumps(value, ensure_ascii=False), _LONGEST_VALUE)}"
     for name, pool in data["pools"].items():
         yield f"  pool {name}: {pool['mode']}, {facts.count(pool['workers'], 'worker')}"
     for name, limit in data["limits"].items():

@@ -167,6 +167,8 @@ def _misfit(value: JsonValue, kind: spec.ParamType) -> str | None:
 def _said(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
+    if value == "":
+        return "''"
     return shortened(str(value)) if isinstance(value, (str, int, float)) else shortened(repr(value))
 
 
