@@ -3,8 +3,8 @@
         python -m tests.editor_check            installs the server into the user's cache, once; then talks to it over stdio
         python -m tests.editor_check -v         names every expectation, not only those that fail
 
-Exits 1 if an expectation fails. Asked are, at every place of the job file that has keys: what the editor says over each key, which
-keys and values it offers, and which values it marks: none that fit, and each of a wrong type, on its line. No example is marked.
+Exits 1 if an expectation fails. Asked are, at every place of the job file that has keys: what the editor says over each key,
+which keys and values it offers, and which values it marks: each of a wrong type on its line, none that fits; no example is.
 """
 
 from __future__ import annotations

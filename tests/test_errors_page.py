@@ -88,7 +88,8 @@ def ran(command: str, files: Mapping[str, bytes]) -> tuple[int, str]:
     """Exit code and output of jobrunner in a folder that holds these files and nothing else."""
     printed = io.StringIO()
     with beside(files) as folder, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        return cli(shlex.split(command)), printed.getvalue().replace(folder, "…")
+        exited = cli(shlex.split(command))
+    return exited, re.sub(r"(?m)^ +│ +[~^]+\n", "", printed.getvalue().replace(folder, "…"))  # 3.13 marks more in its tracebacks
 
 
 @contextlib.contextmanager
