@@ -204,8 +204,7 @@ def test_lines_of_a_file_that_is_far_too_large_are_not_read(tmp_path: Path) -> N
 
 def test_lines_are_those_of_any_system_without_the_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\rthree\n\nf\xc3\xbcnf")
-    job = Job.model_validate({"name": "t", "tasks": {"a": {"run": "true", "foreach": {"lines": "lines.txt"}}}})
-    items = fanout.unfolding(job.tasks["a"], str(tmp_path))({})
+    items = fanout.unfolding(Task.model_validate({"run": "true", "foreach": {"lines": "lines.txt"}}), str(tmp_path))({})
     assert list(items) == ["one", "two", "three", "fünf"]
     assert items[1:3] == ["two", "three"]
     assert items[-1] == "fünf"
