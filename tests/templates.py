@@ -12,7 +12,7 @@ from jobrunner.expressions import Template, parse
 
 SCOPE: dict[str, object] = {
     "params": {"root": "/srv/my data", "n": 3, "half": 0.5, "on": True, "none": None, "my-key": "hyphen"},
-    "env": {"HOME": "/root"},
+    "env": {"HOME": "/home/ada"},
     "item": {"path": ["a.txt", "b.txt"], "items": "a key", "keys": 1, "nested": {"deep": [{"x": 7}]}, "": "empty key"},
     "index": 4,
     "run": {"id": "r1", "dir": "/tmp/r 1"},

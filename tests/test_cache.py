@@ -38,7 +38,7 @@ class Part:
         self.job = Job.model_validate({"name": "test", "tasks": made, **keys})
         self.folder = folder
         run = Run(id=options.get("run", "r1"), dir=f"/runs/{options.get('run', 'r1')}", started_at="2026", folder=str(folder))
-        environ, known = options.get("environ", {"PATH": "/bin", "HOME": "/root"}), options.get("secrets", {})
+        environ, known = options.get("environ", {"PATH": "/bin", "HOME": "/home/ada"}), options.get("secrets", {})
         self.binder = Binder(self.job, params={"files": ["a.csv", "b.csv"]}, environ=environ, run=run, secrets=known)
         self.plan = Plan(
             self.job,
@@ -143,7 +143,7 @@ def test_this_counts(tmp_path: Path, first: dict[str, Any], second: dict[str, An
     [
         (task(), task()),
         (task(), task(timeout=5, retry=3, description="other", mode="thread", resources={"nice": 5})),
-        (task(), {**task(), "environ": {"PATH": "/bin", "HOME": "/root", "OTHER": "1"}}),
+        (task(), {**task(), "environ": {"PATH": "/bin", "HOME": "/home/ada", "OTHER": "1"}}),
         (task(cache={"ttl": 5}), task(cache={"ttl": 7})),
         (task(target="os:kill", kwargs={"a": 1, "b": 2}), task(target="os:kill", kwargs={"b": 2, "a": 1})),
     ],
