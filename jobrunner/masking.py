@@ -82,6 +82,8 @@ class Mask:
                 return {self.value(key): self.value(each) for key, each in value.items()}
             case list():
                 return [self.value(each) for each in value]
+            case tuple():
+                return tuple(self.value(each) for each in value)
         return value
 
     def holds(self, data: bytes, *, is_rest: bool = False) -> bool:

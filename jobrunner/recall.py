@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from jobrunner import credentials, rundir
 from jobrunner.bind import Binder, Run, data_references
+from jobrunner.masking import Mask
 from jobrunner.plan import Attempt, Plan
 from jobrunner.prepare import Prepared
 from jobrunner.recorded import Recorded
@@ -72,4 +73,5 @@ def binder_of(
     hidden = credentials.variables(job)
     facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
-    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets)
+    masked = Mask(secrets.values()).text if secrets else str
+    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets, masked=masked)

@@ -352,6 +352,7 @@ def _sample(annotation: str) -> object:
         "bytes": b"data.\n",
         "dict": {"k": "v"},
         "list": [1],
+        "tuple": ("text",),
         "Data": Data(),
     }
     return next(value for name, value in samples.items() if annotation.startswith(name))

@@ -197,3 +197,18 @@ def test_a_file_that_others_can_change_ends_the_run_with_77(folder: Path, name: 
     with pytest.raises(UnsafeError) as caught:
         run(folder, {"a": {"run": "true", "secrets": ["token"]}}, **source)
     assert caught.value.exit_code == 77
+
+
+def test_the_reason_of_a_failure_goes_to_nobody_with_a_secret_in_it(folder: Path) -> None:
+    log_in = {"target": "targets:fail", "mode": "process", "secrets": ["token"], "continue_on_error": True}
+    tell = {"needs": ["log_in"], "argv": ["echo", "${{ tasks.log_in.failures[0].reason }}"]}
+    ran = run_job(folder, {"secrets": {"token": {"env": "CANARY"}}, "tasks": {"log_in": log_in, "tell": tell}})
+    assert ran.output("tell") == "ValueError: cannot log in with '***'\n"
+
+
+def test_why_a_cached_task_runs_is_told_without_secrets(folder: Path) -> None:
+    tasks = {
+        "gives": {"target": "targets:give", "secrets": ["token"]},
+        "reads": {"needs": ["gives"], "run": "true", "cache": {"inputs": ["${{ tasks.gives.result.got }}"]}},
+    }
+    assert run(folder, tasks).started("reads")[0].because == ("no earlier success is known", "input *** is missing")

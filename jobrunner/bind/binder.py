@@ -66,7 +66,9 @@ class Binder:
         run: Run,
         env_file: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
+        masked: Callable[[str], str] = str,
     ) -> None:
+        self._masked = masked
         self._job, self._run, self._environ, self._secrets = job, run, environ, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
         from_file = env_file or {}
@@ -164,7 +166,7 @@ class Binder:
         scope: dict[str, object] = {
             **self._scope,
             "run": RunFacts(self._facts_of_run, plan),
-            "tasks": Tasks(self._job, plan, self._values),
+            "tasks": Tasks(self._job, plan, self._values, self._masked),
         }
         if attempt is not None and attempt.index is not None:
             scope["index"] = attempt.index

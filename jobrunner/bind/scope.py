@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Tasks(Mapping[str, Mapping[str, object]]):
     _job: Job
     _plan: Plan
     _values: dict[str, Values]
+    _masked: Callable[[str], str]
 
     def __getitem__(self, name: str) -> Values:
         found = self._values.get(name)
@@ -34,7 +35,7 @@ class Tasks(Mapping[str, Mapping[str, object]]):
         outcome = self._plan.outcome(name)
         if outcome is None:
             raise KeyError(name)
-        return Values(outcome, self._plan.results(name), self._plan.items(name), task.target is None)
+        return Values(outcome, self._plan.results(name), self._plan.items(name), task.target is None, self._masked)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._job.tasks)
@@ -51,6 +52,7 @@ class Values(Mapping[str, object]):
     _results: list[Result | None]
     _items: Items | None = None
     _is_command: bool = False
+    _masked: Callable[[str], str] = str
     _decoded: dict[str, object] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> object:
@@ -70,7 +72,7 @@ class Values(Mapping[str, object]):
             case "result":
                 return _value_of(first)
             case "failures":
-                return [_failure(self._items, index, result) for index, result in enumerate(self._results) if _has_failed(result)]
+                return [self._failure(index, result) for index, result in enumerate(self._results) if _has_failed(result)]
             case "stdout":
                 return _stdout(first) if first else ""
             case "outputs":
@@ -79,6 +81,12 @@ class Values(Mapping[str, object]):
                 return first.exit_code if first else None
             case _:
                 raise KeyError(key)
+
+    def _failure(self, index: int, result: Result | None) -> dict[str, object]:
+        """What the log says of it: a reason goes to notifications, where no secret belongs."""
+        assert result is not None
+        reason = self._masked(reason_of(error_of(result.outcome, result, result.duration)))
+        return {"item": None if self._items is None else self._items[index], "outcome": str(result.outcome), "reason": reason}
 
     def __iter__(self) -> Iterator[str]:
         return iter(("outcome", "results", "result", "failures", "stdout", "outputs", "exit_code"))
@@ -113,12 +121,6 @@ def _value_of(result: Result | None) -> Any:
 
 def _has_failed(result: Result | None) -> bool:
     return result is not None and result.outcome is not Outcome.SUCCEEDED
-
-
-def _failure(items: Items | None, index: int, result: Result | None) -> dict[str, object]:
-    assert result is not None
-    reason = reason_of(error_of(result.outcome, result, result.duration))
-    return {"item": None if items is None else items[index], "outcome": str(result.outcome), "reason": reason}
 
 
 def _stdout(result: Result) -> str:
