@@ -12,7 +12,9 @@ from tests.test_docs import ROOT, Block, blocks
 PAGE = ROOT / "docs" / "cookbook.md"
 EXAMPLES = ROOT / "jobs" / "examples"
 SHOWN = [block for block in blocks(PAGE) if "of" in block.options]
-ROWS = re.findall(r"^\| \[.+?\]\(#.+?\) \| (\d+) \| \[(.+?)\]\(.+?\) \| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| \[.+?\]\(#.+?\) \| (\d+) \| \[(.+?)\]\(.+?\) \| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+)
 
 
 def code_lines(file: Path) -> int:

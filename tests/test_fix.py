@@ -103,6 +103,58 @@ def test_a_file_with_thousands_of_mistakes_is_mended_in_seconds() -> None:
     assert len(fix.fixed(source.encode(), "job.yaml").changes) == 1500
 
 
+# Entries that hold an unquoted expression: what the scanner can walk through, and what makes it lose its way.
+HOLES = [
+    "${{ run.id }}",
+    "--x=${{ run.id }}/${{ run.dir }}",
+    "${{ run['id'] }}",
+    '${{ run["id"] }}',
+    "${{ run.id # x }}",
+    "${{ run.id & 1 }}",
+    "${{ [run.id, 'a'][0] }}",
+    "${{ 'it' + \"s }}",
+    "${{ a ? b : c }}",
+]
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_all_unquoted_expressions_of_a_file_are_quoted_however_many(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[bytes] = []
+    read = fix.reader.read
+    monkeypatch.setattr(fix.reader, "read", lambda source, file: (reads.append(source), read(source, file))[1])
+    row = "  t{}: {{argv: [echo, {}, z], env: {{A: {}}}}}  # [${{{{ x }}}}]\n"
+    row += "  u{}:\n    run: |\n      echo [${{{{ run.id }}}}] {{${{{{ run.id }}}}}}\n"
+    source = "tasks:\n" + "".join(row.format(number, hole, hole, number) for number in range(300))
+    quote = "'" if '"' in hole else '"'
+    wanted = "tasks:\n" + "".join(row.format(number, *[f"{quote}{hole}{quote}"] * 2, number) for number in range(300))
+    if quote in hole:
+        wanted = source  # it takes an escape
+    result = fix.fixed(source.encode(), "job.yaml")
+    assert result.source.decode() == wanted
+    assert len(result.changes) == 600 * (wanted != source)
+    assert len(set(reads)) <= 3
+
+
+def test_what_is_no_entry_is_never_quoted_though_the_scanner_is_lost_in_front_of_it() -> None:
+    source = "tasks:\n  a: {argv: [x, ${{ 'a\" # }}]}\n  b: {run: 'echo [${{ run.id }}]'}\n  c:\n    run: echo [${{ run.id }}]\n"
+    assert fix.fixed(source.encode(), "job.yaml").source.decode() == source
+
+
+def test_a_hundred_thousand_edits_are_made_in_one_pass_and_know_their_lines() -> None:
+    text = "a\n" * 100_000
+    edits = [fix._Edit(begin=2 * line, end=2 * line + 1, after="bb") for line in range(100_000)]
+    look, changes = fix._applied(fix._Look(source=text.encode(), file="job.yaml"), edits)
+    assert look.source == b"bb\n" * 100_000
+    assert [change.line for change in changes] == list(range(1, 100_001))
+
+
+def test_cures_that_are_too_many_to_try_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "tasks:\n" + "".join(f"  t{number}: {{run: x, deps: [t{number}]}}\n" for number in range(60))  # each needs itself
+    result = fix.fixed(source.encode(), "job.yaml")
+    assert result.source.decode() == source
+    assert result.untried == 10
+
+
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_comments_layout_line_ends_and_a_byte_order_mark_stay(bom: bytes, end: bytes) -> None:
@@ -206,6 +258,18 @@ def test_a_link_stays_a_link_and_its_file_is_mended(tmp_path: Path) -> None:
     fix.fix_file(link)
     assert link.is_symlink()
     assert file.read_bytes() == GOOD
+
+
+def test_a_file_with_another_name_is_not_torn_from_it(tmp_path: Path) -> None:
+    file, other = tmp_path / "job.yaml", tmp_path / "other.yaml"
+    file.write_text("tasks: {a: {cmd: ls}}")
+    other.hardlink_to(file)
+    with pytest.raises(UsageError, match=r"2 names .*hard links.*nothing was written"):
+        fix.fix_file(file)
+    assert file.samefile(other)
+    assert other.read_text() == "tasks: {a: {cmd: ls}}"
+    file.write_text("tasks: {a: {run: ls}}")
+    assert not fix.fix_file(file).changes  # where nothing is to be written, nothing is refused
 
 
 def test_a_file_that_somebody_changed_meanwhile_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobrunner import crontab, spec, starter
-from jobrunner.cli.init import init
+from jobrunner.cli.main import jobrunner
 from jobrunner.errors import UsageError
 from jobrunner.jobfile import load, parse, reader
 
@@ -28,7 +28,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _init(*arguments: str, stdin: str | bytes = "") -> Result:
-    return CliRunner().invoke(init, list(arguments), input=stdin, standalone_mode=False)
+    return CliRunner().invoke(jobrunner, ["init", *arguments], input=stdin, standalone_mode=False)
 
 
 def _run(file: str) -> subprocess.CompletedProcess[str]:

@@ -956,13 +956,22 @@ tasks:
             for key in ("result", "results")
         ],
         ("tasks.cmd.result[0]", "'cmd' is a command: it has no result."),
-        ("tasks.cmd", "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome, failures."),
+        (
+            "tasks.cmd",
+            "tasks.cmd alone is no value. Write tasks.cmd.stdout; there are stdout, outputs, exit_code, outcome, failures.",
+        ),
         ("tasks.cmd.stdot", "tasks.cmd has no 'stdot'. Did you mean 'stdout'?"),
         *[
-            (f"tasks.cmds.{key}", f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Write tasks.cmds.results")
+            (
+                f"tasks.cmds.{key}",
+                f"'cmds' is a command with foreach: it has no {key} of its own, each item has. Write tasks.cmds.results",
+            )
             for key in ("stdout", "outputs", "exit_code")
         ],
-        ("tasks.cmds.result", "'cmds' is a command with foreach: it has no result. Write tasks.cmds.results: a list of maps with item,"),
+        (
+            "tasks.cmds.result",
+            "'cmds' is a command with foreach: it has no result. Write tasks.cmds.results: a list of maps with item,",
+        ),
         ("tasks.cmds", "tasks.cmds alone is no value. Write tasks.cmds.results; there are results, outcome, failures."),
         ("tasks['list-files'].stdout", "'list-files' is a target: it has no stdout. Write tasks['list-files'].result."),
         ("tasks['list-files']", "tasks['list-files'] alone is no value. Write tasks['list-files'].result; there are result,"),

@@ -190,5 +190,5 @@ def test_killed_workers_lose_exactly_what_had_begun_in_them(mode: str, tmp_path:
     assert all(storm.worker_of[number] in storm.killed for number in crashed), "an attempt crashed whose worker nobody killed"
     assert max(Counter(storm.worker_of[number] for number in crashed).values()) == 1, "a worker took two attempts along"
     assert all(storm.results[number].signal == 9 for number in crashed)
-    assert len(crashed) > storm.kills // 20, "too few of the killed were busy to tell anything"
+    assert len(crashed) > storm.kills // 60, "too few of the killed were busy to tell anything"
     assert len(crashed) < storm.kills or mode == "process", "none of the killed was idle"
