@@ -17,12 +17,10 @@ from jobrunner.masking import REPLACEMENT
 from jobrunner.parts import is_of, may_go_on, nothing_left
 from jobrunner.plan import Attempt, Phase, Plan, Skip
 from jobrunner.prepare import Options, Prepared, prepare
-from jobrunner.recall import binder_of, env_file_of, keeping, recalling
+from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, recalling, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Concurrency, Job
 from jobrunner.work import Outcome, Result
-
-_NO_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +136,8 @@ def forecast(prepared: Prepared, recorded: Recorded, directory: rundir.RunDir) -
         recorded.has_ended(ending)
     used = data_references(prepared.job)
     plan = Plan(
-        _unlimited(prepared.job),
-        pools=dict.fromkeys(prepared.pools, _NO_LIMIT),
+        unlimited(prepared.job),
+        pools=dict.fromkeys(prepared.pools, NO_LIMIT),
         expand=binder.items,
         decide=binder.decide,
         only=prepared.only,
@@ -173,13 +171,6 @@ def _recalled(binder: Binder, recall: Callable[[Attempt, str], Result | None], p
     if isinstance(work, Skip):
         return Result(id=attempt.id, outcome=Outcome.SKIPPED)
     return recall(attempt, binder.digest(attempt, work))
-
-
-def _unlimited(job: Job) -> Job:
-    """The job without what keeps instances waiting for each other: all are looked at, though none ends."""
-    return job.model_copy(
-        update={"tasks": {name: task.model_copy(update={"max_parallel": None, "limits": []}) for name, task in job.tasks.items()}}
-    )
 
 
 def _will_run(before: TaskForecast, attempt: Attempt, lost: set[tuple[str, str | None]], recorded: Recorded) -> TaskForecast:

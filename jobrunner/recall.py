@@ -17,6 +17,8 @@ from jobrunner.work import Outcome, Result
 
 DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
 """What is kept of an attempt only where an expression asks for it."""
+NO_LIMIT = 1 << 40
+"""Workers of a pool in which nothing waits, as nothing runs."""
 
 
 def env_file_of(prepared: Prepared) -> dict[str, str]:
@@ -75,3 +77,10 @@ def binder_of(
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
     masked = Mask(secrets.values()).text if secrets else str
     return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets, masked=masked)
+
+
+def unlimited(job: Job) -> Job:
+    """The job without what keeps instances waiting for each other: all are looked at, though none ends."""
+    free: dict[str, object] = {"max_parallel": None, "limits": []}
+    tasks = {name: task.model_copy(update=free) for name, task in job.tasks.items()}
+    return job.model_copy(update={"tasks": tasks, "finals": {name: tasks[name] for name in job.finals}})

@@ -17,12 +17,10 @@ from jobrunner.items import Items
 from jobrunner.journal import replay
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.prepare import Prepared
-from jobrunner.recall import binder_of, env_file_of, keeping
+from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Job
 from jobrunner.work import Call, Command, Outcome, Result
-
-_NO_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +83,8 @@ class _Play:
         self._reads = {name: _reads(self._job, name) for name in self._job.tasks}
         self._unknown: set[str] = set()
         self._plan = Plan(
-            _unlimited(self._job),
-            pools=dict.fromkeys(prepared.pools, _NO_LIMIT),
+            unlimited(self._job),
+            pools=dict.fromkeys(prepared.pools, NO_LIMIT),
             expand=self._items,
             decide=self._decide,
             only=only,
@@ -188,10 +186,3 @@ def _reads(job: Job, name: str) -> frozenset[str]:
     """The tasks whose data an expression of this one uses."""
     alone = job.model_copy(update={"tasks": {name: job.tasks[name]}})
     return frozenset(task for task, values in data_references(alone).items() if values != {"outcome"})
-
-
-def _unlimited(job: Job) -> Job:
-    """The job without what keeps instances waiting for each other."""
-    free: dict[str, object] = {"max_parallel": None, "limits": []}
-    tasks = {name: task.model_copy(update=free) for name, task in job.tasks.items()}
-    return job.model_copy(update={"tasks": tasks, "finals": {name: tasks[name] for name in job.finals}})
