@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobrunner.bind import Binder, Run, data_references, needs_shell
-from jobrunner.errors import ExpressionError
+from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.spec import Job
@@ -483,7 +483,8 @@ def test_the_commands_that_follow_count_for_the_digest() -> None:
 
 
 def test_a_task_that_is_not_selected_reads_as_skipped() -> None:
-    bench = Bench({"a": {}, "b": {"argv": ["${{ tasks.a.outcome }}", "${{ tasks.a.stdout }}"], "needs": ["a"]}}, only=["b"])
+    words = ["${{ tasks.a.outcome }}", "${{ default(tasks.a.stdout, '') }}"]
+    bench = Bench({"a": {}, "b": {"argv": words, "needs": ["a"]}}, only=["b"])
     (attempt,) = bench.take()
     work = bench.binder.work(bench.plan, attempt, needed=False)
     assert isinstance(work, Command)
@@ -509,3 +510,63 @@ def test_what_failed_of_a_task_is_a_list_of_items_and_reasons() -> None:
     assert failures == [{"item": "y", "outcome": "failed", "reason": "E: exit 3"}]
     assert alone == [{"item": None, "outcome": "timed_out", "reason": "timed out after 0 s"}]
     assert failed == [], "what continue_on_error allows has not failed"
+
+
+# --- values that are not there -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", ["tasks.a.stdout", "tasks.a.outputs.k", "tasks.a.exit_code", "tasks.b.result", "tasks.c.results", "tasks.c.result"]
+)
+def test_what_a_task_did_not_give_is_no_empty_word_of_a_command(value: str) -> None:
+    """`rm -r data/${{ tasks.a.stdout }}` would remove all of it."""
+    name = value.split(".")[1]
+    never: dict[str, dict[str, Any]] = {
+        "a": {"if": "false"},
+        "b": {"if": "false", "target": "m:f"},
+        "c": {"if": "false", "target": "m:f", **({"foreach": [1]} if value.endswith("s") else {})},
+    }
+    for place in (
+        {"run": f"echo ${{{{ {value} }}}}"},
+        {"run": f"echo x; rm -r data/${{{{ {value} }}}}"},
+        {"env": {"X": f"${{{{ {value} }}}}"}},
+    ):
+        bench = Bench({name: never[name], "user": {"needs": [name], **place}})
+        with pytest.raises(ExpressionError, match=f"{name} was skipped, so it has no {value.split('.')[2]}"):
+            bench.command()
+
+
+def test_a_result_of_a_task_that_failed_is_no_empty_word_either() -> None:
+    bench = Bench(
+        {"a": {"target": "m:f", "continue_on_error": True}, "b": {"needs": ["a"], "run": "rm -r data/${{ tasks.a.result }}"}}
+    )
+    (attempt,) = bench.take()
+    bench.end(attempt, Outcome.FAILED)
+    with pytest.raises(ExpressionError, match="a failed, so it has no result"):
+        bench.command()
+
+
+def test_a_default_stands_for_what_a_task_did_not_give_and_a_target_is_handed_null() -> None:
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"if": "false"},
+        "b": {"needs": ["a"], "argv": ["x", "${{ default(tasks.a.stdout, 'none') }}"]},
+        "c": {"needs": ["a"], "target": "m:f", "args": ["${{ tasks.a.exit_code }}"]},
+    }
+    bench = Bench(tasks)
+    b, c = bench.take()
+    command, call = bench.work(b), bench.work(c)
+    assert isinstance(command, Command)
+    assert isinstance(call, Call)
+    assert command.argv == ("x", "none")
+    assert call.args == [None]
+
+
+def test_a_variable_of_the_job_may_use_those_above_it() -> None:
+    env = {"DAY": "${{ params.day }}", "IN": "in/${{ env.DAY }}", "FILE": "${{ env.IN }}/${{ env.SITE }}.csv"}
+    bench = Bench({"a": {}}, params={"day": "2026-01-31"}, environ={"SITE": "eu"}, env=env)
+    assert bench.binder.job_env["FILE"] == "in/2026-01-31/eu.csv"
+
+
+def test_a_variable_that_cannot_be_had_is_a_mistake_of_the_job_and_no_bug() -> None:
+    with pytest.raises(UsageError, match=r"env\.IN: `env\.DAY`"):
+        Bench({"a": {}}, env={"IN": "${{ env.DAY }}", "DAY": "x"}, environ={})

@@ -10,7 +10,7 @@ import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -19,8 +19,8 @@ from jobrunner.bind import matrix
 from jobrunner.bind.fanout import unfolding
 from jobrunner.bind.lines import command_lines
 from jobrunner.bind.paths import absolute, passable, template_value
-from jobrunner.bind.scope import RunFacts, Tasks, Values
-from jobrunner.errors import ExpressionError
+from jobrunner.bind.scope import CertainTasks, RunFacts, Tasks, Values
+from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.expressions import Scope
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan, Skip
@@ -74,7 +74,7 @@ class Binder:
         from_file = env_file or {}
         self._facts_of_run = facts
         self._scope: dict[str, object] = {"params": params, "env": {**environ, **from_file}, "run": facts}
-        self.job_env: dict[str, str] = {**from_file, **_texts(job.env)(self._scope)}
+        self.job_env: dict[str, str] = {**from_file, **_in_order(job.env, self._scope)}
         """What the job's `env_file` holds, and its `env` with its expressions evaluated."""
         self._scope["env"] = {**environ, **self.job_env}
         self._bound: dict[str, _Bound] = {}
@@ -101,18 +101,19 @@ class Binder:
         """
         task, bound = self._job.tasks[attempt.task], self._of(attempt.task)
         scope = self.scope(plan, attempt)
+        certain = {**scope, "tasks": CertainTasks(scope["tasks"])}  # type: ignore[arg-type]  # it is made above
         is_judged = attempt.is_conditional and bound.condition is not None
         if is_judged and not bound.condition(self._judging(scope, plan, attempt.task)):  # type: ignore[misc]  # it is there
             return Skip.CONDITION
         if task.target is None:
-            return self._command(attempt, task, bound, scope, needed)
+            return self._command(attempt, task, bound, certain, needed)
         return Call(
             id=attempt.id,
             target=task.target,
             args=bound.args(scope),
             kwargs=bound.kwargs(scope),
-            env={**bound.env(scope), **bound.secret_env(scope), **self._facts(attempt)},
-            cwd=bound.cwd(scope) if task.cwd else "",
+            env={**bound.env(certain), **bound.secret_env(certain), **self._facts(attempt)},
+            cwd=bound.cwd(certain) if task.cwd else "",
             needed=needed,
             resources=_resources(task),
         )
@@ -267,6 +268,17 @@ def _texts(env: Mapping[str, str]) -> Callable[[Scope], dict[str, str]]:
     if not computed:
         return lambda scope: fixed
     return lambda scope: {**fixed, **{name: passable(expressions.text_of(t.value(scope))) for name, t in computed.items() if t}}
+
+
+def _in_order(env: Mapping[str, str], scope: Scope) -> dict[str, str]:
+    """The `env` of the job: each value may use those above it. Raises UsageError where one cannot be had."""
+    around, found = cast(Mapping[str, str], scope["env"]), dict[str, str]()
+    for name, text in env.items():
+        try:
+            found |= _texts({name: text})({**scope, "env": {**around, **found}})
+        except ExpressionError as error:
+            raise UsageError(f"env.{name}: {error}") from None
+    return found
 
 
 def _folder(cwd: str | None, folder: str) -> Callable[[Scope], str]:

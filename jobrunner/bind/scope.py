@@ -13,6 +13,8 @@ from jobrunner.reasons import error_of, reason_of
 from jobrunner.spec import Job, Task
 from jobrunner.work import Outcome, Result
 
+_OF_RUNS = frozenset({"results", "stdout", "outputs", "exit_code"})
+
 
 @dataclass(frozen=True, slots=True)
 class Tasks(Mapping[str, Mapping[str, object]]):
@@ -60,6 +62,13 @@ class Values(Mapping[str, object]):
             self._decoded[key] = self._value(key)
         return self._decoded[key]
 
+    def lacks(self, key: str) -> bool:
+        """The task did not come to give this."""
+        first = self._results[0] if self._results else None
+        if key == "result":
+            return first is None or (first.outcome is not Outcome.SUCCEEDED and first.value is None and not first.value_file)
+        return key in _OF_RUNS and self._outcome is Outcome.SKIPPED
+
     def _value(self, key: str) -> object:
         first = self._results[0] if self._results else None
         match key:
@@ -93,6 +102,44 @@ class Values(Mapping[str, object]):
 
     def __len__(self) -> int:
         return 7
+
+
+@dataclass(frozen=True, slots=True)
+class CertainTasks(Mapping[str, Mapping[str, object]]):
+    """`tasks` in the text of a command: what is not there is an error, as it would be an empty word (`rm -r data/`).
+
+    `default(tasks.NAME.stdout, '-')` says what stands there then.
+    """
+
+    _tasks: Tasks
+
+    def __getitem__(self, name: str) -> Mapping[str, object]:
+        return _Certain(name, self._tasks[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Certain(Mapping[str, object]):
+    _name: str
+    _values: Values
+
+    def __getitem__(self, key: str) -> object:
+        if self._values.lacks(key):
+            outcome = str(self._values["outcome"]).replace("_", " ")
+            was = {"skipped": "was ", "cancelled": "was "}.get(outcome, "")
+            raise ExpressionError(f"{self._name} {was}{outcome}, so it has no {key}; default(…, '') says what to take then")
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 @dataclass(frozen=True, slots=True)
