@@ -465,8 +465,8 @@ def test_why_says_what_has_changed_or_that_it_is_cached(folder: Path, ask: Calla
     (folder / "a.csv").write_text("1\n")
     assert why("count") == "count: would run\n  no earlier success is known\n"
     run_job(folder, BUILD)
-    assert why("count") == "count: cached: would be skipped\n"
-    assert why("show") == "show: cached: would be skipped\n"
+    assert why("count") == "count: cached as of now: would be skipped\n"
+    assert why("show") == "show: cached as of now: would be skipped\n"
     (folder / "a.csv").write_text("2\n")
     assert why("count") == "count: would run\n  input a.csv changed\n"
     assert why("show") == "show: would run\n  needs count, which gave something else\n"
@@ -482,7 +482,7 @@ def test_why_takes_what_the_last_run_recorded_for_what_the_tasks_before_will_giv
     why = ask(job)
     assert why("each") == "each: known only in the run\n  depends on the result of list, which is known only when it has run\n"
     run_job(folder, job)
-    assert why("each") == "each[x]: cached: would be skipped\neach[y]: cached: would be skipped\n"
+    assert why("each") == "each[x]: cached as of now: would be skipped\neach[y]: cached as of now: would be skipped\n"
     assert why("list").startswith("list has no cache: it always runs\n")
 
 
@@ -528,9 +528,9 @@ def test_why_of_a_whole_job_sums_up_each_task_with_a_cache(folder: Path, ask: Ca
         "tell: would run\n  no earlier success is known\n"
     )
     run_job(folder, SEVERAL)
-    fresh = "late: cached: would be skipped\nnever: nothing of it would run: its condition is false, or it has no items\n"
+    fresh = "late: cached as of now: would be skipped\nnever: nothing of it would run: its condition is false, or it has no items\n"
     assert why() == (
-        f"count: cached: would be skipped\neach: cached: would be skipped (× 4)\n{fresh}tell: cached: would be skipped\n"
+        f"count: cached as of now: would be skipped\neach: cached as of now: would be skipped (× 4)\n{fresh}tell: cached as of now: would be skipped\n"
     )
     for name in "abcd":
         (folder / f"{name}.csv").write_text(f"{name}\n")

@@ -312,7 +312,7 @@ def test_a_plan_says_of_each_cache_whether_its_task_would_run_and_why(
     assert " · not cached: " in planned(capsys, str(file))[-1]
     assert cli([str(file)]) == 0
     capsys.readouterr()
-    assert planned(capsys, str(file))[-1].endswith(" · cached: will be skipped")
+    assert planned(capsys, str(file))[-1].endswith(" · cached as of now")
     assert as_data(capsys, str(file))["tasks"][0]["because"] == []
     assert planned(capsys, str(file), "--force")[-1].endswith(" · has a cache")
     (tmp_path / "in").write_text("2")

@@ -200,7 +200,7 @@ def _described(task: dict[str, Any], left_out: Collection[str]) -> str:
 def _cached(because: list[str] | None) -> str:
     if because is None:
         return "has a cache"
-    return f"not cached: {'; '.join(because)}" if because else "cached: will be skipped"
+    return f"not cached: {'; '.join(because)}" if because else "cached as of now"
 
 
 def _left_out(found: dict[str, str]) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _told(is_cached: bool | None) -> str:
-    return "cached: would be skipped" if is_cached else _ANSWERS[is_cached]
+    return "cached as of now: would be skipped" if is_cached else _ANSWERS[is_cached]
 
 
 # --- all tasks ---------------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _lines_of_all(answer: dict[str, Any], file: str) -> Iterator[str]:
 
 
 def _summed(row: dict[str, Any]) -> str:
-    """`cached: would be skipped`, or `2 would run, 7 cached`."""
+    """`cached as of now: would be skipped`, or `2 would run, 7 cached`."""
     kinds = [(kind, row[told.replace(" ", "_")]) for kind, told in _ANSWERS.items()]
     there = [(kind, count) for kind, count in sorted(kinds, key=lambda each: each[0] is True) if count]
     if not there:
