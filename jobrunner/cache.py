@@ -96,7 +96,7 @@ class Cache:
             if result.outcome is not Outcome.SUCCEEDED:
                 raise ValueError(result.error.message if result.error else str(result.outcome))
             return self.verdict(attempt, result.json())
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             with contextlib.suppress(OSError):
                 fingerprint.forget(self._entry(attempt))
             return Verdict(fresh=False, causes=(f"its cache could not be checked: {' '.join(str(error).split())[:200]}",))

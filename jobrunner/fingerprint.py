@@ -16,15 +16,14 @@ import hashlib
 import importlib.machinery
 import json
 import os
-import re
 import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import translate
-from functools import lru_cache
 from typing import Any, NamedTuple
+
+from jobrunner.walk import Walk, has_glob
 
 FORMAT = 1
 """Of an entry: one of another format is none."""
@@ -33,7 +32,7 @@ _LONGEST_CAUSE = 300
 _SETTLED = 2_500_000_000
 """Nanoseconds between the last change of a file and a look at it, from which on every later change must show in its times. The
 coarsest clock of a file system ticks every 2 s (FAT)."""
-_GLOB = frozenset("*?[")
+_LARGEST_ENTRY = 64 << 20
 MOST_FILES = 100_000
 """Files that one path or pattern may mean."""
 
@@ -255,7 +254,7 @@ def _problems(request: Request, now: Entry) -> Iterator[str]:
     """Inputs without which nobody can tell, however they were before."""
     for pattern in request.inputs:
         path = os.path.expanduser(pattern)
-        if not _has_glob(path) and path not in now.inputs and not os.path.isdir(os.path.join(request.folder, path)):
+        if not has_glob(path) and path not in now.inputs and not os.path.isdir(os.path.join(request.folder, path)):
             yield f"input {shown(pattern)} is missing"
     for path, seen in now.inputs.items():
         if seen.problem:
@@ -349,91 +348,18 @@ def digest_of(value: object) -> str:
     return _hash(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _has_glob(text: str) -> bool:
-    return not _GLOB.isdisjoint(text)
-
-
 def paths_of(pattern: str, folder: str) -> list[str]:
     """The files that a path or pattern means: a folder stands for all below it, `**` for any number of folders, and hidden
     names match only what begins with a dot, as in a shell. A name with such characters that is there counts too. Sorted."""
     pattern = os.path.expanduser(pattern)
     whole = os.path.join(folder, pattern)
-    found = _matching(pattern, folder) if _has_glob(pattern) else set()
+    walk = Walk(folder, strict=True)  # files nobody sees would count as unchanged
+    found = walk.matching(pattern, folders=False) if has_glob(pattern) else set()
     if os.path.isdir(whole):
-        found.update(_below(pattern, folder))
-    elif not _has_glob(pattern) or os.path.lexists(whole):
+        found.update(walk.files_below(pattern))
+    elif not has_glob(pattern) or os.path.lexists(whole):
         found.add(pattern)
     return sorted(found)
-
-
-def _matching(pattern: str, folder: str) -> set[str]:
-    *parents, last = [part for part in pattern.split("/") if part]
-    places = {"/" if pattern.startswith("/") else ""}
-    for part in parents:
-        if part == "**":
-            places = {inner for place in places for inner in _folders(place, folder, hidden=False)}
-        else:
-            places = {found for place in places for found, is_folder in _children(place, folder, part) if is_folder}
-    if last == "**":
-        return {path for place in places for path in _below(place, folder, hidden=False)}
-    return {found for place in places for found, is_folder in _children(place, folder, last) if not is_folder}
-
-
-def _children(place: str, folder: str, part: str) -> Iterator[tuple[str, bool]]:
-    """What of a folder fits one part of a pattern, and whether it is a folder itself."""
-    if not _has_glob(part):
-        inner = os.path.join(place, part)
-        if os.path.lexists(os.path.join(folder, inner)):
-            yield inner, os.path.isdir(os.path.join(folder, inner))
-        return
-    fits, hidden = _compiled(part), part.startswith(".")
-    for entry in _entries(place, folder):
-        if fits.match(entry.name) and (hidden or not entry.name.startswith(".")):
-            yield os.path.join(place, entry.name), _is_folder(entry)
-
-
-@lru_cache(maxsize=256)
-def _compiled(part: str) -> re.Pattern[str]:
-    return re.compile(translate(part))
-
-
-def _below(place: str, folder: str, *, hidden: bool = True) -> Iterator[str]:
-    """All files in a folder and below it."""
-    for inner in _folders(place, folder, hidden=hidden):
-        for entry in _entries(inner, folder):
-            if (hidden or not entry.name.startswith(".")) and not _is_folder(entry):
-                yield os.path.join(inner, entry.name)
-
-
-def _folders(top: str, folder: str, *, hidden: bool) -> Iterator[str]:
-    """A folder and those below it, also behind links; each once, though links may lead in circles."""
-    pending, seen = [top], set()
-    while pending:
-        place = pending.pop()
-        with contextlib.suppress(OSError):
-            found = os.stat(os.path.join(folder, place))
-            if (found.st_dev, found.st_ino) in seen:
-                continue
-            seen.add((found.st_dev, found.st_ino))
-        yield place
-        inner = [entry.name for entry in _entries(place, folder) if _is_folder(entry)]
-        pending += [os.path.join(place, name) for name in sorted(inner, reverse=True) if hidden or not name.startswith(".")]
-
-
-def _entries(place: str, folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds. Raises OSError where that cannot be told: files nobody sees would count as unchanged."""
-    try:
-        with os.scandir(os.path.join(folder, place) or ".") as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):  # it went away meanwhile
-        return []
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # links in a circle: looking at it as a file tells
-        return False
 
 
 # --- code ----------------------------------------------------------------------------------------------------------------------
@@ -474,15 +400,22 @@ def forget(path: str) -> None:
 
 def _read(path: str) -> tuple[bytes, Entry | None]:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_never_through_a_link) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_ENTRY:
+                return b"", None
             raw = file.read()
     except OSError:
         return b"", None
     head, _, body = raw.partition(b"\n")
     try:
         return raw, _entry_of(json.loads(body)) if head == _head(body) else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return raw, None
+
+
+def _never_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _head(body: bytes) -> bytes:

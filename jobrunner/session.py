@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system
+from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
 from jobrunner.cache import Cache, directory_of
 from jobrunner.captured import KEPT_OUTPUT, Captured
@@ -209,10 +209,13 @@ class _Session:
         prepared = self._prepared
         if not any(prepared.job.tasks[name].cache for name in self._plan.states):
             return None
+        directory = directory_of(self._part.directory.path.parent, prepared.file.path)
+        for path in (directory.parent, directory):
+            trust.make_directory(path)
         cache = Cache(
             prepared.job,
             self._binder,
-            directory_of(self._part.directory.path.parent, prepared.file.path),
+            directory,
             folder=prepared.folder,
             force=lambda task: prepared.options.force or task in prepared.options.rerun,
             now=time.time,

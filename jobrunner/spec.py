@@ -155,7 +155,7 @@ Target = Annotated[
     str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", examples=["nightly:list_files"])
 ]
 ExceptionName = Annotated[
-    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", examples=["ConnectionError", "requests.Timeout"])
+    str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$", examples=["ConnectionError", "requests.exceptions.Timeout"])
 ]
 Slots = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
 Argument: TypeAlias = Annotated[str | int | float, BeforeValidator(_argument), WithJsonSchema({"type": ["string", "number"]})]

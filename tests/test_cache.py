@@ -568,3 +568,12 @@ def test_causes_of_a_whole_job_leave_out_what_only_the_run_will_tell(folder: Pat
     assert staleness.causes(api.prepare(folder / "job.yaml", api.Options())) == {"now": ["no earlier success is known"]}
     run_job(folder, job)
     assert staleness.causes(api.prepare(folder / "job.yaml", api.Options())) == {"now": [], "later": []}
+
+
+@pytest.mark.parametrize("content", ['{"value": 5}', "[" * 100_000, '"text"', "[]"])
+def test_an_entry_with_odd_data_is_a_cause_to_run(tmp_path: Path, content: str) -> None:
+    part = Part(tmp_path, tasks={"a": {"cache": {}}})
+    attempt = next(iter(part.plan.take(0.0)))
+    answer = json.dumps({"fresh": True, "causes": [], "digest": "x", "data": content}).encode()
+    verdict = part.cache.judge(attempt, Result(id=-attempt.id, outcome=Outcome.SUCCEEDED, value=answer))
+    assert not verdict.fresh

@@ -208,3 +208,12 @@ def test_lines_are_those_of_any_system_without_the_empty_ones(tmp_path: Path) ->
     assert list(items) == ["one", "two", "three", "fünf"]
     assert items[1:3] == ["two", "three"]
     assert items[-1] == "fünf"
+
+
+def test_links_in_a_circle_end_the_search_for_files(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).symlink_to(".")
+    (tmp_path / "d" / "f.txt").touch()
+    task = Task.model_validate({"run": "true", "foreach": {"glob": "d/**/*.txt"}})
+    assert list(fanout.unfolding(task, str(tmp_path))({})) == ["d/f.txt"]

@@ -28,6 +28,7 @@ FRUIT: dict[str, Any] = {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]}
             [{"a": 2, "b": 1}],
             id="exclude by some of the names",
         ),
+        pytest.param({"a": [1, True], "exclude": [{"a": True}]}, [{"a": 1}], id="true is not 1"),
         pytest.param({"a": [1], "exclude": [{"c": 1}]}, [{"a": 1}], id="exclude by a name that is none matches nothing"),
         pytest.param({"include": [{"a": 1}, {"b": 2}]}, [{"a": 1}, {"b": 2}], id="include alone is a list of combinations"),
         pytest.param({"a": [1], "exclude": [{"a": 1}], "include": [{"a": 1}]}, [{"a": 1}], id="include comes after exclude"),

@@ -226,8 +226,14 @@ def test_the_condition_of_a_final_task_speaks_of_all_tasks(condition: str, outco
 
 
 def test_final_tasks_may_need_each_other_and_no_failure_of_the_job_stands_in_their_way() -> None:
-    plan = plan_of({"a": {}}, {"second": {"needs": ["first"]}, "first": {}, "third": {"needs": ["second"]}})
-    assert run(plan, {"a": FAILED, "second": FAILED}) == ["a", "first", "second"]
+    finals: Tasks = {
+        "second": {"needs": ["first"]},
+        "first": {},
+        "third": {"needs": ["second"]},
+        "last": {"needs": ["second"], "if": "always()"},
+    }
+    plan = plan_of({"a": {}}, finals)
+    assert run(plan, {"a": FAILED, "second": FAILED}) == ["a", "first", "second", "last"]
     assert plan.states["third"] is SKIPPED
     assert plan.failed
 
@@ -547,7 +553,7 @@ class Model:
     def _settle(self, name: str, task: dict[str, Any], met: bool, *, is_final: bool) -> None:
         condition: str = task.get("if", "true")
         asks = "()" in condition
-        if not (all(map(self.well, task["needs"])) if is_final else met or asks):
+        if not (asks or (all(map(self.well, task["needs"])) if is_final else met)):
             self.found[name] = SKIPPED
             return
         if "item" not in condition and not self._holds(condition, met):

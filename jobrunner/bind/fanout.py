@@ -10,7 +10,6 @@ What the disk holds is asked when the task is about to start, and again when a r
 
 from __future__ import annotations
 
-import glob
 import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ from jobrunner.errors import ExpressionError
 from jobrunner.expressions import Scope, text_of
 from jobrunner.items import Items
 from jobrunner.spec import Glob, Lines, Range, Task
+from jobrunner.walk import Walk, has_glob
 
 MOST_LINES_BYTES: Final = 256 << 20
 """The largest file whose lines are read."""
@@ -91,10 +91,16 @@ def _files(patterns: Iterable[str], folder: str) -> list[str]:
     """
     found: dict[str, str] = {}
     for pattern in patterns:
-        for name in glob.iglob(posixpath.expanduser(pattern), root_dir=folder, recursive=True, include_hidden=False):
+        for name in _means(posixpath.expanduser(pattern), folder):
             if name.isprintable() or not _has_surrogates(name):
                 found.setdefault(posixpath.normpath(posixpath.join(folder, name)), name)
     return sorted(found.values())
+
+
+def _means(pattern: str, folder: str) -> Iterable[str]:
+    if has_glob(pattern):
+        return Walk(folder, strict=False).matching(pattern, folders=True)
+    return [pattern] if pattern and posixpath.lexists(posixpath.join(folder, pattern)) else []
 
 
 def _has_surrogates(text: str) -> bool:

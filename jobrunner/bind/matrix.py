@@ -112,14 +112,19 @@ def _changed(every: Iterable[Combination], excluded: Sequence[Combination], incl
 
 
 def _matches(combination: Combination, entry: Mapping[str, object]) -> bool:
-    return all(name in combination and combination[name] == value for name, value in entry.items())
+    return all(name in combination and _is_same(combination[name], value) for name, value in entry.items())
+
+
+def _is_same(one: object, other: object) -> bool:
+    """As YAML has them: true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _include(entry: Combination, found: list[Combination], own: list[Combination]) -> None:
     """`own` are the combinations as the product made them: what another entry has added may be replaced."""
     is_added = False
     for combination, original in zip(found, own, strict=False):  # what entries have added stands behind them
-        if all(original.get(name, value) == value for name, value in entry.items()):
+        if all(_is_same(original.get(name, value), value) for name, value in entry.items()):
             combination.update(entry)
             is_added = True
     if not is_added:

@@ -38,20 +38,20 @@ class Node:
     """One task: its state, and its instances as counters."""
 
     __slots__ = (
-        "again", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
+        "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
         "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "state",
-        "takes", "task", "unmet", "waits_for_all",
+        "takes", "task", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
         self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
         self.takes = task.takes
-        self.waits_for_all = is_final
-        """Until all its needs have ended nothing is decided, though one has not ended well."""
+        self.asks = False
+        """Its condition asks how its needs have ended: that they have not ended well does not decide."""
         self.is_judged_by_item = False
         if task.condition is not None:
             condition = expressions.condition(task.condition)
-            self.waits_for_all |= bool(condition.status)
+            self.asks = bool(condition.status)
             self.is_judged_by_item = any(each.root in _OF_AN_ITEM for each in condition.references)
         self.unmet: Node | None = None
         """The first of its needs that did not end well."""

@@ -503,7 +503,7 @@ class Plan:
 
     def _move_on(self, node: Node) -> bool:
         """One of its needs has ended. False where that has ended it too."""
-        if node.unmet is not None and (not node.waits_for_all or (node.is_final and not node.blockers)):
+        if node.unmet is not None and not node.asks and not (node.is_final and node.blockers):
             unmet = node.unmet
             self._skip(node, Skipped(task=node.name, reason=Skip.NEEDS, cause=unmet.name, cause_outcome=str(unmet.state)))
             return False
