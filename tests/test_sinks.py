@@ -772,7 +772,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         ],
         """
         ? pay[7]: how it ended, or what it gave, is not on record, and it may run only once (at_most_once): look what it has done, then jobrunner resume r1 --rerun pay
-        - b: timed out in an earlier part of the run: jobrunner resume r1 --retry-failed tries again (× 3)
+        - b[…]: timed out in an earlier part of the run: jobrunner resume r1 --retry-failed tries again (× 3)
 
         ✗ nightly: failed. Tasks: 1 succeeded, 2 failed
           1 run in 2.00 s

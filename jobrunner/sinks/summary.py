@@ -55,7 +55,8 @@ class Summary:
             case TaskSkipped(reason="recorded", outcome="succeeded") | TaskSkipped(reason="condition"):
                 pass  # counted in the event that the run goes on with; as the author of the job wants it
             case TaskSkipped() as event:
-                self.skips[f"{event.task}: {_why_skipped(event, stamped.run_id)}"] += 1
+                whole = event.task if event.item is None else f"{event.task}[…]"
+                self.skips[f"{whole}: {_why_skipped(event, stamped.run_id)}"] += 1
             case LogDegraded() as event:
                 self.degraded[event.output] = event
             case RunStarted() | RunResumed() as event:
