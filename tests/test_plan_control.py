@@ -542,7 +542,8 @@ class Model:
             self._settle(name, self.scenario.tasks[name], all(map(self.well, self.scenario.tasks[name]["needs"])), is_final=False)
         everything = all(map(self.well, self.scenario.tasks))
         for name in sorted(self.scenario.finals, key=lambda name: int(name[1:])):
-            self._settle(name, self.scenario.finals[name], everything, is_final=True)
+            needs = all(map(self.well, self.scenario.finals[name]["needs"]))
+            self._settle(name, self.scenario.finals[name], everything and needs, is_final=True)
         return self.found
 
     def well(self, name: str) -> bool:

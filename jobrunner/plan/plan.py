@@ -131,9 +131,9 @@ class Plan:
         return [node.name for node in self._failures]
 
     def needs_met(self, name: str) -> bool:
-        """All that the task needs has ended well; for a final one: all tasks that are not final."""
+        """All that the task needs has ended well; for a final one also all tasks that are not final."""
         node = self._nodes[name]
-        return not self._bad_ends if node.is_final else node.unmet is None
+        return node.unmet is None and not (node.is_final and self._bad_ends)
 
     def begin(self, now: float) -> None:
         """The run starts: the job's own timeout counts from `now`."""
