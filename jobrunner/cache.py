@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import os
+import posixpath
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ LARGEST = 1 << 20
 """Bytes of what a task gave that an entry keeps; with more it runs again where somebody asks for it."""
 _MOST_FOUND = 10_000
 _CHECK, _STORE = "jobrunner.fingerprint:check", "jobrunner.fingerprint:store"
+_INTERPRETERS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node"})
 _SAYS_NOTHING = frozenset(
     {"id", "env", "cwd", "output_file", "stdout_needed", "leftover_allowed", "needed", "resources", "target"}
 )
@@ -156,6 +158,7 @@ class Cache:
             now=self._now(),
             folder=self._folder,
             module=work.target.partition(":")[0] if isinstance(work, Call) else "",
+            scripts=list(_scripts(work, self._folder)) if isinstance(work, Command) else [],
             facts={**self._facts(attempt, work), "the list of its outputs": digest_of(outputs)},
             env=dict(self._env(attempt, work)),
             needs=self._needs(task),
@@ -281,3 +284,14 @@ def _texts(values: object) -> Iterator[str]:
 def _reads_secret(text: str) -> bool:
     template = expressions.parse(text) if "${{" in text else None
     return template is not None and any(reference.root == "secrets" for reference in template.references)
+
+
+def _scripts(work: Command, folder: str) -> Iterator[str]:
+    """The scripts of the job's own that a command begins with, as far as its first words tell: `./load.sh`, `sh tools/load.sh`."""
+    for argv in (work.argv, *work.then):
+        words = argv[2].split(maxsplit=2) if argv[:2] == ("/bin/sh", "-ec") else argv
+        named = words[:1] if words and "/" in words[0] else words[1:2] if words and words[0] in _INTERPRETERS else ()
+        for word in named:
+            path = posixpath.normpath(posixpath.join(work.cwd, word))
+            if path.startswith(f"{folder}/") and "\0" not in path:
+                yield posixpath.relpath(path, folder)

@@ -75,6 +75,8 @@ class Request:
     folder: str
     module: str = ""
     """Whose source file counts; empty for a command."""
+    scripts: list[str] = field(default_factory=list)
+    """Files that a command executes, relative to the folder."""
     facts: dict[str, str] = field(default_factory=dict)
     """In the words of a cause, like "the command"."""
     env: dict[str, str | None] = field(default_factory=dict)
@@ -183,7 +185,7 @@ def _present(request: Request, before: Entry | None) -> Entry:
     """All that the task depends on as it is now; what was seen before is not read again where it cannot have changed."""
     known = before.inputs if before else {}
     inputs = [look_for(pattern, request.folder, known) for pattern in request.inputs]
-    code = source_files(request.module, request.folder) if request.module else []
+    code = source_files(request.module, request.folder) if request.module else request.scripts
     return Entry(
         owner=request.owner,
         facts=request.facts,

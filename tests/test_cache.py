@@ -34,7 +34,7 @@ class Part:
         options = {
             name: keys.pop(name) for name in ("keeps", "withhold", "force", "only", "secrets", "environ", "run") if name in keys
         }
-        made = {name: task if {"target", "argv"} & set(task) else {"run": "true", **task} for name, task in tasks.items()}
+        made = {name: task if {"target", "argv", "run"} & set(task) else {"run": "true", **task} for name, task in tasks.items()}
         self.job = Job.model_validate({"name": "test", "tasks": made, **keys})
         self.folder = folder
         run = Run(id=options.get("run", "r1"), dir=f"/runs/{options.get('run', 'r1')}", started_at="2026", folder=str(folder))
@@ -528,9 +528,12 @@ def test_why_of_a_whole_job_sums_up_each_task_with_a_cache(folder: Path, ask: Ca
         "tell: would run\n  no earlier success is known\n"
     )
     run_job(folder, SEVERAL)
-    fresh = "late: cached as of now: would be skipped\nnever: nothing of it would run: its condition is false, or it has no items\n"
+    fresh = (
+        "late: cached as of now: would be skipped\nnever: nothing of it would run: its condition is false, or it has no items\n"
+    )
     assert why() == (
-        f"count: cached as of now: would be skipped\neach: cached as of now: would be skipped (× 4)\n{fresh}tell: cached as of now: would be skipped\n"
+        "count: cached as of now: would be skipped\neach: cached as of now: would be skipped (× 4)\n"
+        f"{fresh}tell: cached as of now: would be skipped\n"
     )
     for name in "abcd":
         (folder / f"{name}.csv").write_text(f"{name}\n")
@@ -577,3 +580,36 @@ def test_an_entry_with_odd_data_is_a_cause_to_run(tmp_path: Path, content: str) 
     answer = json.dumps({"fresh": True, "causes": [], "digest": "x", "data": content}).encode()
     verdict = part.cache.judge(attempt, Result(id=-attempt.id, outcome=Outcome.SUCCEEDED, value=answer))
     assert not verdict.fresh
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"argv": ["./load.sh", "x"]},
+        {"run": "./load.sh"},
+        {"run": "sh load.sh --fast"},
+        {"run": "./load.sh > /dev/null && echo done"},
+        {"run": ["true", "tools/../load.sh x"]},
+        {"argv": ["../load.sh"], "cwd": "tools"},
+    ],
+    ids=str,
+)
+def test_the_script_that_a_command_begins_with_counts_as_its_code(tmp_path: Path, task: dict[str, Any]) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "load.sh").write_text("one")
+    job = {"tasks": {"a": {**task, "cache": {}}}}
+    Part(tmp_path, **job).run()
+    assert Part(tmp_path, **job).run()["a"].fresh
+    (tmp_path / "load.sh").write_text("two")
+    assert Part(tmp_path, **job).run()["a"].causes == ("load.sh changed",)
+
+
+@pytest.mark.parametrize(
+    "task", [{"run": "cp load.sh x"}, {"argv": ["/bin/true", "load.sh"]}, {"run": "python3 -c load.sh"}], ids=str
+)
+def test_other_words_of_a_command_are_no_code(tmp_path: Path, task: dict[str, Any]) -> None:
+    (tmp_path / "load.sh").write_text("one")
+    job = {"tasks": {"a": {**task, "cache": {}}}}
+    Part(tmp_path, **job).run()
+    (tmp_path / "load.sh").write_text("two")
+    assert Part(tmp_path, **job).run()["a"].fresh
