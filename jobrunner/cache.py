@@ -287,7 +287,7 @@ def _reads_secret(text: str) -> bool:
 
 
 def _scripts(work: Command, folder: str) -> Iterator[str]:
-    """The scripts of the job's own that a command begins with, as far as its first words tell: `./load.sh`, `sh tools/load.sh`."""
+    """The scripts of the job's own that a command begins with, as far as its first words tell: `./load.sh`, `sh load.sh`."""
     for argv in (work.argv, *work.then):
         words = argv[2].split(maxsplit=2) if argv[:2] == ("/bin/sh", "-ec") else argv
         named = words[:1] if words and "/" in words[0] else words[1:2] if words and words[0] in _INTERPRETERS else ()
