@@ -22,6 +22,7 @@ from typing import Any
 
 from jobrunner import expressions, fingerprint
 from jobrunner.bind import Binder
+from jobrunner.bind.lines import INTERPRETERS
 from jobrunner.errors import ExpressionError
 from jobrunner.fingerprint import Request, digest_of
 from jobrunner.plan import Attempt, Plan
@@ -32,7 +33,6 @@ LARGEST = 1 << 20
 """Bytes of what a task gave that an entry keeps; with more it runs again where somebody asks for it."""
 _MOST_FOUND = 10_000
 _CHECK, _STORE = "jobrunner.fingerprint:check", "jobrunner.fingerprint:store"
-_INTERPRETERS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node"})
 _SAYS_NOTHING = frozenset(
     {"id", "env", "cwd", "output_file", "stdout_needed", "leftover_allowed", "needed", "resources", "target"}
 )
@@ -290,7 +290,7 @@ def _scripts(work: Command, folder: str) -> Iterator[str]:
     """The scripts of the job's own that a command begins with, as far as its first words tell: `./load.sh`, `sh load.sh`."""
     for argv in (work.argv, *work.then):
         words = argv[2].split(maxsplit=2) if argv[:2] == ("/bin/sh", "-ec") else argv
-        named = words[:1] if words and "/" in words[0] else words[1:2] if words and words[0] in _INTERPRETERS else ()
+        named = words[:1] if words and "/" in words[0] else words[1:2] if words and words[0] in INTERPRETERS else ()
         for word in named:
             path = posixpath.normpath(posixpath.join(work.cwd, word))
             if path.startswith(f"{folder}/") and "\0" not in path:

@@ -156,7 +156,9 @@ def _job_of(job: Job, names: Iterable[str]) -> Job:
 def _told(job: Job, option: str, missing: Sequence[str], running: Sequence[str], uses: Uses) -> str:
     said = f"{option} leaves out {_names(missing)}, whose data is used."
     if option != "--skip":
-        return f"{said} Add {_options(option, missing)}"
+        rerun = _options("--rerun", [name for name in running if not set(missing).isdisjoint(uses(_job_of(job, [name])))])
+        recorded = f", or use what a run has recorded: jobrunner resume RUN {rerun}" if option == "--only" and rerun else ""
+        return f"{said} Add {_options(option, missing)}{recorded}"
     users = [name for name in running if not set(missing).isdisjoint(uses(_job_of(job, [name])))]
     return f"{said} Do not skip {'it' if len(missing) == 1 else 'them'}, or skip what uses it: {_options('--skip', users)}"
 

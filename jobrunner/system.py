@@ -13,10 +13,11 @@ from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing would be a third of what the guard has in memory when it forks
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-_SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # prctl(2): PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+_SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
+_SET_SUBREAPER, _GET_SUBREAPER = 36, 37  # PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER
 _KEEP_SIZE = 1  # fallocate(2): FALLOC_FL_KEEP_SIZE
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS)
 _START_OF_ENVIRONMENT, _END_OF_ENVIRONMENT = 47, 48  # proc_pid_stat(5): fields 50 and 51, counted from the third
@@ -25,6 +26,20 @@ _START_OF_ENVIRONMENT, _END_OF_ENVIRONMENT = 47, 48  # proc_pid_stat(5): fields 
 def become_subreaper() -> bool:
     """From now on orphans among this process's descendants become its children, instead of those of process 1."""
     return _prctl(_SET_SUBREAPER, 1)
+
+
+@contextlib.contextmanager
+def subreaping() -> Iterator[None]:
+    """Inside, this process is a subreaper; afterwards it is what it was before."""
+    from array import array
+
+    was = array("i", [0])
+    _prctl(_GET_SUBREAPER, was.buffer_info()[0])
+    become_subreaper()
+    try:
+        yield
+    finally:
+        _prctl(_SET_SUBREAPER, was[0])
 
 
 def die_with(parent_pid: int) -> None:

@@ -52,7 +52,7 @@ tasks:
     retry: {max: 1, exit_codes: [75]}
     cache: {inputs: ["src/${{ matrix.os }}/**"], outputs: [/out], env: [CC], ttl: 1d}
 finally:
-  tell: {if: "failure() and tasks.archive.outcome != 'x'", run: x, limits: [db]}
+  tell: {if: "failure() and tasks.archive.outcome != 'skipped'", run: x, limits: [db]}
 """
 
 

@@ -93,6 +93,20 @@ def test_a_parameter_is_completed_and_behind_it_its_choices(ask: Ask, line: str,
     assert [line for line in ask(line) if line] == answers
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_is_no_word_of_a_command_line_is_never_offered(ask: Ask, folder: Path, shell: str) -> None:
+    (folder / "job.yaml").write_text(
+        "params:\n  l: {choices: [plain, a b, 'x;y', $(touch pwn), '~', \"new\\nline\", '', -x, häuser/a.csv, '`id`']}\n"
+        "  'p;q': {default: 1}\n"
+        "tasks:\n  fine: {run: x}\n  a;rm -rf ~: {run: x}\n  $(touch pwn): {run: x}\n  \"b\\nc\": {run: x}\n  '': {run: x}\n"
+    )
+    offered = ["plain,fine"] if shell != "zsh" else ["plain", "fine", "_"]
+    assert ask("jobrunner job.yaml --only ", shell) == offered
+    values = [line for line in ask("jobrunner job.yaml --set l=", shell) if line not in ("plain", "_")]
+    assert [line.removeprefix("plain,").removeprefix("l=") for line in values] == ["plain", "-x", "häuser/a.csv"]
+    assert not [line for line in ask("jobrunner job.yaml --set ", shell) if "q" in line]
+
+
 def test_zsh_and_fish_get_the_whole_word_and_descriptions(ask: Ask) -> None:
     assert ask("jobrunner job.yaml --set level=h", "zsh") == ["plain", "level=high", "_"]
     assert ask("jobrunner job.yaml --set level=h", "fish") == ["plain,level=high"]

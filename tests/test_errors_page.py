@@ -256,6 +256,7 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(
         (
             "cannot start any token",
+            "alphabetic or numeric",
             "could not find expected ':'",
             "did not find expected ',' or ']'",
             "did not find expected ',' or '}'",
@@ -305,7 +306,9 @@ LEFT_OUT: dict[str, str] = {
             "a list holds text, numbers, true, false, null, lists and maps; this one holds something else",  # from Python
             "… is not text or a number",
             "… is a list of task names: write …=[…]",  # from Python
-            "looking at … raised …: …",
+            "looking at … raised …",
+            ": ….py is not a regular file",  # takes a FIFO or a folder of that name
+            "…, a folder without __init__.py",
             "cannot be tried: its interpreter …",
             "a word after …",
             "a command that is nested this deeply",

@@ -162,15 +162,30 @@ def test_a_failed_look_up_marks_its_own_place() -> None:
         ("(0 - 8) ** 0.5", "complex"),
         ("1e308 * 10", "too large"),
         ("float('nan')", "not a number"),
-        ("int('x')", "invalid literal"),
+        ("int('x')", "'x' is not the text of a whole number"),
+        ("int('9' * 1)", "* works on two numbers"),
+        ("int([1])", "int() takes a number or the text of one, not a list"),
+        ("int(null)", "int() takes a number or the text of one, not null"),
+        ("float('1,5')", "'1,5' is not the text of a number"),
+        ("float([1])", "float() takes a number or the text of one, not a list"),
         ("int('9' + '9')[0]", "is a number, which has no [0]"),
-        ("len(1)", "len()"),
-        ("min([])", "`min([])`"),
-        ("sum(['a'])", "unsupported operand"),
-        ("sorted([1, 'a'])", "not supported"),
-        ("1 < 'a'", "not supported"),
-        ("1 in 2", "not iterable"),
-        ("-'a'", "unary"),
+        ("len(1)", "len() takes a text, a list or a map, not a number"),
+        ("min([])", "`min([])`: min() of an empty list has no value"),
+        ("min(0)", "min() takes a list whose elements are all numbers or all texts, not a number"),
+        ("max(1, 'a')", "max() takes a list whose elements are all numbers or all texts, not one of a number and text"),
+        ("sorted(true)", "sorted() takes a list whose elements are all numbers or all texts, not true or false"),
+        ("sum(['a', 1])", "sum() takes a list of numbers, or of lists, not one of text and a number"),
+        ("sum('x')", "sum() takes a list of numbers, or of lists, not text"),
+        ("sorted([1, 'a'])", "all numbers or all texts, not one of a number and text"),
+        ("1 < 'a'", "< compares two numbers, two texts or two lists, not a number and text; int(x) makes a number of x"),
+        ("[1] >= ['a']", ">= compares two lists only where their elements are all numbers or all texts"),
+        ("null <= 1", "<= compares two numbers, two texts or two lists, not null and a number"),
+        ("[] > 1", "> compares two numbers, two texts or two lists, not a list and a number"),
+        ("1 in 2", "`in` looks for a text in a text, an element in a list or a key in a map, not for a number in a number"),
+        ("3 not in 'a3'", "not for a number in text"),
+        ("[1] in params", "not for a list in a map"),
+        ("-'a'", "- stands in front of a number, not of text"),
+        ("+[1]", "+ stands in front of a number, not of a list"),
         ("join('abc')", "join() takes a list"),
         ("join([], 1)", "join() takes a list"),
         ("basename(1)", "basename() takes the text of a path, not a number"),
@@ -183,7 +198,9 @@ def test_a_failed_look_up_marks_its_own_place() -> None:
         ("replace('a', 1, 'b')", "replace() takes three texts, not text, a number and text"),
         ("replace('a', '', 'b')", "replace() is told to look for empty text"),
         ("item.path[::0]", "slice step"),
-        ("params[[1]]", "unhashable"),
+        ("params[[1]]", "`params` is a map, which has no [[1]]"),
+        ("item.path['a':]", "a slice goes from one whole number to another; text is none"),
+        ("item.path[:true]", "a slice goes from one whole number to another; true or false is none"),
     ],
 )
 def test_whatever_goes_wrong_names_the_expression(source: str, words: str) -> None:
@@ -269,7 +286,7 @@ def test_default_gives_the_fallback_for_what_is_missing_or_null(source: str, exp
 
 def test_default_does_not_hide_other_mistakes() -> None:
     assert "division by zero" in str(failed("default(1 / 0, 1)"))
-    assert "invalid literal" in str(failed("default(int('x'), 1)"))
+    assert "is not the text of a whole number" in str(failed("default(int('x'), 1)"))
 
 
 def test_a_lazy_scope_is_looked_up_and_its_own_error_comes_through() -> None:

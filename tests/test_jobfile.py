@@ -1056,6 +1056,10 @@ def test_needs_of_needs_are_found_through_a_long_chain_at_once() -> None:
     ("declaration", "line"),
     [
         ("{type: int, default: x}", "1:34: params.p.default: x is text, not a whole number"),
+        ("{type: int, default: '3'}", "1:34: params.p.default: 3 is text, not a whole number. Write 3 without quotes."),
+        ("{type: float, default: '1e3'}", "1:36: params.p.default: 1e3 is text, not a number. Write 1000.0 without quotes."),
+        ("{type: bool, default: 'yes'}", "1:35: params.p.default: yes is text, not true or false. Write true without quotes."),
+        ("{type: int, choices: [1, '2']}", "1:38: params.p.choices[1]: 2 is text, not a whole number. Write 2 without quotes."),
         ("{type: int, default: 1.5}", "1:34: params.p.default: 1.5 is not a whole number"),
         ("{type: bool, default: 1}", ""),
         ("{type: list, default: a}", "1:35: params.p.default: a is not a list"),

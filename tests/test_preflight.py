@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import json
 import os
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrunner import jobfile
+from jobrunner import jobfile, processes
 from jobrunner.errors import UnsafeError
 from jobrunner.preflight import check as preflight
-from jobrunner.preflight import probe
+from jobrunner.preflight import probe, probing
 from jobrunner.preflight.check import Noted
 from jobrunner.preflight.nested import pool_in
 from jobrunner.preflight.signatures import Argument, Remark, Use, matched, misfits
@@ -207,7 +206,6 @@ def test_a_value_that_only_a_run_knows_fits_everything(tmp_path: Path) -> None:
          "'m' cannot be imported: m.E: <exception str() failed>, m.py line 3", ""),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "importing 'm' ends the process (killed by SIGSEGV)", ""),
         ("import os\nos._exit(0)", "importing 'm' ends the process (exit 0)", ""),
-        ("import os\nos.closerange(3, 65536)", "importing 'm' ends the process (exit 1)", ""),
     ],
 )  # fmt: skip
 def test_a_target_that_cannot_be_called_is_an_error(text: str, message: str, hint: str, tmp_path: Path) -> None:
@@ -244,6 +242,37 @@ def test_a_module_that_is_not_there_is_told_with_the_one_that_was_meant(
     (tmp_path / "lib" / "deep.py").touch()
     (note,) = found(tmp_path, f"tasks: {{a: {{target: '{target}'}}}}", nightly="")
     assert (note.finding.message, note.finding.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("inside", ["", "lib."])
+@pytest.mark.parametrize("odd", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)], ids=["fifo", "folder", "link"])
+def test_what_stands_in_the_place_of_a_module_and_is_none_is_told(
+    odd: Callable[[Path], None], inside: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lib").mkdir()
+    odd(tmp_path / inside.replace(".", "/") / "mod.py")
+    (note,) = found(tmp_path, f"tasks: {{a: {{target: '{inside}mod:f'}}}}")
+    assert note.finding.message == f"there is no module '{inside}mod': mod.py is not a regular file"
+    assert note.finding.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("math:sqrtx", "there is no 'sqrtx' in math"),
+        ("lib:f", "there is no 'f' in lib, a folder without __init__.py"),
+        ("package:f", "there is no 'f' in package"),
+        ("package.mod:f", "there is no 'f' in mod.py"),
+        ("package.mod:C.f", "there is no 'f' in C"),
+        ("sys:f", "there is no 'f' in sys"),
+    ],
+)
+def test_where_there_is_no_such_name_is_said_as_people_call_it(target: str, message: str, tmp_path: Path) -> None:
+    for folder in ("lib", "package"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "mod.py").write_text("class C: ...")
+    assert said(found(tmp_path, f"tasks: {{a: {{target: '{target}'}}}}")) == [message]
 
 
 def test_what_an_import_that_fails_has_printed_is_kept_and_nothing_else(tmp_path: Path) -> None:
@@ -333,6 +362,139 @@ def test_all_that_an_import_has_started_is_gone_afterwards(tmp_path: Path) -> No
     )
     assert found(tmp_path, "tasks: {a: {target: 'm:f'}}", m=text) == []
     assert _ends(int((tmp_path / "pid").read_text()))
+
+
+ESCAPES = {
+    "a group of its own": "subprocess.Popen(['setsid', 'sleep', '601'])",
+    "a daemon": "subprocess.run(['sh', '-c', 'setsid sleep 602 >/dev/null 2>&1 & setsid nohup sleep 603 >/dev/null 2>&1 &'])",
+    "a daemon, and then the process ends": "subprocess.run(['sh', '-c', 'setsid sleep 604 &']); os._exit(0)",
+    "a daemon, and then it hangs": "subprocess.run(['sh', '-c', 'setsid sleep 605 &']); import time; time.sleep(600)",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the group is ended")
+@pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES.keys())
+def test_what_has_left_the_group_is_gone_too_and_nothing_else(text: str, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as ours:
+        before = processes.children()
+        found(tmp_path, "tasks: {a: {target: 'm:f'}}", limit=1.0, m=f"import os, subprocess\n{text}\ndef f(): ...")
+        assert processes.children() == before
+        assert ours.poll() is None
+        ours.kill()
+    assert not _runs_in(tmp_path)
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Processes that run in this folder."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder):
+                found.append(pid)
+    return found
+
+
+# What a module does to the process that imports it.
+CHANGES_OF_TOOLS = [
+    "import json\njson.dumps = lambda *a, **k: 'x'",
+    "import json\njson.loads = json.dumps = None",
+    "import inspect\ninspect.signature = None",
+    "import inspect\ninspect.signature = lambda *a, **k: inspect.Signature()",
+    "import importlib, types\nimportlib.import_module = lambda name: types.ModuleType(name)",
+    "from jobrunner.preflight import signatures\nsignatures.matched = lambda *a: ()",
+    "from jobrunner.preflight import probe\nprobe.probed = lambda module, uses: probe.Answer(module=module)",
+    "import builtins\nbuiltins.any = lambda each: True",
+    "import traceback\ntraceback.format_exception_only = None",
+]
+FORGED = '{"module": "%s", "token": "", "remarks": []}'
+BABBLE = {
+    "a line to descriptors that it has not opened": "write(b'1\\n')",
+    "no line": "write(b'1')",
+    "what is not UTF-8": "write(b'\\xff\\n')",
+    "what is nested without end": "write(b'[' * 100_000 + b'\\n')",
+    "a forged answer for itself": f"write({FORGED % 'm'!r}.encode() + b'\\n')",
+    "an answer about what was not asked": (
+        "from jobrunner.preflight import probe, signatures\n"
+        "remark = signatures.Remark(use=99, where=('x',), message='y')\n"
+        "probe._look_up = lambda module, use, answer: answer.remarks.append(remark)"
+    ),
+    "a forged answer for the next": f"write({FORGED % 'n'!r}.encode() + b'\\n')",
+}
+_WRITE = """\
+import contextlib, os
+def write(data):
+    for fd in range(3, 256):
+        with contextlib.suppress(OSError):
+            os.set_blocking(fd, False)
+            os.write(fd, data)
+"""
+TWO = "tasks: {a: {target: 'm:f'}, b: {target: 'n:f'}, c: {target: 'n:g'}}"
+
+
+@pytest.mark.parametrize("text", CHANGES_OF_TOOLS)
+def test_a_module_that_changes_what_the_check_works_with_hides_nothing_of_the_next(text: str, tmp_path: Path) -> None:
+    notes = found(tmp_path, TWO, m=f"{text}\ndef f(): ...", n="def f(x): ...")
+    of_next = [note.finding.message for note in notes if note.finding.path[1] != "a"]
+    assert of_next == ["the argument 'x' is missing", "there is no 'g' in n.py"]
+
+
+@pytest.mark.parametrize("text", BABBLE.values(), ids=BABBLE.keys())
+def test_what_is_no_answer_is_told_of_the_module_that_gave_it(text: str, tmp_path: Path) -> None:
+    notes = found(tmp_path, TWO, m=f"{_WRITE}\n{text}\ndef f(): ...", n="def f(x): ...")
+    first, *rest = said(notes)
+    assert first.startswith("importing 'm' does not answer properly: ")
+    assert rest == ["the argument 'x' is missing", "there is no 'g' in n.py"]
+
+
+def test_a_line_without_an_end_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_LONGEST_ANSWER", 100_000)
+    text = f"{_WRITE}\nwhile True: write(b'x' * 1000)"
+    (message,) = said(found(tmp_path, "tasks: {a: {target: 'm:f'}}", m=text))
+    assert message.startswith("importing 'm' does not answer properly: 'xxx")
+
+
+def test_a_module_that_closes_what_it_has_not_opened_does_not_answer_properly(tmp_path: Path) -> None:
+    notes = found(tmp_path, TWO, m="import os\nos.closerange(3, 256)\ndef f(): ...", n="def f(x): ...")
+    assert said(notes) == [
+        "importing 'm' does not answer properly: it has closed a descriptor that it has not opened",
+        "the argument 'x' is missing",
+        "there is no 'g' in n.py",
+    ]
+
+
+def test_what_a_module_has_left_running_is_not_put_down_to_the_next(tmp_path: Path) -> None:
+    """The next one is asked about again, in a process of its own."""
+    late = "import os, threading, sys\ndef end():\n    while 'n' not in sys.modules: pass\n    os._exit(7)\n"
+    text = f"{late}threading.Thread(target=end, daemon=True).start()\ndef f(): ..."
+    notes = found(tmp_path, TWO, m=text, n="import time\ntime.sleep(0.3)\ndef f(x): ...")
+    assert said(notes) == ["the argument 'x' is missing", "there is no 'g' in n.py"]
+
+
+ODD = {
+    "an error without a name": "raise type('', (Exception,), {'__module__': 'builtins'})()",
+    "an error that cannot be told": "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
+    "a message that no encoding holds": "raise ValueError('\\udcff')",
+    "a message of a megabyte": "raise ValueError('x' * 1_000_000)",
+    "an object in place of the module": "import sys\nsys.modules[__name__] = object()",
+    "a name that is no text": "__name__ = 3\n__file__ = 4",
+    "a look that raises": "def __getattr__(name):\n    raise type('', (BaseException,), {'__module__': 'builtins'})()",
+    "an error of another kind": "import sys\nsys.modules['x'] = 3\nraise ModuleNotFoundError(name=type('S', (str,), {})('m'))",
+    "a package that is none": "import sys\nsys.modules[__name__].__path__ = 3\nraise ModuleNotFoundError(name=['m'])",
+    "another object in place of the next": "import sys\nsys.modules['json'] = 3\nimport json as j\nraise KeyError(j)",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+def test_whatever_a_module_is_something_is_said_about_it_and_the_next(text: str, tmp_path: Path) -> None:
+    notes = found(tmp_path, TWO, m=text, n="def f(x): ...")
+    assert [note.finding.path[1] for note in notes] == ["a", "b", "c"]
+    assert all(0 < len(note.finding.message) < 700 and note.finding.message.isprintable() for note in notes)
+    assert not any("ends the process" in note.finding.message for note in notes)
+
+
+def test_what_an_error_says_obeys_no_terminal(tmp_path: Path) -> None:
+    (message,) = said(found(tmp_path, "tasks: {a: {target: 'm:f'}}", m="raise ValueError('\x1b[31m\u202e')"))
+    assert "ValueError: \N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" in message
 
 
 def _ends(pid: int) -> bool:
@@ -534,8 +696,11 @@ def test_an_answer_survives_the_pipe() -> None:
     answer = probe.Answer(
         module="m",
         has_failed=True,
-        remarks=[Remark(use=1, where=("args", 0), message="x", hint="y", at_key=True, is_warning=True)],
+        remarks=[Remark(use=0, where=("args", 0), message="x", hint="y", at_key=True, is_warning=True)],
         libraries=["numpy"],
-        pools={3: "Pool"},
+        pools={0: "Pool"},
+        token="t",
+        is_last=True,
     )
-    assert probe.answer_of(json.dumps(asdict(answer)).encode()) == answer
+    question = probe.Question(module="m", token="t", uses=[use()])
+    assert probing._answer_of(probe._line_of(answer), question) == answer

@@ -255,3 +255,29 @@ def test_problems_of_one_file_have_an_end() -> None:
     found = problems("a: 1\n" * 10_000)
     assert len(found) == MOST_PROBLEMS + 1
     assert "the rest of the file is not read" in found[-1].message
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("tasks:\n  a:\n    run:ls -l\n    timeout: 1m", (3, 8)),
+        ("tasks:\n  a:\n    run:ls\r\n    timeout: 1m\r\n", (3, 8)),
+        ("a:\n- run:ls\n  timeout: 1m", (2, 6)),
+        ("run:ls\ntimeout: 1m", (1, 4)),
+        ("a:\n  b: http://x\n  c:\n   d:/e\n   f: g", None),
+        ("a:\n  run:ls\n    timeout: 1m", None),  # it is deeper, and so may be text that goes on
+        ("a: b: c", None),
+        ("a:b:\n<<: c:", None),
+        ("a:b: c\nd: e: f", None),
+        ("if: |\nif: tasks:", None),
+    ],
+)
+def test_a_key_without_a_space_is_told_on_its_own_line(text: str, place: tuple[int, int] | None) -> None:
+    with pytest.raises(JobFileError) as caught:
+        reader.read(text.encode(), "job.yaml")
+    problem = caught.value.problems[-1]
+    if place is None:
+        assert problem.message != "a space is missing behind the ':'."
+    else:
+        assert (problem.message, problem.line, problem.column) == ("a space is missing behind the ':'.", *place)
+        assert problem.hint in {"Write run: ls -l", "Write run: ls"}

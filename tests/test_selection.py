@@ -118,12 +118,15 @@ finally:
 """
 
 
+RESUME = ", or use what a run has recorded: jobrunner resume RUN --rerun "
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--only b", "--only leaves out a, whose data is used. Add --only a"),
-        ("--only c", "--only leaves out a, b, whose data is used. Add --only a --only b"),
-        ("--only d", "--only leaves out a, whose data is used. Add --only a"),
+        ("--only b", "--only leaves out a, whose data is used. Add --only a" + RESUME + "b"),
+        ("--only c", "--only leaves out a, b, whose data is used. Add --only a --only b" + RESUME + "c"),
+        ("--only d", "--only leaves out a, whose data is used. Add --only a" + RESUME + "d"),
         ("--from b", "--from leaves out a, whose data is used. Add --from a"),
         ("--skip a", "--skip leaves out a, whose data is used. Do not skip it, or skip what uses it: --skip b --skip d"),
         (

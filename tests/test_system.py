@@ -52,6 +52,38 @@ def test_orphans_come_to_a_subreaper() -> None:
     assert in_a_child(orphan_s_parent) == "True"
 
 
+def has_orphans() -> bool:
+    """Whether a grandchild whose parent has ended is ours. It ends when this returns."""
+    near, far = os.pipe()
+    if not (pid := os.fork()):
+        if not os.fork():
+            os.close(far)
+            os.read(near, 1)
+        os._exit(0)
+    os.close(near)
+    os.waitpid(pid, 0)
+    is_ours = Path(f"/proc/self/task/{os.getpid()}/children").read_text() != ""
+    os.close(far)
+    if is_ours:
+        os.wait()
+    return is_ours
+
+
+def orphans_before_inside_and_after() -> list[bool]:
+    found = [has_orphans()]
+    with system.subreaping():
+        found.append(has_orphans())
+        with system.subreaping():
+            pass
+        found.append(has_orphans())
+    return [*found, has_orphans()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has such a call")
+def test_who_was_no_subreaper_is_none_afterwards_and_who_was_one_stays_one() -> None:
+    assert in_a_child(orphans_before_inside_and_after) == "[False, True, True, False]"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has such a call")
 def test_a_child_dies_with_its_parent() -> None:
     near, far = os.pipe()
@@ -114,6 +146,8 @@ def test_an_interrupted_reservation_is_made_again(monkeypatch: pytest.MonkeyPatc
 def test_where_the_system_has_no_such_call_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_function", lambda name, arguments: None)
     assert system.become_subreaper() is False
+    with system.subreaping():
+        pass
     system.die_with(os.getppid())
     system.reserve(-1, 0, 4096)
 

@@ -240,7 +240,7 @@ def _marked(line: str, problem: dict[str, Any]) -> str:
 
 
 def test_strict_looks_at_final_tasks_too(folder: Folder) -> None:
-    told = folder.validate("tasks: {a: {run: x}}\nfinally: {b: {run: 'echo ${{ raw(run.id) }}'}}", "--strict")
+    told = folder.validate("tasks: {a: {run: ls}}\nfinally: {b: {run: 'echo ${{ raw(run.id) }}'}}", "--strict")
     assert [head.split(": ")[:2] for head in told.heads] == [["job.yaml:2:30", "finally.b.run"]]
 
 
@@ -262,6 +262,12 @@ def test_fix_leaves_what_has_no_cure_and_tells_it(folder: Folder) -> None:
     told = folder.validate(job, "--fix")
     assert (told.code, told.out, len(told.heads)) == (2, "", 1)
     assert (folder.path / "job.yaml").read_text() == job
+
+
+def test_fix_says_where_there_are_more_cures_than_it_tries(folder: Folder) -> None:
+    told = folder.validate("tasks:\n" + "".join(f"  t{number}: {{run: x, deps: [t{number}]}}\n" for number in range(60)), "--fix")
+    message = "10 more places were not tried: mend what is told below first, then run --fix again"
+    assert (told.code, told.out) == (2, f"{folder.path}/job.yaml: {message}\n")
 
 
 def test_fix_with_json_keeps_standard_output_for_the_problems(folder: Folder) -> None:

@@ -17,6 +17,8 @@ _SHELL_WORDS = frozenset({
     "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
     "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
 })  # fmt: skip
+INTERPRETERS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node"})
+"""Programs whose first argument is the script that they run."""
 _BLANKS = re.compile(r"[ \t]+")  # what separates words in a shell, and no other space
 
 

@@ -9,6 +9,7 @@ is built of them, so that an answer takes a tenth of a second or two.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -21,6 +22,10 @@ VARIABLE: Final = "_JOBRUNNER_COMPLETE"
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_FILES: Final = 20
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_-]{0,63}"
+"""What names tasks and parameters: anything else that stands there in a file is not for a command line."""
+_WORD: Final = r"[\w@%+,./:-]+"
+"""A value that every shell takes for one plain word, unquoted."""
 
 Outline: TypeAlias = "dict[str, Outline] | list[Outline] | str | None"
 """A part of a YAML file, all scalars as text; None is an alias of what is not there."""
@@ -52,15 +57,15 @@ def settings(context: click.Context, _: click.Parameter, incomplete: str) -> lis
 def _tasks(context: click.Context) -> Iterator[CompletionItem[str]]:
     for outline in _outlines(context):
         for section in ("tasks", "finally"):
-            for name, task in _mapping(outline, section).items():
-                yield _item(name, task)
+            yield from (_item(name, task) for name, task in _mapping(outline, section).items() if re.fullmatch(_NAME, name))
 
 
 def _declared(context: click.Context) -> dict[str, Outline]:
     found: dict[str, Outline] = {}
     for outline in _outlines(context):
         for name, rule in _mapping(outline, "params").items():
-            found.setdefault(name, rule)
+            if re.fullmatch(_NAME, name):
+                found.setdefault(name, rule)
     return found
 
 
@@ -70,7 +75,7 @@ def _values(rule: Outline) -> list[str]:
     if not isinstance(rule, dict):
         return []
     if isinstance(choices := rule.get("choices"), list):
-        return [each for each in choices if isinstance(each, str)]
+        return [each for each in choices if isinstance(each, str) and re.fullmatch(_WORD, each)]
     is_flag = rule.get("type") == "bool" or ("type" not in rule and rule.get("default") in ("true", "false"))
     return ["true", "false"] if is_flag else []
 

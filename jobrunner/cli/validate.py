@@ -113,6 +113,9 @@ def _mend(files: Iterable[str], *, told_on_stderr: bool) -> None:
             continue
         for change in fixed.changes:
             click.echo(f"{file}:{change}", err=told_on_stderr)
+        if fixed.untried:
+            message = f"{fixed.untried} more places were not tried: mend what is told below first, then run --fix again"
+            click.echo(f"{file}: {message}", err=told_on_stderr)
 
 
 def _verdicts(file: str, checks: _Checks) -> Iterator[_Verdict]:
@@ -131,7 +134,7 @@ def _noted(file: JobFile, checks: _Checks) -> Iterator[Noted]:
     from jobrunner.preflight import cautions, check
 
     if checks.is_strict:
-        yield from (check.Noted(finding=finding) for finding in cautions.find(file.job))
+        yield from (check.Noted(finding=finding) for finding in cautions.find(file.job, file.path.parent, file.source))
     if checks.import_timeout is not None:
         yield from check.check(file, checks.import_timeout)
 

@@ -85,8 +85,10 @@ class Evaluation(simpleeval.SimpleEval):  # type: ignore[misc]  # untyped
         """An element, never an attribute of a Python object: `item.items` is the key "items"."""
         owner = named(ast.unparse(node.value))
         try:
-            if isinstance(container, Mapping) and not isinstance(key, slice):
+            if isinstance(container, Mapping) and not isinstance(key, (slice, list, Mapping)):
                 return container[key]
+            if isinstance(key, slice) and (odd := _odd_bound(key)) is not None:
+                raise TypeError(f"a slice goes from one whole number to another; {kind_of(odd)} is none")
             if isinstance(container, (list, tuple, str)) and isinstance(key, (int, slice)) and not isinstance(key, bool):
                 return container[key]
         except KeyError:
@@ -119,6 +121,12 @@ class Evaluation(simpleeval.SimpleEval):  # type: ignore[misc]  # untyped
         except ExpressionError:
             found = None
         return self._eval(fallback) if found is None else found
+
+
+def _odd_bound(key: slice) -> object:
+    """What stands in a slice and is no whole number; None where nothing does."""
+    bounds = (each for each in (key.start, key.stop, key.step) if each is not None)
+    return next((each for each in bounds if not isinstance(each, int) or isinstance(each, bool)), None)
 
 
 def _shown(key: object) -> str:
@@ -157,6 +165,40 @@ def _add(left: object, right: object) -> object:
     raise TypeError(f"+ joins two numbers, two texts or two lists, not {kinds}; str(x) makes text of x")
 
 
+def _ordered(sign: str, operation: Callable[..., object]) -> Callable[[object, object], object]:
+    """`operation` on two values that have an order."""
+
+    def checked(left: object, right: object) -> object:
+        try:
+            return operation(left, right)
+        except TypeError:
+            pass
+        if isinstance(left, list) and isinstance(right, list):
+            raise TypeError(f"{sign} compares two lists only where their elements are all numbers or all texts")
+        kinds = f"{kind_of(left)} and {kind_of(right)}"
+        raise TypeError(f"{sign} compares two numbers, two texts or two lists, not {kinds}; int(x) makes a number of x")
+
+    return checked
+
+
+def _in(item: object, container: object) -> bool:
+    if isinstance(container, str) and isinstance(item, str):
+        return item in container
+    if isinstance(container, (list, tuple)) or (isinstance(container, Mapping) and not isinstance(item, (list, Mapping))):
+        return item in container
+    kinds = f"{kind_of(item)} in {kind_of(container)}"
+    raise TypeError(f"`in` looks for a text in a text, an element in a list or a key in a map, not for {kinds}")
+
+
+def _signed(sign: str, operation: Callable[..., object]) -> Callable[[object], object]:
+    def checked(value: object) -> object:
+        if isinstance(value, (int, float)):
+            return operation(value)
+        raise TypeError(f"{sign} stands in front of a number, not of {kind_of(value)}")
+
+    return checked
+
+
 def _power(left: int | float, right: int | float) -> object:
     """Refused before it is computed where it would take long."""
     if isinstance(left, int) and isinstance(right, int) and right > 0 and left.bit_length() * right > 2 * WIDEST:
@@ -169,7 +211,51 @@ def _sum(items: object) -> object:
     if isinstance(items, (list, tuple)) and items and all(isinstance(each, list) for each in items):
         bound(sum(map(len, items)))
         return [each for part in items for each in part]
-    return sum(items)  # type: ignore[call-overload]  # what cannot be added raises TypeError
+    if isinstance(items, (list, tuple)) and all(isinstance(each, (int, float)) for each in items):
+        return sum(items)
+    raise TypeError(f"sum() takes a list of numbers, or of lists, not {_held(items)}")
+
+
+def _compared(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """min, max or sorted."""
+
+    def checked(*values: object) -> object:
+        try:
+            return function(*values)
+        except TypeError:
+            held = _held(values[0] if len(values) == 1 else values)
+            raise TypeError(f"{name}() takes a list whose elements are all numbers or all texts, not {held}") from None
+        except ValueError:
+            raise ValueError(f"{name}() of an empty list has no value") from None
+
+    return checked
+
+
+def _held(items: object) -> str:
+    """`one of a number and text`: what is in a list, where that is what is wrong."""
+    if not isinstance(items, (list, tuple)):
+        return kind_of(items)
+    return "one of " + " and ".join(dict.fromkeys(map(kind_of, items)))
+
+
+def _len(value: object) -> int:
+    if isinstance(value, (str, list, tuple, Mapping)):
+        return len(value)
+    raise TypeError(f"len() takes a text, a list or a map, not {kind_of(value)}")
+
+
+def _number(name: str, function: Callable[..., object], wanted: str) -> Callable[[object], object]:
+    """int or float."""
+
+    def checked(value: object) -> object:
+        try:
+            return function(value)
+        except TypeError:
+            raise TypeError(f"{name}() takes a number or the text of one, not {kind_of(value)}") from None
+        except ValueError:
+            raise ValueError(f"{str(value)[:40]!r} is not the text of {wanted}") from None
+
+    return checked
 
 
 def _join(items: object, sep: object = ",") -> str:
@@ -189,13 +275,15 @@ OPERATIONS: Final[dict[type[ast.AST], Callable[..., object]]] = {
     ast.Mod: _numeric("%", operator.mod),
     ast.Pow: _numeric("**", _power),
     ast.Eq: operator.eq, ast.NotEq: operator.ne,
-    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-    ast.In: lambda item, container: item in container,
-    ast.NotIn: lambda item, container: item not in container,
-    ast.Not: operator.not_, ast.USub: operator.neg, ast.UAdd: operator.pos,
+    ast.Lt: _ordered("<", operator.lt), ast.LtE: _ordered("<=", operator.le),
+    ast.Gt: _ordered(">", operator.gt), ast.GtE: _ordered(">=", operator.ge),
+    ast.In: _in,
+    ast.NotIn: lambda item, container: not _in(item, container),
+    ast.Not: operator.not_, ast.USub: _signed("-", operator.neg), ast.UAdd: _signed("+", operator.pos),
 }  # fmt: skip
 FUNCTIONS: Final[dict[str, Callable[..., object]]] = {
-    "len": len, "min": min, "max": max, "sum": _sum, "sorted": sorted, "int": int, "float": float,
+    "len": _len, "min": _compared("min", min), "max": _compared("max", max), "sorted": _compared("sorted", sorted),
+    "sum": _sum, "int": _number("int", int, "a whole number"), "float": _number("float", float, "a number"),
     "str": text_of, "join": _join, "quote": quoting.quote, "raw": quoting.raw,
     "basename": texts.basename, "dirname": texts.dirname, "stem": texts.stem, "relative": texts.relative,
     "replace": texts.replace,

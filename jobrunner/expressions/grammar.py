@@ -50,6 +50,10 @@ ARGUMENTS: Final[dict[str, tuple[int, int | None]]] = {
 }  # fmt: skip
 """The functions, with their fewest and most arguments; None is no limit."""
 
+_UNKNOWN: Final[dict[type[ast.AST], str]] = {
+    ast.LShift: "<<", ast.RShift: ">>", ast.BitXor: "^", ast.MatMult: "@",
+    ast.Await: "await", ast.Yield: "yield", ast.YieldFrom: "yield",
+}  # fmt: skip
 _REFUSED: Final[dict[type[ast.AST], str]] = {
     ast.JoinedStr: "f-strings are not available; join texts with +",
     ast.Lambda: "functions cannot be defined in an expression; compute the value in a task",
@@ -62,6 +66,7 @@ _REFUSED: Final[dict[type[ast.AST], str]] = {
     **dict.fromkeys((ast.Is, ast.IsNot), "`is` is not available; write == or !="),
     ast.BitAnd: "`&` is not available; write `and`",
     ast.BitOr: "`|` is not available; write `or`",
+    **{kind: f"`{sign}` is not available in expressions" for kind, sign in _UNKNOWN.items()},
     ast.Invert: "`~` is not available; write `not`",
 }
 _FOREIGN: Final = {"&&": "`and`", "||": "`or`", "!": "`not`", "?": "`a if c else b`", "=": "=="}
@@ -87,6 +92,11 @@ class Code:
         line = self.text.encode()
         start, end = (len(line[:column].decode()) for column in (node.col_offset, node.end_col_offset or 0))
         return self.offset + start, max(1, end - start)
+
+    def part(self, node: Node) -> str:
+        """How a part is written."""
+        offset, length = self.span(node)
+        return self.text[offset - self.offset :][:length]
 
     def error(self, message: str, *, at: Node | None = None, hint: str = "") -> ExpressionError:
         """An error that marks a part, or all of it."""
@@ -128,7 +138,7 @@ def read(code: Code) -> ast.expr:
         node, depth = rest.pop()
         if depth > DEEPEST:
             raise code.error(_TOO_DEEP)
-        if message := _refusal(node):
+        if message := _refusal(node, code):
             raise code.error(message, at=node, hint=_call_hint(node))
         rest += [(child, depth + 1) for child in reversed(list(_children(node)))]
     return tree
@@ -166,10 +176,10 @@ def _children(node: ast.AST) -> Iterator[Node]:
 # --- refusing --------------------------------------------------------------------------------------------------------
 
 
-def _refusal(node: Node) -> str:
+def _refusal(node: Node, code: Code) -> str:
     """Why `node` is not in the language; nothing where it is."""
     if not isinstance(node, NODES):
-        return _REFUSED.get(type(node), f"{type(node).__name__} is not available in expressions")
+        return _REFUSED.get(type(node), f"{named(code.part(node))} is not available in expressions")
     if isinstance(node, ast.Constant):
         fits = type(node.value) in PLAIN
         return size_refusal(node.value) if fits else "a value is a number, text, true, false, null or a list"
@@ -177,8 +187,27 @@ def _refusal(node: Node) -> str:
         return _call_refusal(node)
     for sign in ast.iter_child_nodes(node):
         if isinstance(sign, (ast.operator, ast.unaryop, ast.cmpop)) and not isinstance(sign, OPERATORS):
-            return _REFUSED.get(type(sign), f"the operator {type(sign).__name__} is not available in expressions")
+            return _about_filter(node, code) or _REFUSED[type(sign)]
     return ""
+
+
+def _about_filter(node: Node, code: Code) -> str:
+    """`params.names | sorted`, as template languages write it; nothing where no function's name stands on the right."""
+    written: list[tuple[str, list[str]]] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        call = node.right if isinstance(node.right, ast.Call) else None
+        name = call.func if call else node.right
+        behind: list[Node] = [*call.args, *call.keywords] if call else []
+        if not isinstance(name, ast.Name) or name.id in ROOTS or name.id in CONSTANTS:
+            break
+        written.append((name.id, [code.part(each) for each in behind]))
+        node = node.left
+    if unknown := [function for function, _ in written if function not in ARGUMENTS]:
+        return f"there are no filters, and there is no function {unknown[-1]}(); the functions are " + ", ".join(ARGUMENTS)
+    text = code.part(node)
+    for function, rest in reversed(written):
+        text = f"{function}({', '.join([text, *rest])})"
+    return f"there are no filters; write {named(text)}" if written else ""
 
 
 def _call_refusal(node: ast.Call) -> str:

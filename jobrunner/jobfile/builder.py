@@ -196,7 +196,10 @@ class Builder:
     def _refuse_tag(self, event: Any) -> None:
         index = self.text.find("!", event.start_mark.index)  # an anchor may stand before it
         message = "tags are not allowed; leave it out (and quote the value if it is to be text)"
-        self._say(event.start_mark, message, index=index, length=len(word_at(self.text, index)))
+        from jobrunner.jobfile import unquoted  # only for who made a mistake
+
+        hint = unquoted.of_tag(self.text, index)
+        self._say(event.start_mark, message, hint=hint, index=index, length=len(word_at(self.text, index)))
 
     def _open_mapping(self, event: Any) -> None:
         self._open(event, {}, _AWAIT_KEY)

@@ -85,10 +85,15 @@ class Document:
         """The finding with its position. Steps of its path that the file does not hold are left out."""
         return self.home(finding.path)._problem(finding)
 
+    def index(self, path: Path, *, at_key: bool = False) -> int:
+        """The character of the text, counted from 0, where the value (or key) at `path` begins; of the file that it came from."""
+        home = self.home(path)
+        return home._index(home._walk(path), at_key)
+
     def line(self, path: Path, *, at_key: bool = False) -> int:
         """The line, counted from 1, of the value (or key) at `path` in the file that it came from."""
         home = self.home(path)
-        return home.text.count("\n", 0, home._index(home._walk(path), at_key)) + 1
+        return home.text.count("\n", 0, self.index(path, at_key=at_key)) + 1
 
     def place(self, path: Path, *, at_key: bool = False) -> str:
         """`line 7`, or `jobs/common.yaml:7` where there is more than one file: where something stands, for a message."""
@@ -167,7 +172,10 @@ class Document:
             place = self.text.find("${{", place + 1)
             if place < 0:
                 return index
-        return place + offset - begin if self.text.startswith(said[begin:offset], place) else place
+        behind = said[begin:offset]
+        if "\n" not in behind and self.text.startswith(behind, place):
+            return place + len(behind)
+        return self._inside_bare(behind, place)
 
     def _inside_bare(self, before: str, index: int) -> int:
         """Where the text `before`, which has no `${{`, ends in the scalar at `index`: its blanks may be line ends there."""

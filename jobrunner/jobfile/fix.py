@@ -14,24 +14,28 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Final
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem, UsageError
 from jobrunner.jobfile import cures, foreign, loader, mistakes, reader
-from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding, Path, dotted
+from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Path, dotted
 
-MOST_ROUNDS: Final = 200
-"""So often a file is read again: each round mends all it can see, and an unquoted `${{` hides what comes after it."""
-
-_BOM: Final = b"\xef\xbb\xbf"
+_MOST_ROUNDS: Final = 200
+"""So often a file is read again before it is judged: each round mends all that it can see."""
 _MOST_SINGLE: Final = 50
+"""So many edits are tried one by one where all together do not help: each means reading the file twice."""
+_BOM: Final = b"\xef\xbb\xbf"
 _UNREADABLE: Final = 1_000_000  # more than any file that can be read has problems
 _QUOTED: Final = r'"(?:[^"\\\n]|\\.)*"' + r"|'(?:[^'\n]|'')*'"
+_PLAIN_HOLE: Final = r"\$\{\{[^'\"{}\n]*\}\}"
+_OPENING: Final = (yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
+_CLOSING: Final = (yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 _WORD: Final = r"[^\s,\[\]{}#&*!|>\"']+"
 _NAMES: Final = r"[A-Za-z_][\w-]*(?:\s*,\s*[A-Za-z_][\w-]*)*"
 _LISTS_OF_NAMES: Final = frozenset({"needs", "secrets", "limits"})
@@ -53,11 +57,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
-    """What a file is after mending: its bytes, what was changed in file order, and the problems that remain."""
+    """What a file is after mending: its bytes, what was changed in file order, and the problems that remain.
+
+    `untried` is the number of cures that may yet help: too many to try each of them alone, and together they do not.
+    """
 
     source: bytes
     changes: tuple[Change, ...] = ()
     remaining: tuple[Problem, ...] = ()
+    untried: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,90 +83,111 @@ def fixed(source: bytes, file: str) -> Fixed:
     """The bytes of a job file with all mended that has one cure; unchanged where the result would not be better.
 
     Better is: it can be read, and has strictly fewer problems, those counted that a table with a wrong name hid. What is fixed
-    already comes back as it is.
+    already comes back as it is. Takes as long as reading it a few times, however much there is to mend.
     """
     changes: list[Change] = []
-    while (better := _improved(source, file)) is not None:
-        source, more = better
-        changes += more
-    return Fixed(source=source, changes=tuple(sorted(changes, key=lambda change: change.line)), remaining=_problems(source, file))
+    with loader.garbage_left_alone():
+        look = _Look(source=source, file=file)
+        while (better := _improved(look)) is not None:
+            look, more = better
+            changes += more
+        ordered = tuple(sorted(changes, key=lambda change: change.line))
+        untried = max(0, len(look.edits) - _MOST_SINGLE)
+        return Fixed(source=look.source, changes=ordered, remaining=look.problems, untried=untried)
 
 
-def _improved(source: bytes, file: str) -> tuple[bytes, list[Change]] | None:
+@dataclass(frozen=True, kw_only=True)  # no slots: what it says is found out when it is asked for, once
+class _Look:
+    """Bytes of a job file, and what there is to say about them."""
+
+    source: bytes
+    file: str
+
+    @cached_property
+    def edits(self) -> list[_Edit]:
+        """Every edit that the file asks for now, none overlapping another."""
+        return self._found[0]
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        try:
+            loader.parse(self.source, self.file)
+        except JobFileError as error:
+            return error.problems
+        return ()
+
+    @cached_property
+    def badness(self) -> int:
+        """How many problems the file has; more than any other where it cannot be read."""
+        if (refused := self._found[1]) >= _UNREADABLE:
+            return refused
+        found = len(self.problems)
+        return found if found < MOST_PROBLEMS else max(found, refused)  # no more than so many are told
+
+    @cached_property
+    def _found(self) -> tuple[list[_Edit], int]:
+        """The edits, and how much the models refuse."""
+        try:
+            document = reader.read(self.source, self.file)
+        except JobFileError as error:
+            return _quotes(self.source, error.problems), _UNREADABLE
+        details = _details(document)
+        if document.problems or not isinstance(document.value, dict):
+            return [], len(details)  # a duplicate key: nobody knows which of the two was meant
+        return _disjoint(_of_details(details, document)), len(details)
+
+
+def _improved(look: _Look) -> tuple[_Look, list[Change]] | None:
     """All edits to their end where that helps, else the first single one that does."""
-    edits = _edits(source, file)
-    if not edits:
+    if not look.edits:
         return None
-    before = max(_badness(source, file), _hidden(source, edits, file))
-    for chosen in (edits, *([edit] for edit in edits[:_MOST_SINGLE])):
-        result, changes = _to_the_end(source, chosen, file)
-        if _badness(result, file) < before:
-            return result, changes
-        result, changes = _applied(source, chosen)
-        if _badness(result, file) < before:
-            return result, changes
+    before = max(look.badness, _hidden(look))
+    for chosen in (look.edits, *([edit] for edit in look.edits[:_MOST_SINGLE])):
+        once, changes = _applied(look, chosen)
+        last, more = _to_the_end(once)
+        if last.badness < before:
+            return last, changes + more
+        if once.badness < before:
+            return once, changes
     return None
 
 
-def _hidden(source: bytes, edits: Sequence[_Edit], file: str) -> int:
+def _hidden(look: _Look) -> int:
     """How many problems it really has where a table has a wrong name (`steps`): those under it are seen when it is renamed."""
-    tables = [edit for edit in edits if edit.is_table]
-    shown = _badness(_applied(source, tables)[0], file) if tables else 0
+    tables = [edit for edit in look.edits if edit.is_table]
+    shown = _applied(look, tables)[0].badness if tables else 0
     return 0 if shown >= _UNREADABLE else shown + len(tables)
 
 
-def _to_the_end(source: bytes, edits: Sequence[_Edit], file: str) -> tuple[bytes, list[Change]]:
-    """The edits, then those that the result asks for, and so on: one may uncover another."""
+def _to_the_end(look: _Look) -> tuple[_Look, list[Change]]:
+    """What the result of an edit asks for, and so on: one may uncover another."""
     found: list[Change] = []
-    for _ in range(MOST_ROUNDS):
-        source, changes = _applied(source, edits)
+    for _ in range(_MOST_ROUNDS if look.edits else 0):
+        look, changes = _applied(look, look.edits)
         found += changes
-        if not (edits := _edits(source, file)):
+        if not look.edits:
             break
-    return source, found
+    return look, found
 
 
-def _badness(source: bytes, file: str) -> int:
-    """How many problems a file has; more than any other where it cannot be read."""
-    try:
-        document = reader.read(source, file)
-    except JobFileError:
-        return _UNREADABLE
-    found = len(_problems(source, file))
-    return found if found < MOST_PROBLEMS else max(found, len(_details(document)))  # no more than so many are told
+def _text_of(source: bytes) -> str:
+    return source.removeprefix(_BOM).decode()
 
 
-def _problems(source: bytes, file: str) -> tuple[Problem, ...]:
-    try:
-        loader.parse(source, file)
-    except JobFileError as error:
-        return error.problems
-    return ()
-
-
-def _applied(source: bytes, edits: Sequence[_Edit]) -> tuple[bytes, list[Change]]:
-    bom = _BOM if source.startswith(_BOM) else b""
-    text = source.removeprefix(_BOM).decode()
-    changes = []
-    for edit in sorted(edits, key=lambda edit: edit.begin, reverse=True):
-        line = text.count("\n", 0, edit.begin) + 1
+def _applied(look: _Look, edits: Sequence[_Edit]) -> tuple[_Look, list[Change]]:
+    """The bytes with the edits, which are in file order, made in one pass."""
+    bom = _BOM if look.source.startswith(_BOM) else b""
+    text = _text_of(look.source)
+    changes, pieces, done, line = [], [], 0, 1
+    for edit in edits:
+        line += text.count("\n", done, edit.begin)  # an edit holds no line end
         changes.append(Change(line=line, path=edit.path, before=text[edit.begin : edit.end], after=edit.after))
-        text = text[: edit.begin] + edit.after + text[edit.end :]
-    return bom + text.encode(), changes[::-1]
+        pieces += [text[done : edit.begin], edit.after]
+        done = edit.end
+    return _Look(source=bom + "".join([*pieces, text[done:]]).encode(), file=look.file), changes
 
 
 # --- what can be mended ------------------------------------------------------------------------------------------------------
-
-
-def _edits(source: bytes, file: str) -> list[_Edit]:
-    """Every edit that the file asks for now, none overlapping another."""
-    try:
-        document = reader.read(source, file)
-    except JobFileError as error:
-        return _quotes(source, error.problems[-1]) if error.problems else []
-    if document.problems or not isinstance(document.value, dict):
-        return []  # a duplicate key: nobody knows which of the two was meant
-    return _disjoint(_of_details(_details(document), document))
 
 
 def _details(document: Document) -> list[ErrorDetails]:
@@ -230,7 +259,7 @@ def _value(kind: str, path: Path, document: Document) -> Iterator[_Edit]:
 
 
 def _key_edit(path: Path, name: str, document: Document) -> list[_Edit]:
-    edits = _token_edit(_index(path, document, at_key=True), str(path[-1]), name, path, document)
+    edits = _token_edit(document.index(path, at_key=True), str(path[-1]), name, path, document)
     is_table = len(path) == 1 and isinstance(document.at(path), dict)
     return [replace(edit, is_table=is_table) for edit in edits]
 
@@ -240,18 +269,7 @@ def _value_edit(path: Path, new: str, document: Document) -> list[_Edit]:
     value = document.at(path)
     if not isinstance(value, (str, int, float)):
         return []
-    return _token_edit(_index(path, document), value, new, path, document)
-
-
-def _index(path: Path, document: Document, *, at_key: bool = False) -> int:
-    """The character of the text where the value (or key) begins."""
-    place = document.problem(Finding(path=path, message="", at_key=at_key))
-    return _line_starts(document.text)[place.line - 1] + place.column - 1
-
-
-@lru_cache(maxsize=1)
-def _line_starts(text: str) -> tuple[int, ...]:
-    return (0, *(match.end() for match in re.finditer("\n", text)))
+    return _token_edit(document.index(path), value, new, path, document)
 
 
 def _token_edit(begin: int, said: object, new: str, path: Path, document: Document) -> list[_Edit]:
@@ -269,22 +287,63 @@ def _token_edit(begin: int, said: object, new: str, path: Path, document: Docume
 # --- ${{ }} that lacks its quotes ---------------------------------------------------------------------------------------------
 
 
-def _quotes(source: bytes, problem: Problem) -> list[_Edit]:
-    """Quotes around the entry of a flow collection that holds the unquoted `${{` which the reader stopped at."""
-    if not problem.message.startswith("${{ }} inside"):
+def _quotes(source: bytes, problems: Sequence[Problem]) -> list[_Edit]:
+    """Quotes around each entry of a flow collection that holds an unquoted `${{`, where that is what the reader stopped at."""
+    if not problems or not problems[-1].message.startswith("${{ }} inside"):
         return []
-    lines = source.removeprefix(_BOM).decode().split("\n")
-    line = lines[problem.line - 1].rstrip("\r")
-    entry = _entry(line, problem.column - 1)
+    text = _text_of(source)
+    return _disjoint(edit for hole in _unquoted(text) if (edit := _quoted(text, hole)))
+
+
+def _quoted(text: str, hole: int) -> _Edit | None:
+    begin, end = text.rfind("\n", 0, hole) + 1, text.find("\n", hole)
+    entry = _entry(text[begin : end if end >= 0 else len(text)].rstrip("\r"), hole - begin)
     if entry is None:
-        return []
-    start, end = entry
-    before = sum(len(each) + 1 for each in lines[: problem.line - 1])
-    text = line[start:end]
-    quote = '"' if not set('"\\') & set(text) else "'"
-    if quote == "'" and "'" in text:
-        return []
-    return [_Edit(begin=before + start, end=before + end, after=f"{quote}{text}{quote}")]
+        return None
+    start, stop = begin + entry[0], begin + entry[1]
+    inside = text[start:stop]
+    quote = '"' if not set('"\\') & set(inside) else "'"
+    if quote == "'" and "'" in inside:
+        return None
+    return _Edit(begin=start, end=stop, after=f"{quote}{inside}{quote}")
+
+
+def _unquoted(text: str) -> list[int]:
+    """Where each `${{` stands that the scanner meets in a flow collection outside quotes, and takes for two maps."""
+    odd: list[int] = []
+    text = re.sub(_PLAIN_HOLE, lambda hole: f"${{{{{'x' * (len(hole[0]) - 5)}}}}}", text)  # what stands in one is not YAML
+    while True:
+        places, lost = _scanned(text)
+        if lost is None:
+            return sorted({*places, *odd})
+        odd.append(lost)
+        text = text[:lost] + "x" * (_end_of(text, lost) - lost) + text[_end_of(text, lost) :]
+
+
+def _scanned(text: str) -> tuple[list[int], int | None]:
+    """The unquoted holes of a text, and the one in which the scanner has lost its way: what it says behind that is not so."""
+    places: list[int] = []
+    depth = within = 0  # of flow collections: how deep, and how deep where the last hole began
+    for token in reader.tokens(text):
+        place = token.end_mark.index
+        if isinstance(token, yaml.ScalarToken) and token.plain and text.startswith("${{", place - 1):
+            if within:
+                break
+            places.append(place - 1)
+            within = depth
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if within and depth == within and isinstance(token, _CLOSING):
+            if place != _end_of(text, places[-1]):
+                break
+            within = 0
+    return places, places[-1] if within else None
+
+
+def _end_of(text: str, hole: int) -> int:
+    """Behind the `}}` of a hole, else the end of its line."""
+    closed, line = text.find("}}", hole), text.find("\n", hole)
+    line = line if line >= 0 else len(text)
+    return closed + 2 if 0 <= closed < line else line
 
 
 def _entry(line: str, hole: int) -> tuple[int, int] | None:
@@ -312,8 +371,9 @@ def _entry(line: str, hole: int) -> tuple[int, int] | None:
 def fix_file(path: str | os.PathLike[str]) -> Fixed:
     """Mend a job file in place; it is written, all or nothing, only where something changed.
 
-    Links are followed; mode and owner stay. Raises JobFileError where the file cannot be read, UsageError where it cannot be
-    replaced or was changed by somebody else in the meantime: then nothing was written.
+    Symbolic links are followed; mode and owner stay. Raises JobFileError where the file cannot be read, UsageError where it
+    cannot be replaced, has other names that would keep the old bytes, or was changed by somebody else in the meantime: then
+    nothing was written.
     """
     file = os.fsdecode(path)
     try:
@@ -335,6 +395,9 @@ def _replace(file: str, seen: os.stat_result, source: bytes) -> None:
     """Put other bytes in a file's place; whoever reads it sees the old ones or the new ones, also after a loss of power."""
     if not os.access(file, os.W_OK):
         raise UsageError(f"{file}: you may not write to this file; nothing was written")
+    if seen.st_nlink > 1:
+        names = f"the file has {seen.st_nlink} names (hard links), of which the others would keep the old text"
+        raise UsageError(f"{file}: {names}; nothing was written")
     folder, name = os.path.split(file)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.")
     try:

@@ -79,13 +79,13 @@ def placed(file: JobFile, findings: Iterable[Finding]) -> tuple[Problem, ...]:
     """
     name = file.file or str(file.path)
     sources = (each.source for each in file.includes)  # asked for in the same order
-    with _garbage_left_alone():
+    with garbage_left_alone():
         gathered = including.gather(reader.read(file.source, name), name, lambda _: next(sources, b""))
         return _placed(_at_finals(findings, file.job), gathered)
 
 
 def _parsed(source: bytes, file: str) -> tuple[spec.Job, tuple[Included, ...]]:
-    with _garbage_left_alone():
+    with garbage_left_alone():
         job, problems, included = _judged(source, file)
     if problems:
         raise JobFileError(problems)
@@ -107,7 +107,7 @@ def name_of(file: str) -> str:
 
 
 @contextmanager
-def _garbage_left_alone() -> Iterator[None]:
+def garbage_left_alone() -> Iterator[None]:
     """Reading makes a million objects and no circles: the collector would walk them again and again, and find nothing."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import dropwhile, takewhile
 from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
+from jobrunner import spec
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile import cures, instances
 from jobrunner.jobfile.document import Document, Finding, Path, dotted, shortened
@@ -20,8 +22,10 @@ def find(details: Sequence[ErrorDetails], document: Document) -> Iterator[Findin
     renamed = {path_of(detail)[:-1] for detail in details if detail["type"] == "extra_forbidden"}
     told = {problem.path for problem in document.problems if "stands already" not in problem.message}
     for detail in details:
-        if told and document.at(path_of(detail)) == {} and dotted(path_of(detail)) in told:
-            continue  # nothing is left of the map, for a reason that has been told
+        if told and document.at(path_of(detail)) in ({}, "") and dotted(path_of(detail)) in told:
+            continue  # nothing is left of the value, for a reason that has been told
+        if _is_outdented(path_of(detail), document) or _is_piece(detail, document):
+            continue  # told at the key that it belongs to
         if detail["type"] == "missing" and path_of(detail)[:-1] in renamed and _is_renamed(detail, details):
             continue  # `steps` for `tasks` is one mistake, not two
         yield _finding(detail, document)
@@ -51,6 +55,84 @@ def _is_union(place: Path) -> bool:
     return False
 
 
+# --- what stands at the wrong place ------------------------------------------------------------------------------------------
+
+_TASK_KEYS: Final = frozenset(spec.keys(spec.Task))
+_TABLES: Final = ("tasks", "finally")
+
+
+def _outdented(path: Path, document: Document) -> list[str]:
+    """The keys that belong under the empty one at `path` and stand as far left: those of a task, or the tasks of a table."""
+    table = document.at(path[:-1])
+    if not isinstance(table, dict) or path[-1] not in table:
+        return []
+    if len(path) == 1 and path[0] in _TABLES:
+        return [name for name in table if _is_lost_task((name,), document)]
+    if not is_task(path) or path[-1] in _TASK_KEYS:
+        return []
+    names = list(table)
+    behind = names[names.index(str(path[-1])) + 1 :]
+    return list(takewhile(lambda name: name in _TASK_KEYS, behind))
+
+
+def _is_outdented(path: Path, document: Document) -> bool:
+    """Whether it is about one of those keys: what is wrong is told at the empty one."""
+    if path[:1] != ("tasks",) and _is_lost_task(path, document):
+        return True
+    table = document.at(path[:1]) if len(path) > 1 and path[0] in _TABLES and path[1] in _TASK_KEYS else None
+    if not isinstance(table, dict) or path[1] not in table:
+        return False
+    names = list(table)
+    above = list(dropwhile(lambda name: name in _TASK_KEYS, reversed(names[: names.index(str(path[1]))])))
+    return bool(above) and table[above[0]] is None
+
+
+def _is_lost_task(path: Path, document: Document) -> bool:
+    """A task at the left margin, where the table that it belongs to is empty."""
+    job, name = document.value, path[0] if path else ""
+    if not isinstance(job, dict) or name not in job or name in spec.keys(spec.Job):
+        return False
+    has_room = any(key in job and job[key] is None for key in _TABLES)
+    return has_room and isinstance(job[name], dict) and not _TASK_KEYS.isdisjoint(job[name])
+
+
+def _is_torn(path: Path, document: Document) -> bool:
+    """An unknown key without a value: a comma within {…} has made an entry of the rest of a text."""
+    table, known = document.at(path[:-1]), spec.keys(model_at(path[:-1]))
+    return isinstance(table, dict) and path[-1] in table and table[path[-1]] is None and path[-1] not in known
+
+
+def _before(path: Path, document: Document) -> Path:
+    """The key above one that is there; the key itself where it is the first."""
+    names = list(document.at(path[:-1]))  # type: ignore[call-overload]  # the map that holds it
+    return (*path[:-1], names[max(0, names.index(path[-1]) - 1)])
+
+
+def _is_piece(detail: ErrorDetails, document: Document) -> bool:
+    """Whether it is about a later piece of a text that commas have torn, which is told at the first."""
+    path = path_of(detail)
+    if detail["type"] != "extra_forbidden" or not _is_torn(path, document):
+        return False
+    before = _before(path, document)
+    return before != path and _is_torn(before, document) and bool(_torn(before, document))
+
+
+def _torn(path: Path, document: Document) -> str:
+    """The hint for `{run: echo "a, b"}`, of which `b"` is the second key."""
+    before = _before(path, document) if _is_torn(path, document) else path
+    while before != path and before[-1] != path[-1] and _is_torn(before, document):
+        path, before = before, _before(before, document)
+    if before == path or not isinstance(document.at(before), (str, int, float)):
+        return ""
+    from jobrunner.jobfile import unquoted  # only for who made this mistake
+
+    begin, end = document.index(before), document.index(path, at_key=True)
+    return unquoted.of_entries(document.home(path).text, begin, end, str(before[-1]))
+
+
+# --- one error ---------------------------------------------------------------------------------------------------------------
+
+
 def is_task(place: Path) -> bool:
     """Whether a whole task stands there."""
     return len(place) == 2 and place[0] in {"tasks", "finally"}
@@ -71,9 +153,14 @@ def _finding(detail: ErrorDetails, document: Document) -> Finding:
         return Finding(path=path[:-1], at_key=True, message=_about_name(path[:-1], str(path[-2])))
     value = document.at(path)
     if detail["type"] == "extra_forbidden":
-        return unknown_key(path, value)
+        found = unknown_key(path, value)
+        return replace(found, hint=hint) if value is None and (hint := _torn(path, document)) else found
     if detail["type"] == "missing":
         return Finding(path=path[:-1], at_key=True, message=f"{path[-1]!r} is missing", hint=_HOW.get(str(path[-1]), ""))
+    if value is None and (outdented := _outdented(path, document)):
+        message = f"{path[-1]!r} has nothing under it: what belongs to it stands as far left"
+        hint = f"Indent {', '.join(outdented[:8])} under {path[-1]}."
+        return Finding(path=path, at_key=True, message=message, hint=hint)
     finding = _about_value(detail, path, value)
     is_evaluated = is_task(path) or (path[-1] in _WITH_EXPRESSIONS and path[0] != "secrets")
     if isinstance(value, str) and "${{" in value and not is_evaluated:

@@ -140,11 +140,12 @@ def _contradictions(param: spec.Param, path: tuple[str, str]) -> Iterator[Findin
         yield Finding(path=(*path, "type"), message="a choice needs its choices", hint="Write choices: [a, b].")
     for position, choice in enumerate(param.choices or []):
         if (fault := _misfit(choice, kind)) is not None:
-            yield Finding(path=(*path, "choices", position), message=fault)
+            yield Finding(path=(*path, "choices", position), message=fault, hint=_unquoted(choice, kind))
     if param.default is None:
         return
     if (fault := _misfit(param.default, kind)) is not None:
-        yield Finding(path=(*path, "default"), message=fault)
+        hint = _day_of_run(path[1], param.default) if kind == "date" else _unquoted(param.default, kind)
+        yield Finding(path=(*path, "default"), message=fault, hint=hint)
     elif param.choices and param.default not in param.choices:
         yield Finding(path=(*path, "default"), message=f"{_said(param.default)} is not among the choices")
 
@@ -162,6 +163,24 @@ def _misfit(value: JsonValue, kind: spec.ParamType) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _day_of_run(name: str, value: JsonValue) -> str:
+    """How an expression says the day on which the run starts, which no default can."""
+    if not isinstance(value, str) or value.strip().lower() not in _DAYS:
+        return ""
+    spelled = f"params.{name}" if name.isidentifier() else f"params[{name!r}]"
+    return f"Leave the default out, and write default({spelled}, run.started_at[:10])."
+
+
+def _unquoted(value: JsonValue, kind: spec.ParamType) -> str:
+    """The cure of a number, or of true, that stands in quotes."""
+    if not isinstance(value, str) or kind not in {"int", "float", "bool"}:
+        return ""
+    try:
+        return f"Write {json.dumps(_PARSERS[kind](value))} without quotes."
+    except ValueError:
+        return ""
 
 
 def _said(value: object) -> str:
@@ -212,7 +231,16 @@ def _as_date(value: object) -> JsonValue:
     try:
         return datetime.date.fromisoformat(cast(str, _as_str(value)).strip()).isoformat()
     except ValueError:
-        raise ValueError(f"{_said(value)} is not a date; write it like 2026-01-31") from None
+        day = _DAYS.get(str(value).strip().lower()) if isinstance(value, str) else None
+        behind = f"; on the command line that day is {day}" if day else ""
+        raise ValueError(f"{_said(value)} is not a date; write it like 2026-01-31{behind}") from None
+
+
+_DAYS: Final = {
+    **dict.fromkeys(("today", "now", "$(date)"), "$(date +%F)"),
+    **{name: f"$(date -d {name} +%F)" for name in ("yesterday", "tomorrow")},
+}
+"""What people call a day, and how a shell writes it."""
 
 
 def _as_list(value: object) -> JsonValue:

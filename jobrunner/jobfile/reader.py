@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import yaml
@@ -16,13 +19,14 @@ from yaml import cyaml
 
 from jobrunner.errors import JobFileError, Problem
 from jobrunner.jobfile.builder import Builder, Refused
-from jobrunner.jobfile.document import Document, problem_at
+from jobrunner.jobfile.document import Document, problem_at, shortened
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of the largest job file that is read, and of all that it includes together."""
 
 _ASCII_CONTROLS: Final = bytes(code for code in range(0x20) if code not in b"\t\n\r") + b"\x7f"
 _UNFIT: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)"
+_GLUED: Final = r" *(?:-\s+)?([A-Za-z_][\w-]*):(?=[^\s:/\\])"
 _WIDE_UNFIT: Final = rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbb\xbf|\xef\xbf[\xbe\xbf]"
 
 
@@ -37,11 +41,11 @@ def read(source: bytes, file: str) -> Document:
     try:
         builder.run(_parser(source))
     except yaml.MarkedYAMLError as error:
-        builder.problems.append(_translated(error, file, text))
+        builder.problems.append(_advised(_translated(error, file, text), text))
     except yaml.YAMLError as error:
         builder.problems.append(problem_at(file, text, 0, f"this is not YAML: {error}"))
     except Refused as error:
-        builder.problems.append(error.problem)
+        builder.problems.append(_advised(error.problem, text))
     except (ValueError, OverflowError):
         if yaml.__with_libyaml__:
             raise  # ours
@@ -49,6 +53,14 @@ def read(source: bytes, file: str) -> Document:
     else:
         return builder.document()
     raise JobFileError(tuple(builder.problems))
+
+
+def tokens(text: str) -> Iterator[yaml.Token]:
+    """What the scanner makes of a text, as far as it gets: it goes on where the parser would have stopped long before."""
+    parser = _parser(text.encode())
+    with suppress(yaml.YAMLError):
+        while (token := parser.get_token()) is not None:
+            yield token
 
 
 # --- path → bytes ------------------------------------------------------------------------------------------------------------
@@ -166,10 +178,41 @@ def _translated(error: yaml.MarkedYAMLError, file: str, text: str) -> Problem:
         return problem_at(file, text, index, "a tab cannot indent; use spaces")
     if "cannot start any token" in (error.problem or ""):
         return problem_at(file, text, index, f"text cannot begin with {text[index : index + 1]!r} unless it is quoted")
+    if "alphabetic or numeric" in (error.problem or "") and error.context_mark:  # * and & name aliases and anchors
+        place = min(error.context_mark.index, len(text))
+        return problem_at(file, text, place, f"text cannot begin with {text[place : place + 1]!r} unless it is quoted")
     if (error.context or "").endswith("a tag"):
         return problem_at(file, text, index, "tags are not allowed; leave it out, or quote the text")
+    if "mapping values are not allowed" in (error.problem or "") and (glued := _glued(text, index)):
+        return problem_at(file, text, glued[0], "a space is missing behind the ':'", hint=f"Write {glued[1]}")
     for part, at_context, ours in _SAYINGS:
         if part in (error.problem or ""):
             place = error.context_mark.index if at_context and error.context_mark else index
             return problem_at(file, text, min(place, len(text)), ours)
     return problem_at(file, text, index, f"this is not YAML: {error.problem or error.context}")
+
+
+_LACKS_QUOTES: Final = ("expected ',' or", "text cannot begin", "a ':' cannot", "nothing is anchored", "tags are not", "not YAML")
+"""What is said where a text without its quotes may be the reason."""
+
+
+def _advised(problem: Problem, text: str) -> Problem:
+    """The problem with the entry in quotes, where that is what is missing."""
+    if problem.hint or not any(part in problem.message for part in _LACKS_QUOTES):
+        return problem
+    from jobrunner.jobfile import unquoted  # only for who made a mistake
+
+    begin = sum(len(line) + 1 for line in text.split("\n", problem.line - 1)[: problem.line - 1])
+    hint = unquoted.of_stop(text, begin + problem.column - 1)
+    return replace(problem, message=f"{problem.message}.", hint=hint) if hint else problem
+
+
+def _glued(text: str, index: int) -> tuple[int, str] | None:
+    """Where the ':' stands in a line `run:ls` above that of `index`, and the line mended: for YAML its text goes on there."""
+    begin = text.rfind("\n", 0, index) + 1
+    above = text.rfind("\n", 0, max(0, begin - 1)) + 1
+    line, here = text[above:begin].rstrip(), text[begin:index]
+    found = re.match(_GLUED, line)
+    if found is None or found.start(1) != len(here) - len(here.lstrip(" ")) or re.search(r":(\s|$)", line):
+        return None
+    return above + found.end(1), f"{found[1]}: {shortened(line[found.end() :])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +12,8 @@ from jobrunner import spec
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import ROOTS, STATUS, Expression, Reference, Template, condition, parse
 from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import checks, cures, instances, lookups, needs
+from jobrunner.jobfile import checks, comparisons, conditions, cures, dialects, instances, lookups, needs
+from jobrunner.jobfile.comparisons import Mistake, Sure
 from jobrunner.jobfile.document import Finding, Path
 from jobrunner.jobfile.lookups import Wrong
 from jobrunner.jobfile.salvage import Unsure
@@ -55,6 +56,10 @@ class _Against:
     """The tasks of the job that are no final ones."""
     unsure: Unsure
     uses: list[_Use]
+
+    @property
+    def sure(self) -> Sure:
+        return Sure(job=self.job, unsure=self.unsure)
 
 
 def find(job: spec.Job, unsure: Unsure) -> Iterator[Finding]:
@@ -117,14 +122,24 @@ def _text(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
             template.check_shell()
         except ExpressionError as error:
             errors.append(error)
-    yield from (_malformed(error, place) for error in errors)
+    yield from (_malformed(error, place, text) for error in errors)
+    if "{{" in text:
+        task = None if place.task is None else against.job.tasks[place.task]
+        yield from _told(dialects.braces(text, task, against.job), place)
     if template is not None:
         yield from _without_status(template, place)
         yield from _judged(template, place, against)
 
 
-def _malformed(error: ExpressionError, place: _Place) -> Finding:
-    return Finding(path=place.path, message=error.message, hint=error.hint, offset=error.offset, length=error.length)
+def _malformed(error: ExpressionError, place: _Place, text: str) -> Finding:
+    hint = dialects.of_call(text[error.offset :][: error.length]) or error.hint
+    return Finding(path=place.path, message=error.message, hint=hint, offset=error.offset, length=error.length)
+
+
+def _told(mistakes: Iterable[Mistake], place: _Place) -> Iterator[Finding]:
+    """Mistakes in the text at a place."""
+    for each in mistakes:
+        yield Finding(path=place.path, message=each.message, hint=each.hint, offset=each.offset, length=each.length)
 
 
 def _without_status(template: Template, place: _Place) -> Iterator[Finding]:
@@ -139,6 +154,11 @@ def _judged(template: Template, place: _Place, against: _Against) -> Iterator[Fi
         if (said := judge.about(reference)) is not None:
             message, hint = said[0], reference.hint or said[1]
             yield Finding(path=place.path, message=message, hint=hint, offset=reference.offset, length=reference.length)
+    for part in template.parts:
+        if isinstance(part, Expression) and part.path is None:  # most are look-ups, and compare nothing
+            yield from _told(comparisons.find(part, against.sure), place)
+            if template.only is not part or place.path[2:] != ("if",):
+                yield from _told(conditions.find_choices(part, against.sure), place)
 
 
 def _readable(text: str) -> tuple[Template | None, list[ExpressionError]]:
@@ -160,11 +180,14 @@ def _condition(text: str, place: _Place, against: _Against) -> Iterator[Finding]
     try:
         template = condition(text)
     except ExpressionError as error:
-        finding = _malformed(error, place)
+        finding = _malformed(error, place, text)
         is_prose = not error.hint and "is not an expression" in error.message
         yield replace(finding, hint="A condition is an expression, like params.full or failure().") if is_prose else finding
         return
-    yield from _judged(template, place, against)
+    wrong = list(_judged(template, place, against))
+    yield from wrong
+    if template.only is not None and not wrong:
+        yield from _told(conditions.find(template.only, str(place.task), against.sure), place)
     if template.only is not None and (kind := _constant(template.only)):
         message = f"a condition is true or false; this is always {kind}"
         offset, length = template.only.offset, len(template.only.source)
@@ -212,6 +235,8 @@ class _Judge:
     def _near(self, reference: Reference) -> str:
         """What an unknown name was probably meant to be."""
         root = reference.root
+        if written := dialects.of_name(root, reference.path, self.job):
+            return written
         if root in STATUS and not reference.path:
             return f"Write {root}()."
         if root.lower() in _TRUTHS and self.place.path[2:] == ("if",):

@@ -52,6 +52,8 @@ class Unsure:
     """`params`, `pools`, `secrets`, `limits` and `tasks`, where they may hold more names than are left."""
     cuts: set[Path] = field(default_factory=set)
     """Places that were cut: they have their own finding."""
+    hurt: set[str] = field(default_factory=set)
+    """Tasks of which some key is not as it was written; "" where that may be any task's."""
 
     def shown(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         """The findings that do not stand where something was cut, nor rest on where a task runs when that is open."""
@@ -83,6 +85,9 @@ def salvaged(value: dict[str, Any], details: Sequence[ErrorDetails]) -> tuple[sp
         _doubt(detail, place, rest, unsure)
         if place[0] in _ROWS and len(place) > 1:
             hurt.add((str(place[0]), str(place[1])))
+            unsure.hurt.add(str(place[1]))
+        elif place[0] in {"defaults", "include"}:
+            unsure.hurt.add("")
         _cut(rest, place)
     for table, name in hurt:
         if name in (rows := rest.get(table, {})):

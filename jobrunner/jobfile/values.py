@@ -15,7 +15,7 @@ def collect(value: Any, path: Path, found: list[tuple[Path, object]]) -> None:
     """What has to be looked at among all the values of a task: most have nothing in them, and cost one test."""
     kind = type(value)
     if kind is str:
-        if "${{" in value or "\0" in value:
+        if "{{" in value or "\0" in value:
             found.append((path, value))
     elif kind is list:
         for position, item in enumerate(value):

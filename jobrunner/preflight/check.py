@@ -65,7 +65,8 @@ def check(file: JobFile, limit: float = DEFAULT_LIMIT) -> list[Noted]:
 
 def _noted(remark: Remark, uses: _Uses, said: str) -> Noted:
     base, _ = uses[remark.use]
-    finding = Finding(path=(*base, *remark.where), message=remark.message, hint=remark.hint, at_key=remark.at_key)
+    message, hint = (visible(text.replace("\t", " ")) for text in (remark.message, remark.hint))  # an error may say anything
+    finding = Finding(path=(*base, *remark.where), message=message, hint=hint, at_key=remark.at_key)
     return Noted(finding=finding, is_warning=remark.is_warning, output=said)
 
 

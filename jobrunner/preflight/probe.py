@@ -7,70 +7,73 @@ Whatever a module does when it is imported, it does here: in a fresh interpreter
 
 from __future__ import annotations
 
+import ast
+import builtins
+import contextlib
 import faulthandler
 import importlib
 import inspect
 import json
+import json.encoder
 import linecache
 import os
 import pkgutil
+import signal
 import socket
 import sys
 import traceback
 import types
+import typing
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from jobrunner import host, system
 from jobrunner.hints import did_you_mean
+from jobrunner.preflight import nested, signatures
 from jobrunner.preflight.nested import pool_in
 from jobrunner.preflight.signatures import Argument, Remark, Use, misfits
 
 _LIBRARIES = ("numpy", "scipy", "torch", "sklearn")
 """What computes with threads of its own: those of BLAS or OpenMP."""
-_LONGEST_SIGNATURE = 100
+_LONGEST_SAID = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A module to import, and what is used of it."""
+    """A module to import, and what is used of it. The answer repeats `token`, which nothing imported before can know."""
 
     module: str
+    token: str
     uses: list[Use]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What came of one module. `has_failed`: it could not be imported. `libraries` are those that compute with threads;
-    `pools` tells for a use what its function starts itself, and where."""
+    `pools` tells for a use what its function starts itself, and where. `is_last`: it has changed what the probe itself works
+    with, so that other modules are to be asked about elsewhere."""
 
     module: str
+    token: str = ""
     has_failed: bool = False
     remarks: list[Remark] = field(default_factory=list)
     libraries: list[str] = field(default_factory=list)
     pools: dict[int, str] = field(default_factory=dict)
+    is_last: bool = False
 
 
 def question_of(line: bytes) -> Question:
     """The question in one line."""
     fields = json.loads(line)
-    return Question(module=fields["module"], uses=[_use_of(each) for each in fields["uses"]])
+    return Question(module=fields["module"], token=fields["token"], uses=[_use_of(each) for each in fields["uses"]])
 
 
 def _use_of(fields: dict[str, Any]) -> Use:
     args = [Argument(**each) for each in fields.pop("args")]
     kwargs = {name: Argument(**each) for name, each in fields.pop("kwargs").items()}
     return Use(**fields, args=args, kwargs=kwargs)
-
-
-def answer_of(line: bytes) -> Answer:
-    """The answer in one line. Raises ValueError or TypeError for what this module has not written."""
-    fields = json.loads(line)
-    remarks = [Remark(**{**each, "where": tuple(each["where"])}) for each in fields.pop("remarks")]
-    pools = {int(use): told for use, told in fields.pop("pools").items()}
-    return Answer(**fields, remarks=remarks, pools=pools)
 
 
 # --- the process -------------------------------------------------------------------------------------------------------------
@@ -88,6 +91,7 @@ def main(fd: int, folder: str, limit: float, parent: int) -> None:
     host._prefer_modules_in([folder])
     sys.argv = ["default-1"]  # the name of a worker, as in a host
     stack = os.dup(2)
+    tools = _tools()
     connection.sendall(b"ready\n")
     for line in connection.makefile("rb"):
         question = question_of(line)
@@ -95,8 +99,37 @@ def main(fd: int, folder: str, limit: float, parent: int) -> None:
         answer = probed(question.module, question.uses)
         faulthandler.cancel_dump_traceback_later()
         _flush()
-        connection.sendall(json.dumps(asdict(answer)).encode() + b"\n")
+        try:
+            connection.sendall(_line_of(replace(answer, token=question.token, is_last=_have_changed(tools))))
+        except OSError:  # the module has closed it: whoever waits for the answer sees that, and ends this process
+            signal.pause()
     os._exit(0)
+
+
+_dumps = json.dumps
+"""As it is before anybody else is imported."""
+
+
+def _line_of(answer: Answer) -> bytes:
+    """Names and messages may hold what UTF-8 cannot."""
+    return _dumps(asdict(answer), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+Tools = list[tuple[dict[str, Any], str, object]]
+
+
+def _tools() -> Tools:
+    """The functions and classes that this process works with, by the module that holds them, and what they are now."""
+    ours = [host, nested, signatures, sys.modules[__name__]]
+    modules = [ast, builtins, importlib, inspect, json, json.encoder, linecache, os, pkgutil, traceback, types, typing, *ours]
+    return [(vars(module), name, value) for module in modules for name, value in vars(module).items() if callable(value)]
+
+
+def _have_changed(tools: Tools) -> bool:
+    for names, name, value in tools:  # noqa: SIM110  any() may be among what was changed
+        if name not in names or names[name] is not value:
+            return True
+    return False
 
 
 def _flush() -> None:
@@ -113,19 +146,28 @@ def probed(module: str, uses: list[Use]) -> Answer:
     try:
         imported = importlib.import_module(module)
     except BaseException as error:  # sys.exit() and KeyboardInterrupt included
-        message, hint = _why_not(module, error)
+        message, hint = _told(module, error)
         remarks = [Remark(use=use.id, where=(use.key,), message=message, hint=hint) for use in uses]
         return Answer(module=module, has_failed=True, remarks=remarks)
-    answer = Answer(module=module, libraries=_libraries(imported, before))
+    answer = Answer(module=module)
+    with contextlib.suppress(Exception):  # anything may stand in sys.modules
+        answer.libraries.extend(_libraries(imported, before))
     for use in uses:
         try:
             _look_up(imported, use, answer)
         except BaseException as error:  # attributes, signatures and annotations may run anybody's code
-            answer.remarks.append(_at_target(use, f"looking at {use.target} raised {type(error).__name__}: {error}"))
+            answer.remarks.append(_at_target(use, f"looking at {use.target} raised {_last_line(error)}"))
     return answer
 
 
 # --- imports that fail -------------------------------------------------------------------------------------------------------
+
+
+def _told(module: str, error: BaseException) -> tuple[str, str]:
+    try:
+        return _why_not(module, error)
+    except Exception:  # the error, or what stands in sys.modules, is not what it looks like
+        return f"{module!r} cannot be imported: {type(error).__name__}", ""
 
 
 def _why_not(module: str, error: BaseException) -> tuple[str, str]:
@@ -133,27 +175,44 @@ def _why_not(module: str, error: BaseException) -> tuple[str, str]:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         return _not_found(error.name)
     _print_traceback(error)
-    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    said = _last_line(error)
     if isinstance(error, SystemExit):
         hint = 'What runs it as a script belongs below if __name__ == "__main__".'
         return f"{module!r} ends the process when it is imported ({said}{_place(error)})", hint
     return f"{module!r} cannot be imported: {said}{_place(error)}", ""
 
 
+def _last_line(error: BaseException) -> str:
+    """`ValueError: no such thing`, whatever the methods of the error do."""
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines() or ["an error"]
+    return lines[-1] if len(lines[-1]) <= _LONGEST_SAID else lines[-1][: _LONGEST_SAID - 1] + "…"
+
+
 def _not_found(missing: str) -> tuple[str, str]:
-    above, _, _ = missing.rpartition(".")
+    above, _, name = missing.rpartition(".")
     if above in sys.modules:
-        names = _modules_in(getattr(sys.modules[above], "__path__", []), f"{above}.")
-        return f"there is no module {missing!r}", did_you_mean(missing, names)
+        path = list(getattr(sys.modules[above], "__path__", []))
+        message = f"there is no module {missing!r}{_but_no_file(path, name)}"
+        return message, did_you_mean(missing, _modules_in(path, f"{above}."))
     folder = sys.path[0]
+    if odd := _but_no_file([folder], missing):
+        return f"there is no module {missing!r}{odd}", ""
     names = _modules_in([folder], "")
     deeper = [f"{name}.{missing}" for name in sorted(_folders(folder)) if os.path.exists(f"{folder}/{name}/{missing}.py")]
     hint = f"Did you mean {deeper[0]!r}?" if deeper else did_you_mean(missing, names)
     return f"there is no module {missing!r}, neither beside the job file nor on Python's path", hint
 
 
+def _but_no_file(path: Collection[str], name: str) -> str:
+    """What stands in the place of a module and is none: a FIFO, a directory, a link that leads nowhere."""
+    is_odd = any(os.path.lexists(f"{folder}/{name}.py") and not os.path.isfile(f"{folder}/{name}.py") for folder in path)
+    return f": {name}.py is not a regular file" if is_odd else ""
+
+
 def _modules_in(path: Collection[str], prefix: str) -> list[str]:
-    return [each.name for each in pkgutil.iter_modules(list(path), prefix)]
+    """Those that can be imported: for pkgutil a FIFO is one, too."""
+    names = (each.name for each in pkgutil.iter_modules(list(path), prefix))
+    return [name for name in names if not _but_no_file(path, name.removeprefix(prefix))]
 
 
 def _folders(folder: str) -> list[str]:
@@ -210,9 +269,16 @@ def _look_up(module: types.ModuleType, use: Use, answer: Answer) -> None:
 
 def _nothing_called(name: str, place: Any, use: Use) -> Remark:
     names = [each for each in dir(place) if not each.startswith("_")]
-    file = os.path.basename(getattr(place, "__file__", None) or "__init__.py")
-    where = getattr(place, "__name__", "it") if file == "__init__.py" else file
-    return _at_target(use, f"there is no {name!r} in {where}", did_you_mean(name, names))
+    return _at_target(use, f"there is no {name!r} in {_called(place)}", did_you_mean(name, names))
+
+
+def _called(place: Any) -> str:
+    """`nightly.py` for the module in that file, else the name that it has in Python."""
+    name, file = str(getattr(place, "__name__", "it")), getattr(place, "__file__", None)
+    if isinstance(place, types.ModuleType) and file is None and hasattr(place, "__path__"):
+        return f"{name}, a folder without __init__.py"
+    base = os.path.basename(file) if isinstance(file, str) else ""
+    return base if base.endswith(".py") and base != "__init__.py" else name
 
 
 def _at_target(use: Use, message: str, hint: str = "") -> Remark:

@@ -1,6 +1,7 @@
 """A probe from outside: it is started, asked, given so much time for each module, and ended with all that it has started.
 
-A module that takes too long, or ends the process, is named as the one that does; the rest is asked of a new process.
+A module that takes too long, ends the process or does not answer properly is named as the one that does; the rest is asked of
+a new process. What came of it in a process that has imported others may be their doing: then it is asked about again, first.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -19,10 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from jobrunner.jobfile.document import visible
-from jobrunner.preflight.probe import Answer, Question, answer_of
+from pydantic import TypeAdapter
+
+from jobrunner import system
+from jobrunner.jobfile.document import shortened, visible
+from jobrunner.preflight.probe import Answer, Question
 from jobrunner.preflight.signatures import Remark, Use
-from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
+from jobrunner.processes import PIPE_READS, Exit, children, end_children, read_available, signal_group
 
 _START = 120.0
 """Seconds that the interpreter itself may take to start, on a machine that is busy with other things."""
@@ -30,6 +35,14 @@ _STACK_GRACE = 0.5
 """Seconds between the time limit, when the probe writes where it hangs, and its end."""
 _KEPT_OUTPUT = 1 << 16
 _SHOWN_LINES = 12
+_LONGEST_ANSWER = 1 << 26
+_LAST_PATIENCE = 2.0
+"""Seconds for the end of what does not even die of SIGKILL: it waits for a broken disk."""
+_ANSWER: Final = TypeAdapter(Answer)
+_HINTS: Final = {
+    "takes": "What takes long, or never ends, belongs in a function.",
+    "does": "When it is imported, a module writes only to what it has opened, and closes nothing else.",
+}
 _OF_IMPORT: Final = ("<frozen importlib", "/importlib/__init__.py", "/jobrunner/preflight/probe.py", 'File "<string>"')
 
 
@@ -43,17 +56,30 @@ def ask(
     """
     left = dict(modules)
     while left:
-        with _interruptible(), _Probe(folder, environ, limit) as probe:
-            while left:
-                module = next(iter(left))
-                answer = probe.ask(Question(module=module, uses=list(left.pop(module))))
-                yield answer, probe.take_output() if answer.has_failed else ""
-                if probe.fate:
-                    break
+        with _interruptible(), system.subreaping(), _Probe(folder, environ, limit) as probe:
+            yield from _asked(probe, left)
+
+
+def _asked(probe: _Probe, left: dict[str, Sequence[Use]]) -> Iterator[tuple[Answer, str]]:
+    """The answers of one process, as far as it can be trusted; what is left is taken out of `left`."""
+    is_first = True
+    while left:
+        module = next(iter(left))
+        answer = probe.ask(Question(module=module, token=secrets.token_hex(8), uses=list(left[module])))
+        if probe.is_suspect and not is_first:
+            return
+        del left[module]
+        yield answer, probe.take_output() if answer.has_failed else ""
+        if probe.fate or answer.is_last:
+            return
+        is_first = False
 
 
 class _Probe:
-    """One process that imports modules when it is asked to. On leaving, it and all of its group are gone."""
+    """One process that imports modules when it is asked to. On leaving, it and all that descends from it are gone.
+
+    This process is a subreaper meanwhile. Left alone are the children that it had before.
+    """
 
     _CODE = (
         "import sys; sys.path[:] = {path!r}; from jobrunner.preflight.probe import main; "
@@ -64,6 +90,9 @@ class _Probe:
         self._limit, self._said, self._output = limit, bytearray(), bytearray()
         self.fate = ""
         """Why it cannot be asked any more."""
+        self.is_suspect = False
+        """Whether that may be the doing of any module that it has imported."""
+        self._spared = children()
         with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
             self._connection, theirs = socket.socketpair()
             near.callback(self._connection.close)
@@ -102,19 +131,29 @@ class _Probe:
     def __exit__(self, *_: object) -> None:
         signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        end_children(_LAST_PATIENCE, spare=self._spared)
         self._open.close()
 
     def ask(self, question: Question) -> Answer:
         """The answer, or in its place what has become of the process; then `fate` is set."""
         if not self.fate:
             self.take_output()
-            if line := self._answer(question):
-                return answer_of(line)
-            self.fate = self._death() or f"takes longer than {self._limit:g} s"
-        hint = "What takes long, or never ends, belongs in a function." if self.fate.startswith("takes") else ""
+            try:
+                if line := self._answer(question):
+                    return _answer_of(line, question)
+            except ValueError as error:
+                self.fate = f"does not answer properly: {error}"
+            self.fate = self.fate or self._death() or self._silence()
+            self.is_suspect = not self.fate.startswith("takes")
+        hint = _HINTS.get(self.fate.split()[0], "")
         message = f"importing {question.module!r} {self.fate}"
         remarks = [Remark(use=use.id, where=(use.key,), message=message, hint=hint) for use in question.uses]
         return Answer(module=question.module, has_failed=True, remarks=remarks)
+
+    def _silence(self) -> str:
+        if self._connection.fileno() not in self._watched:
+            return "does not answer properly: it has closed a descriptor that it has not opened"
+        return f"takes longer than {self._limit:g} s"
 
     def _answer(self, question: Question) -> bytes:
         with contextlib.suppress(OSError):  # it has gone, or does not listen: the wait for its answer will tell
@@ -129,13 +168,20 @@ class _Probe:
         return "\n".join([visible(line.replace("\t", " ")) for line in lines if not _is_of_import(line)][-_SHOWN_LINES:])
 
     def _line(self, patience: float) -> bytes:
-        """The next line that it says; b"" where it has ended, or has not said any for `patience` seconds."""
+        """The next line that it says; b"" where it has ended, cannot say any more, or has not for `patience` seconds.
+
+        Raises ValueError for a line that does not end.
+        """
         deadline = time.monotonic() + patience
         while b"\n" not in self._said:
             ready, _, _ = select.select(self._watched, [], [], max(0.0, deadline - time.monotonic()))
             self._read_output()
             if not self._read_said() and (self._pidfd in ready or time.monotonic() >= deadline):
                 return b""
+            if self._connection.fileno() not in self._watched:
+                deadline = min(deadline, time.monotonic() + _STACK_GRACE)  # it ends, or has closed what it was given
+            if len(self._said) > _LONGEST_ANSWER:
+                raise _no_answer(self._said)
         line, _, self._said = self._said.partition(b"\n")
         return bytes(line)
 
@@ -163,6 +209,22 @@ class _Probe:
             return ""
         exit = Exit(code=ended.si_status) if ended.si_code == os.CLD_EXITED else Exit(signal=ended.si_status)
         return f"ends the process ({exit})"
+
+
+def _answer_of(line: bytes, question: Question) -> Answer:
+    """The answer in one line. Raises ValueError for what is none to this question: then somebody else has written it."""
+    try:
+        answer = _ANSWER.validate_json(line, strict=True)
+    except ValueError:
+        raise _no_answer(line) from None
+    told_of = {*answer.pools, *(remark.use for remark in answer.remarks)}
+    if (answer.module, answer.token) != (question.module, question.token) or not told_of <= {use.id for use in question.uses}:
+        raise _no_answer(line)
+    return answer
+
+
+def _no_answer(said: bytes | bytearray) -> ValueError:
+    return ValueError(f"{shortened(said[:200].decode('utf-8', 'replace'))!r} came in place of the answer")
 
 
 def _is_of_import(line: str) -> bool:
