@@ -140,6 +140,12 @@ def test_a_comparison_that_may_hold_is_nobodys_business(condition: str) -> None:
     assert said(of_if(condition)) == []
 
 
+def test_the_results_of_a_target_may_have_an_outcome_of_their_own() -> None:
+    row = "tasks:\n  a: {{{}, foreach: [1]}}\n  b:\n    needs: [a]\n    run: x\n    if: tasks.a.results[0].outcome == 'good'\n"
+    assert said(row.format("target: 'm:f'")) == []
+    assert [place for place, _ in said(row.format("run: x"))] == ["'good'"]
+
+
 def test_comparisons_are_read_in_every_expression_and_at_their_place() -> None:
     text = "tasks:\n  a: {run: x}\n  b: {run: \"echo ${{ run.id }} ${{ 1 if tasks.a.outcome == 'ok' else 2 }}\", needs: [a]}\n"
     assert said(text) == [("'ok'", f"'ok' {OUTCOME} 'succeeded'?")]
@@ -213,7 +219,8 @@ atoms = st.sampled_from([
     *(f"tasks.a.outcome == '{outcome}'" for outcome in Outcome),
     "tasks.a.outcome != 'succeeded'", "tasks.a.outcome in ['failed', 'skipped']", "tasks.a.exit_code == 1",
     "tasks.a.exit_code != 0", "tasks.a.exit_code", "tasks.a.failures", "len(tasks.a.failures) > 0", "run.failed",
-    "'a' in run.failed", "'a' not in run.failed", "len(run.failed) == 0", "success()", "failure()", "always()", "true", "run.attempt > 1",
+    "'a' in run.failed", "'a' not in run.failed", "len(run.failed) == 0",
+    "success()", "failure()", "always()", "true", "run.attempt > 1",
 ])  # fmt: skip
 conditions_of_b = st.recursive(
     atoms,

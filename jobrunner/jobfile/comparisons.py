@@ -152,12 +152,22 @@ def _kinds_of_param(param: spec.Param) -> Kinds:
 def values_of(node: ast.expr, sure: Sure) -> Sequence[object]:
     """All texts that a part may be, where they are known: outcomes, and the choices of a parameter."""
     root, keys = path_of(node) or ("", ())
-    if root == "tasks" and keys[1:] and keys[-1] == "outcome" and (len(keys) == 2 or keys[1] in {"results", "failures"}):
+    if root == "tasks" and _is_outcome(keys, sure):
         return OUTCOMES
     if root != "params" or len(keys) != 1 or (param := sure.param(keys[0])) is None or not param.choices:
         return ()
     is_plain = params.type_of(param) in {"str", "choice"} and all(isinstance(choice, str) for choice in param.choices)
     return param.choices if is_plain else ()
+
+
+def _is_outcome(keys: tuple[Key, ...], sure: Sure) -> bool:
+    """Whether it is how a task has ended, or one of its instances: results of a target may have an `outcome` of their own."""
+    match keys:
+        case (_, "outcome") | (_, "failures", int(), "outcome"):
+            return True
+        case (name, "results", int(), "outcome") if name in sure.job.tasks and name not in sure.unsure.kinds:
+            return sure.job.tasks[str(name)].target is None
+    return False
 
 
 # --- two sides that never meet -------------------------------------------------------------------------------------------------
