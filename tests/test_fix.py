@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobrunner.errors import JobFileError, UsageError
-from jobrunner.jobfile import fix, parse
+from jobrunner.jobfile import fix, parse, reader
+from jobrunner.jobfile.document import Document
 
 # What is written · what becomes of it.
 MENDED = [
@@ -120,8 +121,13 @@ HOLES = [
 @pytest.mark.parametrize("hole", HOLES)
 def test_all_unquoted_expressions_of_a_file_are_quoted_however_many(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[bytes] = []
-    read = fix.reader.read
-    monkeypatch.setattr(fix.reader, "read", lambda source, file: (reads.append(source), read(source, file))[1])
+    read = reader.read
+
+    def counted(source: bytes, file: str) -> Document:
+        reads.append(source)
+        return read(source, file)
+
+    monkeypatch.setattr(reader, "read", counted)
     row = "  t{}: {{argv: [echo, {}, z], env: {{A: {}}}}}  # [${{{{ x }}}}]\n"
     row += "  u{}:\n    run: |\n      echo [${{{{ run.id }}}}] {{${{{{ run.id }}}}}}\n"
     source = "tasks:\n" + "".join(row.format(number, hole, hole, number) for number in range(300))

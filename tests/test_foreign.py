@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel
 
 from jobrunner import spec
 from jobrunner.errors import JobFileError
@@ -240,7 +241,8 @@ def test_every_word_is_answered_whatever_its_value_is(model: type[spec.Model], v
 
 @pytest.mark.parametrize("model", list(vocabulary.WORDS), ids=lambda model: model.__name__)
 def test_an_answer_names_a_key_that_there_is(model: type[spec.Model]) -> None:
-    keys = {key for each in (*vocabulary.WORDS, spec.Glob) for key in spec.keys(each)}
+    models: list[type[BaseModel]] = [*vocabulary.WORDS, spec.Glob]
+    keys = {key for each in models for key in spec.keys(each)}
     for name in vocabulary.WORDS[model]:
         for candidate in vocabulary.candidates(model, name):
             found = candidate("x")

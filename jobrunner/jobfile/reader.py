@@ -52,7 +52,7 @@ def read(source: bytes, file: str) -> Document:
         builder.problems.append(problem_at(file, text, 0, "an escape in double quotes names no character"))
     else:
         return builder.document()
-    raise JobFileError(tuple(builder.problems))
+    raise JobFileError(tuple(sorted(builder.problems, key=lambda problem: (problem.line, problem.column))))
 
 
 def tokens(text: str) -> Iterator[yaml.Token]:
