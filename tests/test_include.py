@@ -427,7 +427,7 @@ def test_final_tasks_stand_behind_the_others_as_the_same_objects_with_the_defaul
         (FINALS % "pool: p", ["a.yaml:4:37: finally.z.pool: no pool is called 'p'. The job has no pools."]),
         (
             FINALS % "cwd: '${{ param }}'",
-            ["a.yaml:4:41: finally.z.cwd: the name 'param' is not known here. Did you mean 'params'?"],
+            ["a.yaml:4:41: finally.z.cwd: the name 'param' is not known here. Write params.NAME."],
         ),
         (FINALS % "foreech: [1]", ["a.yaml:4:31: finally.z.foreech: unknown key. Did you mean 'foreach'?"]),
         (
@@ -436,7 +436,7 @@ def test_final_tasks_stand_behind_the_others_as_the_same_objects_with_the_defaul
         ),
         (
             "defaults: {cwd: '${{ param }}'}\nfinally: {z: {run: x}}\ntasks: {a: {run: x, cwd: y}}",
-            ["a.yaml:1:22: defaults.cwd: the name 'param' is not known here. Did you mean 'params'?"],
+            ["a.yaml:1:22: defaults.cwd: the name 'param' is not known here. Write params.NAME."],
         ),
         (
             "finally:\n  a: {run: x}\n  z: {run: x}\ntasks:\n  a: {run: x}\n",

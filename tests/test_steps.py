@@ -316,11 +316,12 @@ def test_what_a_step_leaves_behind_may_stay_where_that_is_allowed(alone: Alone, 
 
 def test_a_stop_reaches_what_an_earlier_step_has_left_behind(alone: Alone, tmp_path: Path) -> None:
     server = sh("(trap 'touch told; exit' TERM; touch up; while :; do sleep 0.01; done) >/dev/null 2>&1 & echo $! > server")
-    alone.start(*server, then=(sh("touch here; sleep 100"),))
+    waits = "trap 'while [ ! -e told ]; do sleep 0.01; done; exit 3' TERM; touch here; sleep 100 & wait"
+    alone.start(*server, then=(sh(waits),))
     until(alone, tmp_path / "up")
     until(alone, tmp_path / "here")
     alone.commands.stop(1, SOON)
-    assert ended(alone).signal == signal.SIGTERM
+    assert ended(alone).exit_code == 3
     assert (tmp_path / "told").exists()
 
 

@@ -113,7 +113,7 @@ class _Probe:
         path = [os.path.abspath(entry) for entry in sys.path]
         code = self._CODE.format(path=path, fd=fd, folder=folder, limit=self._limit, parent=os.getpid())
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
+            [sys.executable, "-u", "-P", "-c", code],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
