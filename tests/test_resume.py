@@ -67,8 +67,10 @@ class Stage:
             self.command(*args), cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as runner:
             self.wait_until_blocked(runner)
-            for pid in [leftovers.family(runner.pid)[place] for place in WHOM[whom]]:
-                os.kill(pid, signal.SIGKILL)
+            family = leftovers.family(runner.pid)
+            for number in (signal.SIGSTOP, signal.SIGKILL):  # held first, so that nobody of them acts on the death of another
+                for place in WHOM[whom]:
+                    os.kill(family[place], number)
             runner.communicate()
 
     def wait_until_blocked(self, runner: subprocess.Popen[bytes]) -> None:
