@@ -88,7 +88,7 @@ class Mask:
 
     def holds(self, data: bytes, *, is_rest: bool = False) -> bool:
         """Whether some form of a secret is in the data, or the end of one begins it where it `is_rest` of more."""
-        return self.data(data) is not data or (is_rest and self._end_in(data) > 0)
+        return bool(self._forms) and (self.data(data) is not data or (is_rest and self._end_in(data) > 0))
 
     def stream(self) -> Masked:
         """For data that comes in pieces."""

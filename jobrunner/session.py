@@ -147,6 +147,12 @@ def _holder(prepared: Prepared, part: Part) -> lock.Holder:
 # --- the run -------------------------------------------------------------------------------------------------------------------
 
 
+def _spill_of(prepared: Prepared, part: Part, mask: masking.Mask) -> Spill:
+    """Where large values of this part of the run go."""
+    directory, durable = part.directory.path / "values", prepared.options.durability == "disk"
+    return Spill(directory, prefix=str(part.attempt), sync=durable, withhold=mask.holds)
+
+
 class _GuardLost(JobrunnerError):
     """Our guard was killed: without it nobody would end our tasks if we were killed too."""
 
@@ -178,12 +184,7 @@ class _Session:
         )
         mask = masking.Mask(secrets.values())
         self._emit = masking.masked(mask, self._stream.emit) if secrets else self._stream.emit
-        self._spill = Spill(
-            part.directory.path / "values",
-            prefix=str(part.attempt),
-            sync=prepared.options.durability == "disk",
-            withhold=mask.holds if secrets else lambda value: False,
-        )
+        self._spill = _spill_of(prepared, part, mask)
         self._used = data_references(prepared.job)
         self._keeps = keeping(prepared.job, keep_results)
         self._plan = Plan(

@@ -80,12 +80,13 @@ def test_the_cron_line_has_five_fields_and_no_percent_sign() -> None:
 def test_pruning_removes_old_runs_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
     job = tmp_path / "job.yaml"
-    job.write_text("tasks: {a: {run: echo done}}")
+    job.write_text("tasks: {a: {run: echo done, cache: {}}}")
     for _ in range(3):
         assert cli([str(job), "-q"]) == 0
     old, *_ = runs = sorted((tmp_path / "state" / "job").iterdir())
     long_ago = time.time() - 40 * 86_400
-    os.utime(old, (long_ago, long_ago))
+    for path in (old, tmp_path / "state" / "job" / "cache"):
+        os.utime(path, (long_ago, long_ago))
     subprocess.run(["sh", "-c", block("sh name=prune")], check=True)
     assert sorted((tmp_path / "state" / "job").iterdir()) == runs[1:]
 
