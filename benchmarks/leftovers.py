@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 
 NAME = "BENCHMARK_MARK"
+_EXEC_PATIENCE = 0.2
+"""Seconds for a process to come to the end of an exec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +64,23 @@ def family(pid: int) -> list[int]:
 
 
 def _marked(pid: int, wanted: bytes) -> Process | None:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        if wanted in file.read().split(b"\0") and (started := _started(pid)) is not None:
-            return Process(pid=pid, started=started)
+    if wanted in _environment(pid) and (started := _started(pid)) is not None:
+        return Process(pid=pid, started=started)
     return None
+
+
+def _environment(pid: int) -> list[bytes]:
+    """A process in the middle of an exec has none for a moment, a long one on a busy machine: it is looked at again."""
+    deadline = time.monotonic() + _EXEC_PATIENCE
+    with contextlib.suppress(OSError):
+        while True:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                found = file.read()
+            os.readlink(f"/proc/{pid}/exe")  # a kernel thread or a zombie has none
+            if found or time.monotonic() > deadline:
+                return found.split(b"\0")
+            time.sleep(0.001)
+    return []
 
 
 def _started(pid: int) -> int | None:

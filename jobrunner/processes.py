@@ -24,6 +24,8 @@ PIPE_READS = 17
 _LOOK_AGAIN = 0.05
 """Seconds: another thread may be told of a child's end in our place."""
 _COMMAND_LENGTH = 200
+_EXEC_PATIENCE = 0.02
+"""Seconds for a process to come to the end of an exec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +211,7 @@ def _belongs(pid: int, run_id: str, mark: str) -> bool:
 
 def _has_cookie(pid: int, run_id: bytes) -> bool:
     name = os.fsencode(f"{COOKIE}=")
-    return any(
-        run_id in variable.removeprefix(name).split(b":")
-        for variable in _read(pid, "environ").split(b"\0")
-        if variable.startswith(name)
-    )
+    return any(run_id in variable.removeprefix(name).split(b":") for variable in environment(pid) if variable.startswith(name))
 
 
 def _has_mapped(pid: int, path: bytes) -> bool:
@@ -229,6 +227,26 @@ def _command(pid: int) -> str:
 
 
 # --- what /proc tells ---------------------------------------------------------------------------------------------------------
+
+
+def environment(pid: int) -> list[bytes]:
+    """The variables, as NAME=value, that a process was started with; none where it has gone or may not be looked into.
+
+    In the middle of an exec a process has none for some microseconds, more on a busy machine: it is looked at again, as are
+    those that were started with none at all (`env -i`), for _EXEC_PATIENCE. A kernel thread or zombie runs no program.
+    """
+    deadline = time.monotonic() + _EXEC_PATIENCE
+    while not (found := _read(pid, "environ")) and _runs_program(pid) and time.monotonic() < deadline:
+        time.sleep(_EXEC_PATIENCE / 20)
+    return found.split(b"\0") if found else []
+
+
+def _runs_program(pid: int) -> bool:
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+    return True
 
 
 def _names(folder: str) -> list[str]:

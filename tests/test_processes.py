@@ -73,6 +73,27 @@ def test_a_program_is_found_by_the_cookie_in_its_environment(run_id: str, starte
     assert (found.pid, found.command) == (process.pid, "sleep 300")
 
 
+def test_a_program_in_the_middle_of_an_exec_is_found(run_id: str, started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment is empty for a moment."""
+    process, read, looks = started(env=with_cookie(run_id)), processes._read, list[int]()
+
+    def emptied(pid: int, name: str) -> bytes:
+        if pid == process.pid and name == "environ":
+            looks.append(pid)
+            if len(looks) < 3:
+                return b""
+        return read(pid, name)
+
+    monkeypatch.setattr(processes, "_read", emptied)
+    assert pids(processes.of_run(run_id, "")) == {process.pid}
+
+
+def test_a_program_without_any_environment_does_not_hold_up_the_search(run_id: str, started: Started) -> None:
+    process = started(env={})
+    assert processes.environment(process.pid) == []
+    assert processes.of_run(run_id, "") == []
+
+
 def test_a_cookie_is_compared_as_a_whole(run_id: str, started: Started) -> None:
     started(env=with_cookie(f"{run_id}0"))
     started(env={**os.environ, f"X{COOKIE}": run_id})
