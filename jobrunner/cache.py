@@ -16,7 +16,7 @@ import posixpath
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from jobrunner.errors import ExpressionError
 from jobrunner.fingerprint import Request, digest_of
 from jobrunner.plan import Attempt, Plan
 from jobrunner.spec import Job, Task
+from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Outcome, Result
 
 LARGEST = 1 << 20
@@ -39,7 +40,7 @@ _SAYS_NOTHING = frozenset(
 """Fields of a Call or Command that are other ones in each run, or decide nothing of what it does. `env` and `cwd` see below."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Verdict:
     """Whether an attempt need not run; if so, how the instance ended when that was stored, else why."""
 

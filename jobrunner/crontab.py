@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from jobrunner.starter import modelines, scalar
+from jobrunner.structs import field, struct
 
 _NICKNAMES: Final = {
     **dict.fromkeys(("@yearly", "@annually"), "0 0 1 1 *"),
@@ -32,7 +33,7 @@ _OWN: Final = frozenset({"SHELL", "MAILTO", "MAILFROM", "CRON_TZ", "RANDOM_DELAY
 """Variables that speak to cron itself."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Entry:
     """One line of a crontab that starts something. `cron` is its five fields, empty for @reboot; `stdin` what it is fed."""
 
@@ -51,7 +52,7 @@ class Entry:
         return {name: text for name, text in self.settings.items() if name not in _OWN}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Refused:
     """A line that is not turned into a job, and why. Lines count from 1."""
 

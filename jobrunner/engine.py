@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar, assert_never
 
 from jobrunner import events, work
@@ -26,6 +26,7 @@ from jobrunner.events import Event
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Ended, Plan, Skip
 from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
+from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
 _TAIL_BYTES = 4096
@@ -51,7 +52,7 @@ class Executor(Protocol[Work]):
     def closed(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Lane:
     """One pool as the engine runs it: an executor for its calls, one for its commands."""
 
@@ -62,7 +63,7 @@ class Lane:
     executor: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Tally:
     """What a run came to: wall time and the sum over its attempts, in seconds, and the signal that stopped it, if one did."""
 
@@ -96,7 +97,7 @@ CACHE_LANE = "(cache)"
 """The pool whose hosts look after what is cached. Its calls have the numbers of their attempts, below zero."""
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class _Flight:
     """An attempt as the engine sees it: who runs it, and the last of what it printed."""
 
@@ -114,7 +115,7 @@ class _Flight:
     said: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Memory:
     """What outlives the engine: by default nothing.
 

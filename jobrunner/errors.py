@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from jobrunner.structs import struct
 
 
 class JobrunnerError(Exception):
@@ -43,7 +43,7 @@ class ExpressionError(JobrunnerError):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Problem:
     """One thing that is wrong in a job file. Lines and columns count from 1; `column` and `length` are characters."""
 

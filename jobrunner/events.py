@@ -6,17 +6,19 @@ Fields that are None, or as their default has them, are left out of the log. `do
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from jobrunner.encoding import dumps
+from jobrunner.structs import defaults, field, struct
+
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunStarted:
     """A run begins. `tasks` counts the tasks that were selected; `file` is the job file."""
 
@@ -30,7 +32,7 @@ class RunStarted:
     """What the caller asked for besides parameters: workers, mode, only, fail_fast."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunResumed:
     """A run goes on: `attempt` counts from 2. `recorded` instances have ended for good, `in_flight` ran when the run was lost."""
 
@@ -44,7 +46,7 @@ class RunResumed:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunInterrupted:
     """The run is being stopped, by a signal or because its time is over: nothing new starts."""
 
@@ -53,7 +55,7 @@ class RunInterrupted:
     signal: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunStacks:
     """Somebody sent USR1: where one process of the run stands, the engine or a worker process.
 
@@ -67,7 +69,7 @@ class RunStacks:
     running: dict[str, float] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunFinished:
     """The run has ended. `outcomes` counts tasks; `duration` and `task_time` in seconds (wall, sum over attempts)."""
 
@@ -79,7 +81,7 @@ class RunFinished:
     outcomes: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class PoolOpened:
     """A pool is ready; its workers start when there is work for them."""
 
@@ -90,7 +92,7 @@ class PoolOpened:
     executor: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class PoolReduced:
     """The system had no room for one more process: the pool goes on with fewer at once until something has ended."""
 
@@ -100,7 +102,7 @@ class PoolReduced:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class PoolClosed:
     """Every worker of the pool was joined."""
 
@@ -108,7 +110,7 @@ class PoolClosed:
     pool: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerStarted:
     """A thread or process that executes attempts exists. `thread` is the native thread id; its name is `worker`."""
 
@@ -120,7 +122,7 @@ class WorkerStarted:
     thread: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerDied:
     """A worker ended unasked, or was killed because it would not stop."""
 
@@ -133,7 +135,7 @@ class WorkerDied:
     thread: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerJoined:
     """A worker is gone and was waited for: it took up `tasks` attempts in `lived` seconds."""
 
@@ -149,7 +151,7 @@ class WorkerJoined:
     signal: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskSubmitted:
     """An attempt of an `at_most_once` task is about to start: recorded before it may begin."""
 
@@ -160,7 +162,7 @@ class TaskSubmitted:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskStarted:
     """A worker has taken an attempt up. `because` says why one with a `cache` runs, one line a cause."""
 
@@ -175,7 +177,7 @@ class TaskStarted:
     because: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Data:
     """What a task gave to others: `value` as JSON, the end of its standard output, its `key=value` lines."""
 
@@ -188,7 +190,7 @@ class Data:
     """It held a secret, or no disk took it: it is not kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskFinished:
     """An attempt has ended. `duration` and `cpu` in seconds, `max_rss` in bytes; `output` are its last lines if it failed.
 
@@ -223,7 +225,7 @@ class TaskFinished:
     """What expressions may ask for when the run is resumed. Only in the journal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskRetrying:
     """An attempt failed and will be tried again: `attempt` is the number of the next try, `delay` seconds from now."""
 
@@ -234,7 +236,7 @@ class TaskRetrying:
     delay: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskSkipped:
     """A task or item that does not run. `reason`: needs (see `cause`), condition (its own), empty (no items), cancelled (the run
     was stopped first), recorded (it has ended for good in this run before: `outcome` says how), cached (nothing has changed)."""
@@ -248,7 +250,7 @@ class TaskSkipped:
     cause_outcome: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskLateResult:
     """An abandoned attempt ended after all. It changes nothing."""
 
@@ -259,7 +261,7 @@ class TaskLateResult:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskLeftover:
     """An attempt ended and left processes behind; `task` is empty where nobody knows whose they were."""
 
@@ -271,7 +273,7 @@ class TaskLeftover:
     killed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class OrphanKilled:
     """A process of a run whose runner had been killed was found and ended, before anything of it is run again."""
 
@@ -281,7 +283,7 @@ class OrphanKilled:
     command: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class LockBusy:
     """Another run holds what this one needs: `wait` or `replace` says what is done about it."""
 
@@ -292,7 +294,7 @@ class LockBusy:
     on_conflict: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class LimitBusy:
     """A task waits for slots of limits that all jobs of the machine share: `holders` says who has them, where that is known."""
 
@@ -301,7 +303,7 @@ class LimitBusy:
     holders: list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class JournalRepaired:
     """The last record of the journal was torn when its runner was killed: `dropped` bytes after `offset` were cut off."""
 
@@ -310,7 +312,7 @@ class JournalRepaired:
     dropped: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class LogDegraded:
     """An output does not take what is written to it: `dropped` counts lines (log, stdout) or bytes (a file of output) so far."""
 
@@ -320,7 +322,7 @@ class LogDegraded:
     dropped: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskOutput:
     """What an attempt printed. Not in the log: it goes to its file and to the terminal. `task` is empty if nobody knows whose
     it is; then it is the pool's."""
@@ -361,7 +363,7 @@ Event: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct(frozen=False)
 class Stamped:
     """An event with its place in the run: `seq` counts from 1 (0: before there is a run), `ts` is UTC in RFC 3339.
 
@@ -373,6 +375,22 @@ class Stamped:
     run_id: str
     job: str
     event: Event
+    encoded: bytes | None = None
+
+    def fields(self) -> bytes:
+        """The event's own fields as JSON, without the braces around them: encoded once, whoever asks."""
+        if self.encoded is None:
+            self.encoded = dumps(payload(self.event))[1:-1]
+        return self.encoded
+
+    def place(self) -> bytes:
+        """Where it belongs, as `fields`: `run_id` and `job`."""
+        return _place(self.run_id, self.job)
+
+
+@lru_cache(maxsize=2)
+def _place(run_id: str, job: str) -> bytes:
+    return dumps({"run_id": run_id, "job": job})[1:-1]
 
 
 Sink: TypeAlias = Callable[[Stamped], None]
@@ -402,47 +420,80 @@ def timestamp(seconds: float) -> str:
 @lru_cache(maxsize=1)
 def _second(whole: int) -> str:
     """The part of a timestamp that thousands of events share."""
-    return datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def payload(event: Event) -> dict[str, Any]:
     """The event's own fields, without those that say nothing."""
-    names, values_of, defaults = _FIELDS[type(event)]
-    rows = zip(names, values_of(event), defaults, strict=True)
-    return {name: value for name, value, default in rows if value is not None and value is not default}
+    kind = type(event)
+    return (_PAYLOADS.get(kind) or _payload_of(kind))(event)
 
 
 _NOT_IN_THE_LOG = ("data",)
+_PAYLOADS: dict[type, Callable[[Any], dict[str, Any]]] = {}
 
 
-def _fields_of(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[object, ...]]:
-    """Names, one call that reads all values, and defaults."""
-    logged = [each for each in fields(kind) if each.name not in _NOT_IN_THE_LOG]
-    names = tuple(each.name for each in logged)
-    getter: Callable[[Any], Any] = attrgetter(*names)
-    return names, getter if len(names) > 1 else lambda event: (getter(event),), tuple(each.default for each in logged)
+def _logged(kind: type) -> dict[str, object]:
+    """The fields that are written, with their defaults."""
+    return {name: default for name, default in defaults(kind).items() if name not in _NOT_IN_THE_LOG}
 
 
-_FIELDS = {kind: _fields_of(kind) for kind in get_args(Event)}
+def _payload_of(kind: type) -> Callable[[Any], dict[str, Any]]:
+    """Made when the first event of its kind is written: most runs have a handful of kinds."""
+    fields = _logged(kind)
+    names, standard = tuple(fields), tuple(fields.values())
+    values_of: Callable[[Any], Any] = attrgetter(*names)
+
+    def found(event: Any) -> dict[str, Any]:
+        values = values_of(event) if len(names) > 1 else (values_of(event),)
+        rows = zip(names, values, standard, strict=True)
+        return {name: value for name, value, default in rows if value is not None and value is not default}
+
+    _PAYLOADS[kind] = found
+    return found
+
+
+def _of_started(event: TaskStarted) -> dict[str, Any]:
+    """There are as many as attempts: in half of the time."""
+    found: dict[str, Any] = {"task": event.task}
+    if event.item is not None:
+        found["item"] = event.item
+    found |= {"attempt": event.attempt, "mode": event.mode, "worker": event.worker, "pid": event.pid}
+    if event.thread is not None:
+        found["thread"] = event.thread
+    if event.because is not None:
+        found["because"] = event.because
+    return found
+
+
+_PAYLOADS[TaskStarted] = _of_started
 
 
 def level(event: Event) -> Level:
     """How much a person should care."""
     match event:
-        case TaskFinished(outcome="succeeded"):
+        case TaskStarted():
             return "info"
-        case TaskFinished(forgiven=True) | TaskFinished(retried=True) | WorkerDied() | RunInterrupted() | TaskRetrying():
-            return "warning"
-        case TaskLateResult() | TaskLeftover() | PoolReduced() | OrphanKilled() | LockBusy() | LimitBusy():
-            return "warning"
-        case JournalRepaired() | LogDegraded():
-            return "warning"
         case TaskFinished():
-            return "error"
+            return "info" if event.outcome == "succeeded" else "warning" if event.forgiven or event.retried else "error"
         case RunFinished(exit_code=code):
             return "error" if code else "info"
-        case _:
-            return "info"
+    return "warning" if isinstance(event, _WARNINGS) else "info"
+
+
+_WARNINGS = (
+    WorkerDied,
+    RunInterrupted,
+    TaskRetrying,
+    TaskLateResult,
+    TaskLeftover,
+    PoolReduced,
+    OrphanKilled,
+    LockBusy,
+    LimitBusy,
+    JournalRepaired,
+    LogDegraded,
+)
 
 
 def json_schema() -> dict[str, Any]:
@@ -466,7 +517,7 @@ def _line_schema(kind: type[Event], own: dict[str, Any]) -> dict[str, Any]:
         "run_id": {"type": "string"},
         "job": {"type": "string"},
     }
-    logged, _, _ = _FIELDS[kind]
+    logged = _logged(kind)
     required = [name for name in own.get("required", []) if not _may_be_left_out(own["properties"][name])]
     return {
         "title": kind.NAME,

@@ -20,9 +20,10 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
+from jobrunner.structs import field, struct
 from jobrunner.walk import Walk, has_glob
 
 FORMAT = 1
@@ -64,7 +65,7 @@ Files = dict[str, Seen]
 """Path as it was asked for, relative ones from the job's folder → what was seen there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Request:
     """What a check is asked: the keyword arguments of `check`. Digests are the engine's; None is "not known now": as it was."""
 
@@ -89,7 +90,7 @@ class Request:
     """Why it cannot be told what the task depends on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Entry:
     """What is on disk of one instance: a success with all that it depended on, or (`done` is false) a claim."""
 

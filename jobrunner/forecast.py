@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from jobrunner import lock, rundir
@@ -20,10 +20,11 @@ from jobrunner.prepare import Options, Prepared, prepare
 from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, recalling, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Concurrency, Job
+from jobrunner.structs import struct
 from jobrunner.work import Outcome, Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskForecast:
     """What becomes of one task: instances that stay `recorded`, that run, of these `lost` in flight; or what it waits for."""
 
@@ -36,7 +37,7 @@ class TaskForecast:
     skipped: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Forecast:
     """What a resume of one run will do."""
 

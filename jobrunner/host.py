@@ -25,11 +25,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
 
 from jobrunner import speech, system, work
+from jobrunner.structs import struct
 from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, kinds, resolve, run
 
 _ENGINE_IS_GONE = 70
@@ -55,7 +56,7 @@ class Hosts(StrEnum):
     ATTEMPT = "a fresh one for each attempt"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Settings:
     """What a host is told when it starts."""
 
@@ -215,7 +216,7 @@ class ThreadPerCall:
         self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started))
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class _Ended:
     thread: threading.Thread
     worker: str
@@ -341,7 +342,7 @@ def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[],
     port.ended(result)
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class Mode:
     """One row of MODES."""
 

@@ -18,7 +18,6 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -28,7 +27,8 @@ import orjson
 from jobrunner import system
 from jobrunner.encoding import dumps
 from jobrunner.errors import StateError
-from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput, payload
+from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput
+from jobrunner.structs import struct
 
 VERSION = 1
 RESERVE = 1 << 20
@@ -67,7 +67,7 @@ class DamagedJournal(StateError):
         self.path, self.offset = path, offset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Replay:
     """What a journal holds: its whole `records`, the `seq` of the last (0: none), and where they end.
 
@@ -156,7 +156,7 @@ class Journal:
             return
         if stamped.seq != self._seq + 1:
             raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
-        body = dumps(_record(stamped, self._synced))[:-1]
+        body = _record(stamped, self._synced)
         self._seq = stamped.seq
         self._crc = zlib.crc32(body, self._crc)
         self._buffer.append(b'%b,"crc":"%08x"}\n' % (body, self._crc))
@@ -235,15 +235,14 @@ class Journal:
         raise JournalError(self._failure) from None
 
 
-def _record(stamped: Stamped, synced: int) -> Record:
-    event = stamped.event
-    record: Record = {"seq": stamped.seq, "ts": stamped.ts, "event": event.NAME, "run_id": stamped.run_id, "job": stamped.job}
-    record |= payload(event)
+def _record(stamped: Stamped, synced: int) -> bytes:
+    """The record but for its seal: an object of JSON that is still open."""
+    event, version = stamped.event, b'"v":%d,' % VERSION if stamped.seq == 1 else b""
+    head = b'{%b"seq":%d,"ts":"%b","event":"%b",' % (version, stamped.seq, stamped.ts.encode(), event.NAME.encode())
+    body = b"%b%b,%b" % (head, stamped.place(), stamped.fields())
     if isinstance(event, TaskFinished) and event.data is not None:
-        record["data"] = _texts(event.data)
-    if synced:
-        record["synced"] = synced
-    return {"v": VERSION, **record} if stamped.seq == 1 else record
+        body += b',"data":' + dumps(_texts(event.data))
+    return body + b',"synced":%d' % synced if synced else body
 
 
 def _texts(data: Data) -> Record:

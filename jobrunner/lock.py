@@ -17,7 +17,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +27,7 @@ from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
 from jobrunner.events import timestamp
 from jobrunner.spec import Concurrency
+from jobrunner.structs import struct
 
 REPLACED_WITHIN = 60.0
 """Seconds that a run which is to be replaced has for its end, where the job does not say."""
@@ -37,7 +38,7 @@ _LONGEST_TEXT = 1 << 16
 _START_TIME = 19  # of /proc/PID/stat, counted after the command's ")": field 22 of proc(5)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Holder:
     """Who holds a lock, as it said itself: `since` is RFC 3339 in UTC, `file` the absolute path of its job file.
 
@@ -216,7 +217,7 @@ def _opened(folder: Path) -> int:
 # --- what is done when it is busy ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Request:
     """What one claim asks for; `until` is a reading of time.monotonic, for all its waiting together."""
 

@@ -22,10 +22,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from jobrunner.loop import Loop, Watch
+from jobrunner.structs import struct
 
 MOST_QUEUED = 8 << 20
 """Bytes that wait for their reader, with what Python needs to keep them."""
@@ -41,7 +41,7 @@ Degraded = Callable[[str, str, int], None]
 """Called with the name of an output, the reason and the lines that were dropped so far."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Port:
     """Where bytes go. `send` never blocks: it takes some, or raises BlockingIOError where the reader must read first."""
 

@@ -10,7 +10,6 @@ import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jobrunner import events, processes, rundir
@@ -19,6 +18,7 @@ from jobrunner.events import Event, timestamp
 from jobrunner.journal import RESERVE, Journal, last_record
 from jobrunner.prepare import Options, Prepared
 from jobrunner.recorded import Recorded
+from jobrunner.structs import struct
 
 RESERVED_PER_TASK, MOST_RESERVED = 2 << 10, 64 << 20
 """Bytes of the journal that are reserved for each task before a run begins."""
@@ -26,7 +26,7 @@ _PATIENCE = 1.0
 """Seconds for orphans of a killed run to be gone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Part:
     """A run that is begun, or gone on with: where it is kept, and what is known of it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,11 +17,12 @@ from jobrunner.jobfile.document import dotted
 from jobrunner.jobfile.params import Given
 from jobrunner.selection import Wanted, select
 from jobrunner.spec import MOST_WORKERS, Job, Mode, Pool
+from jobrunner.structs import field, struct
 
 Durability = Literal["process", "disk"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Options:
     """What a caller decides about one run. `workers` and `mode` stand in place of those of the job, not of named pools."""
 
@@ -60,7 +60,7 @@ class Options:
         return {name: value for name, value in (wanted | {"force": self.force or None}).items() if value not in (None, [])}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class PoolPlan:
     """One pool with its worker count decided for this machine."""
 
@@ -69,7 +69,7 @@ class PoolPlan:
     workers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Prepared:
     """A job that nothing can be said against any more: its parameters have values, its pools sizes."""
 

@@ -13,7 +13,9 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from jobrunner.structs import struct
 
 COOKIE = "JOBRUNNER_RUNS"
 """The environment variable that holds the ids of the runs a process belongs to, outermost first, joined by colons."""
@@ -28,7 +30,7 @@ _EXEC_PATIENCE = 0.02
 """Seconds for a process to come to the end of an exec."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Exit:
     """How a process ended: exactly one of `code` and `signal` is set."""
 
@@ -142,7 +144,7 @@ def _reap(pids: list[int]) -> int:
 # --- processes of a run whose runner has gone ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Found:
     """A process that belongs to a run. `pidfd` is the caller's to close; -1 where that was done."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobrunner.events import TaskFinished
 from jobrunner.plan import Tries
+from jobrunner.structs import field, struct
 from jobrunner.work import Error, Outcome, Result
 
 _FINAL = frozenset({"succeeded", "failed", "timed_out", "crashed", "unknown"})
@@ -27,7 +27,7 @@ Key = tuple[str, str | None]
 """A task and the key of its item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Ending:
     """How an instance has ended for good."""
 
@@ -76,7 +76,7 @@ class Ending:
         return value_file is None or (directory / value_file).is_file()
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class _Instance:
     """What happened to one instance so far."""
 
@@ -88,7 +88,7 @@ class _Instance:
     """Of what may run at most once, from when that was about to start."""
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class Recorded:
     """The records of one run, as a resume needs them. `retry_failed` and `rerun` say which endings do not count."""
 

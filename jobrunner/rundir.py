@@ -17,19 +17,19 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobrunner import trust
 from jobrunner.errors import StateError, UsageError
+from jobrunner.structs import struct
 
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
 _BEGINNING = re.compile(r"\d{8}T?\d{0,6}Z?(?:-[0-9a-f]*)?")
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunDir:
     """One run's directory; it exists, and only its owner may read it."""
 

@@ -8,12 +8,13 @@ A final task runs in every selection but `only`, unless it is skipped by name: i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TypeAlias
 
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
 from jobrunner.spec import Job
+from jobrunner.structs import struct
 
 Uses: TypeAlias = Callable[[Job], Collection[str]]
 """The tasks whose data the tasks of a job use."""
@@ -22,7 +23,7 @@ _MOST_SAID = 10
 """Names in one message; a job may have 100,000."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Wanted:
     """What a caller asked for. Empty is no restriction; several names of one option are added up."""
 

@@ -12,7 +12,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system, trust
@@ -36,6 +35,7 @@ from jobrunner.sinks.output import file_sink
 from jobrunner.slots import HostLimits, Slots
 from jobrunner.spec import Job, Limit, Pool, Stop
 from jobrunner.spilled import Spill
+from jobrunner.structs import struct
 from jobrunner.work import StopRule
 
 _TIMED_OUT = 124  # as timeout(1) answers
@@ -48,7 +48,7 @@ _LOOKING = PoolPlan(spec=Pool(), mode="process_pool", workers=2)
 """Where is looked whether what a task depends on has changed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Finished:
     """A run that has come to its end."""
 
@@ -59,7 +59,7 @@ class Finished:
     tally: Tally
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Busy:
     """The job is not run, as its `concurrency` says: another run is under way."""
 

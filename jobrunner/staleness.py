@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from jobrunner import fingerprint, rundir
@@ -20,10 +19,11 @@ from jobrunner.prepare import Prepared
 from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Job
+from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Outcome, Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Instance:
     """One instance of a task: whether it would be skipped as cached, None where only the run will tell; and else why."""
 

@@ -11,10 +11,11 @@ import json
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from typing import Any
+
+from jobrunner.structs import field, struct
 
 LARGEST_RESULT = 64 << 20
 """The largest result of a target, in bytes of JSON. More than this belongs in a file whose path is returned."""
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Resources:
     """What a process may use: `memory` in bytes (RLIMIT_DATA), `nice` as nice(1) counts, `cpus` as a number of CPUs."""
 
@@ -45,7 +46,7 @@ class Resources:
     cpus: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Call:
     """One attempt of a Python callable. `env` and `cwd` count only where the attempt has the process to itself."""
 
@@ -61,7 +62,7 @@ class Call:
     """Only for a host of one attempt, which takes them on before the target runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Command:
     """One attempt of a command. `env` is its whole environment; `cwd` is absolute."""
 
@@ -80,7 +81,7 @@ class Command:
     """Commands that follow, one after the other, each if the one before succeeded: all of them are one attempt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class StopRule:
     """How an attempt is stopped: `signal` (a number) to its process group, `grace` seconds later SIGKILL."""
 
@@ -90,7 +91,7 @@ class StopRule:
     """Take down where a Python task stands before it is stopped (a host of one attempt or of one worker)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Error:
     """Why an attempt did not succeed, as text."""
 
@@ -101,7 +102,7 @@ class Error:
     """Of an exception: the dotted names of its class and of those that this derives from, up to Exception; at most 20."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Result:
     """How one attempt ended. `duration` and `cpu` in seconds, `max_rss` in bytes, `value` the returned value as JSON."""
 
@@ -138,7 +139,7 @@ class Result:
             raise ValueError("it is nested too deeply") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Began:
     """A worker has taken an attempt up. `thread` is the native thread id, None where the worker is a process."""
 
@@ -148,7 +149,7 @@ class Began:
     thread: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Said:
     """Output of an attempt; `id` is 0 where it cannot be told which attempt of the pool it was."""
 
@@ -157,14 +158,14 @@ class Said:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Returned:
     """An attempt was handed to a worker that ended before it began: it is ready again, and does not count."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Exhausted:
     """The system has no room to start it now (descriptors, processes, memory): it is ready again, and does not count."""
 
@@ -172,7 +173,7 @@ class Exhausted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Leftover:
     """An attempt ended and left processes behind, which were killed (or allowed to stay). `id` is 0 where nobody knows whose."""
 
@@ -181,7 +182,7 @@ class Leftover:
     killed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class StackTaken:
     """Where the Python code of a worker process stands at this moment: what `dump` asks for. Empty where it did not answer."""
 
@@ -190,7 +191,7 @@ class StackTaken:
     stack: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerStarted:
     """A thread or process that executes attempts exists."""
 
@@ -200,7 +201,7 @@ class WorkerStarted:
     thread: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerDied:
     """A worker ended without being asked to, or was killed because it would not stop."""
 
@@ -211,7 +212,7 @@ class WorkerDied:
     thread: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class WorkerJoined:
     """A worker is gone and was waited for. It ran `tasks` attempts in `lived` seconds."""
 

@@ -18,6 +18,7 @@ PACKAGE = "jobrunner"
 # Module → floor. `sinks.*` is the package and every module in it. `""` is the package itself: it loads the API when asked for it.
 FLOORS = {
     "": 0,
+    "structs": 0,
     "errors": 1,
     "work": 1,
     "speech": 1,
@@ -55,12 +56,13 @@ FLOORS = {
     "host": 2,
     "signals": 2,
     "sinks.terminal": 2,
+    "sinks.readable": 3,
     "jobfile.*": 3,
     "starter": 4,
     "crontab": 5,
     "selection": 3,
     "executors.*": 3,
-    "sinks.*": 3,
+    "sinks.*": 4,
     "journal": 3,
     "lock": 3,
     "slots": 3,
@@ -99,19 +101,20 @@ WALLS = {
 
 # Module → all that it may import of ours. Together with STANDARD_ONLY this keeps a worker's start cheap.
 ONLY = {
-    "work": set(),
+    "work": {"structs"},
     "speech": set(),
     "walk": set(),
-    "fingerprint": {"walk"},
-    "host": {"work", "speech", "system"},
-    "preflight.signatures": {"hints"},
-    "preflight.probe": {"host", "system", "hints", "preflight"},
-    "guard": {"processes", "system", "lifeline", "journal", "events", "errors"},
-    "executors.*": {"work", "speech", "loop", "host", "executors", "processes", "system"},
+    "fingerprint": {"walk", "structs"},
+    "host": {"work", "speech", "system", "structs"},
+    "preflight.signatures": {"hints", "structs"},
+    "preflight.probe": {"host", "system", "hints", "preflight", "structs"},
+    "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs"},
+    "executors.*": {"work", "speech", "loop", "host", "executors", "processes", "system", "structs"},
 }
 
 # A worker must not pay for pydantic and YAML.
 STANDARD_ONLY = (
+    "structs",
     "work",
     "speech",
     "fingerprint",

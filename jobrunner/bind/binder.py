@@ -9,7 +9,6 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
@@ -25,10 +24,11 @@ from jobrunner.expressions import Scope
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.spec import Glob, Job, Lines, Range, Task
+from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Resources
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Run:
     """What expressions call `run`, and where the job file is. `folder` and `dir` are absolute."""
 
@@ -39,7 +39,7 @@ class Run:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Bound:
     """The texts of one task as functions of a scope."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from jobrunner.errors import ExpressionError
@@ -11,12 +10,13 @@ from jobrunner.items import Items
 from jobrunner.plan import Plan
 from jobrunner.reasons import error_of, reason_of
 from jobrunner.spec import Job, Task
+from jobrunner.structs import field, struct
 from jobrunner.work import Outcome, Result
 
 _OF_RUNS = frozenset({"results", "stdout", "outputs", "exit_code"})
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class Tasks(Mapping[str, Mapping[str, object]]):
     """`tasks` in expressions: the values of the tasks that have ended. One that is not selected is as good as skipped."""
 
@@ -46,7 +46,7 @@ class Tasks(Mapping[str, Mapping[str, object]]):
         return len(self._job.tasks)
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class Values(Mapping[str, object]):
     """`tasks.NAME` in expressions; a result is decoded when it is first asked for."""
 
@@ -104,7 +104,7 @@ class Values(Mapping[str, object]):
         return 7
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class CertainTasks(Mapping[str, Mapping[str, object]]):
     """`tasks` in the text of a command: what is not there is an error, as it would be an empty word (`rm -r data/`).
 
@@ -123,7 +123,7 @@ class CertainTasks(Mapping[str, Mapping[str, object]]):
         return len(self._tasks)
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class _Certain(Mapping[str, object]):
     _name: str
     _values: Values
@@ -142,7 +142,7 @@ class _Certain(Mapping[str, object]):
         return len(self._values)
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class RunFacts(Mapping[str, object]):
     """`run` in expressions: what is known from its beginning, and what has failed so far."""
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, shell_complete, split_arg_string
+
+from jobrunner.structs import struct
 
 VARIABLE: Final = "_JOBRUNNER_COMPLETE"
 """The variable by which the script of a shell asks, as click names it."""
@@ -133,7 +134,7 @@ def _outline(path: str) -> dict[str, Outline]:
     return first if isinstance(first, dict) else {}
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class _Open:
     """A list or map that has not ended, and the key of a map that waits for its value."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.structs import struct
 
 if TYPE_CHECKING:
     from jobrunner.jobfile import JobFile
@@ -66,7 +67,7 @@ def validate(files: tuple[str, ...], as_json: bool, imports: bool, import_timeou
     return 2 if any(verdict.is_error for verdict in verdicts) else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Checks:
     """What is looked for. `import_timeout` is in seconds; None: nothing is imported."""
 
@@ -74,7 +75,7 @@ class _Checks:
     is_strict: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Verdict:
     """A problem with its weight; `output` is what an import that failed has printed."""
 

@@ -14,15 +14,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from jobrunner import host
+from jobrunner.structs import struct
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Reaped:
     """How a process ended: its return code, negative for a signal, and what it used, where the system tells."""
 
@@ -30,7 +30,7 @@ class Reaped:
     usage: resource.struct_rusage | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Child:
     """A host that was started. `stack` is where it writes the Python stacks that it is asked for; `reap` waits for its end."""
 
@@ -42,7 +42,7 @@ class Child:
     reap: Callable[[], Reaped]
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class _Ends:
     """The host's ends of what connects it with the engine."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import NoneType
 from typing import Protocol
@@ -26,6 +26,7 @@ from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.wire import Frame, Wire, result_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
+from jobrunner.structs import struct
 from jobrunner.work import (
     Began,
     Call,
@@ -71,7 +72,7 @@ class Owner(Protocol):
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class _Thread:
     id: int | None
     started: float

@@ -8,7 +8,8 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+
+from jobrunner.structs import struct
 
 _MOST_HELD = 256
 _THREADS = 17  # proc_pid_stat(5): field 20, counted from the third
@@ -16,7 +17,7 @@ _LONGEST_ID = 20
 """Digits: a task may have set the variable to anything."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Stat:
     """Where a live process stands."""
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from jobrunner import host
 from jobrunner.executors import limits
@@ -21,6 +20,7 @@ from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
+from jobrunner.structs import field, struct
 from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Resources, Result, Returned, StopRule
 
 _MOST_STILLBORN = 3
@@ -32,7 +32,7 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class PoolSettings:
     """A pool as the job file wants it, with its numbers decided."""
 

@@ -20,12 +20,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from jobrunner.executors.orphans import descendants, hold, owned_by, owner_of, reap, send, stat, wait_for
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.processes import group_members, of_run, signal_group
+from jobrunner.structs import struct
 from jobrunner.work import Leftover, Report
 
 _PATIENCE = 1.0
@@ -44,7 +44,7 @@ _UNSEEN = 16
 Done = Callable[[tuple[int, ...]], None]
 
 
-@dataclass(slots=True, eq=False)
+@struct(kw_only=False, frozen=False, eq=False)
 class Origin:
     """Who left something behind: a command's attempt with the processes that led it and were not reaped yet, or (None) a host."""
 

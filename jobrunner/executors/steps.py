@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jobrunner.processes import Exit, signal_name
+from jobrunner.structs import struct
 from jobrunner.work import Command
 
 _LONGEST_TITLE = 60
@@ -61,7 +62,7 @@ def title(argv: tuple[str, ...]) -> str:
     return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class Spent:
     """What processes that were reaped have used: CPU seconds in all, and the highest peak of memory, in bytes."""
 

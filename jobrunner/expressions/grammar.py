@@ -13,12 +13,12 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions.values import PLAIN, size_refusal
 from jobrunner.hints import did_you_mean
+from jobrunner.structs import struct
 
 Key: TypeAlias = "str | int"
 Path: TypeAlias = tuple[str, tuple[Key, ...]]
@@ -75,7 +75,7 @@ _LINE_ENDS: Final = str.maketrans("\r\n", "  ")
 _TOO_DEEP: Final = f"the expression is nested too deeply; at most {DEEPEST} levels are read"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Code:
     """What stands between `${{` and `}}`. `offset` is where `text` starts in the template: errors are marked there."""
 
@@ -104,7 +104,7 @@ class Code:
         return ExpressionError(message, offset=offset, length=length, hint=hint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Reference:
     """A name that an expression looks up, and the literal keys after it: `tasks.a.results[0]` is tasks, (a, results, 0).
 

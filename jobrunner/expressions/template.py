@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, cast
 
@@ -20,9 +19,10 @@ from jobrunner.errors import ExpressionError
 from jobrunner.expressions import grammar, quoting
 from jobrunner.expressions.grammar import Code, Reference
 from jobrunner.expressions.values import PLAIN, JsonValue, Scope, plain, text_of
+from jobrunner.structs import field, struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Expression:
     """What stands between `${{` and `}}`, checked."""
 
@@ -64,7 +64,7 @@ class Expression:
         return evaluate(self.tree, self.code, scope)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Template:
     """A text with expressions in it. Immutable, so one may serve all items of a task."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from jobrunner import spec
 from jobrunner.jobfile.cures import flow
+from jobrunner.structs import struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Answer:
     """What to write for a key of another tool: `key` of ours, or where there is none a `note` that says what to do instead.
 

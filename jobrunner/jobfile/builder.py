@@ -10,7 +10,6 @@ What a mapping waits for, in `key` (a sequence always waits for an _ITEM):
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NoReturn
 
@@ -19,6 +18,7 @@ import yaml
 from jobrunner.errors import Problem
 from jobrunner.jobfile import scalars
 from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Path, dotted, problem_at, shortened, word_at
+from jobrunner.structs import struct
 
 DEEPEST = 64
 """How deep lists and maps may be nested, aliases followed."""
@@ -29,7 +29,7 @@ FREE_COPIES = 100_000
 _TOO_DEEP: Final = f"lists and maps are nested more than {DEEPEST} deep"
 
 
-@dataclass(frozen=True, slots=True)
+@struct(kw_only=False)
 class _State:
     """What a container waits for, where that is not simply the value of a key."""
 
@@ -50,7 +50,7 @@ class Refused(Exception):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Anchored:
     """What an alias stands for: how many values, how deep, and a number as it is written."""
 

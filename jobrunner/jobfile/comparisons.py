@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from jobrunner import spec
@@ -19,6 +18,7 @@ from jobrunner.hints import did_you_mean
 from jobrunner.jobfile import params
 from jobrunner.jobfile.document import shortened
 from jobrunner.jobfile.salvage import Unsure
+from jobrunner.structs import struct
 from jobrunner.work import Outcome
 
 Kinds: TypeAlias = frozenset[str]
@@ -64,7 +64,7 @@ TRUE: Final = frozenset({"true", "yes", "on", "1"})
 FALSE: Final = frozenset({"false", "no", "off", "0"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Mistake:
     """Something wrong in an expression. `offset` and `length` are characters of the text that it stands in."""
 
@@ -74,7 +74,7 @@ class Mistake:
     length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Sure:
     """What can be relied on: the job, defaults merged, and what is open about it."""
 
@@ -173,7 +173,7 @@ def _is_outcome(keys: tuple[Key, ...], sure: Sure) -> bool:
 # --- two sides that never meet -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Pair:
     """One comparison of an expression."""
 

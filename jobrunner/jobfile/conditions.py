@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
@@ -19,6 +18,7 @@ from jobrunner.expressions.grammar import CONSTANTS, Code, Key, path_of
 from jobrunner.jobfile import params
 from jobrunner.jobfile.comparisons import FALSE, TRUE, Mistake, Sure, kinds_of
 from jobrunner.jobfile.document import shortened
+from jobrunner.structs import struct
 
 FORGIVEN: Final = ("failed", "timed_out", "crashed")
 """What continue_on_error allows; the plan has the same."""
@@ -121,7 +121,7 @@ def _is_spelled_out(name: Key, sure: Sure) -> bool:
 # --- what never holds --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _World:
     """What is so when a condition is judged: which tasks have ended well, and what the functions of a condition say."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobrunner.errors import Problem
+from jobrunner.structs import field, struct
 
 if TYPE_CHECKING:
     import yaml
@@ -37,7 +37,7 @@ _LONGEST_BARE = 2000
 """Characters of a text without `${{` in which places are looked for: the pattern is as long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Finding:
     """Something wrong at a path of the document, not yet placed. `offset` and `length` are characters of the text there."""
 
@@ -49,7 +49,7 @@ class Finding:
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Document:
     """What a YAML file says (`value`), what was wrong with it on the way (`problems`), and where everything stands."""
 

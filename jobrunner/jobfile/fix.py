@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -25,6 +25,7 @@ from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem, UsageError
 from jobrunner.jobfile import cures, foreign, loader, mistakes, reader
 from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Path, dotted
+from jobrunner.structs import struct
 
 _MOST_ROUNDS: Final = 200
 """So often a file is read again before it is judged: each round mends all that it can see."""
@@ -42,7 +43,7 @@ _LISTS_OF_NAMES: Final = frozenset({"needs", "secrets", "limits"})
 _WORDS: Final = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Change:
     """One thing that was mended, by the line it stands on, counted from 1."""
 
@@ -55,7 +56,7 @@ class Change:
         return f"{self.line}: {self.path + ': ' if self.path else ''}{self.before} → {self.after}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Fixed:
     """What a file is after mending: its bytes, what was changed in file order, and the problems that remain.
 
@@ -68,7 +69,7 @@ class Fixed:
     untried: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Edit:
     """Characters `begin` to `end` of the text become `after`. All on one line, so no line ever moves."""
 
@@ -96,7 +97,7 @@ def fixed(source: bytes, file: str) -> Fixed:
         return Fixed(source=look.source, changes=ordered, remaining=look.problems, untried=untried)
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: what it says is found out when it is asked for, once
+@struct  # no slots: what it says is found out when it is asked for, once
 class _Look:
     """Bytes of a job file, and what there is to say about them."""
 

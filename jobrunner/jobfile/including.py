@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -21,6 +21,7 @@ from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
 from jobrunner.jobfile import foreign, mistakes, reader
 from jobrunner.jobfile.document import LONGEST_LINE, MOST_PROBLEMS, Document, Finding, shortened, visible
+from jobrunner.structs import field, struct
 
 MOST_FILES: Final = 100
 """Files that one job file may include, those that they include counted."""
@@ -36,7 +37,7 @@ SourceOf: TypeAlias = Callable[[str], bytes]
 """The bytes of a file; raises reader.Unreadable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Included:
     """A file that a job file includes, as it was: `path` is absolute, `source` the bytes that were read."""
 
@@ -44,7 +45,7 @@ class Included:
     source: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Gathered:
     """A job file and all that it includes: one value for the models, and one document that knows where each part stands.
 
@@ -84,7 +85,7 @@ def gather(document: Document, file: str, source_of: SourceOf = reader.source_of
 # --- reading -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)
+@struct(frozen=False)
 class _Reading:
     """What is read of the files that include one another, each of them once, depth first."""
 

@@ -12,7 +12,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -26,13 +26,14 @@ from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding, Path
 from jobrunner.jobfile.including import Gathered, Included
 from jobrunner.jobfile.reader import LARGEST
 from jobrunner.jobfile.salvage import Unsure
+from jobrunner.structs import struct
 
 __all__ = ["LARGEST", "Included", "JobFile", "load", "name_of", "parse", "placed", "read"]
 
 _OWN_POOL = frozenset({"mode", "workers"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class JobFile:
     """A valid job with the file it came from, as it was: `path` is absolute, `source` the bytes that were read."""
 

@@ -8,7 +8,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -19,6 +18,7 @@ from jobrunner.errors import UsageError
 from jobrunner.expressions import is_constant
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile.document import Document, Finding, shortened
+from jobrunner.structs import struct
 
 Parse: TypeAlias = Callable[[object], JsonValue]
 
@@ -27,7 +27,7 @@ _FALSE: Final = frozenset({"false", "no", "off", "0"})
 LONGEST_NUMBER = 4_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Given:
     """A value for a parameter, and where it comes from: a `source` that is named, or a place in a `document`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from jobrunner import spec
@@ -18,6 +18,7 @@ from jobrunner.jobfile.document import Finding, Path
 from jobrunner.jobfile.lookups import Wrong
 from jobrunner.jobfile.salvage import Unsure
 from jobrunner.jobfile.values import collect, not_json, unfit
+from jobrunner.structs import struct
 
 RUN_KEYS: Final = ("id", "dir", "started_at", "attempt", "failed")
 _NOT_LISTS: Final = frozenset({"exit_code", "outcome", "stdout"})
@@ -28,7 +29,7 @@ MOST_UNREADABLE = 10
 """Expressions of one text that are said to be none: the text is read again for each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Place:
     """A text with an expression: where it stands, and which names hold there."""
 
@@ -38,7 +39,7 @@ class _Place:
     """`foreach` or `matrix` where the text itself says what the instances are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Use:
     """`tasks.target` in a text of `task`, which does not name it among its own needs."""
 
@@ -47,7 +48,7 @@ class _Use:
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Against:
     """What texts are checked against, and the `uses` that they make of other tasks, judged last."""
 
@@ -206,7 +207,7 @@ def _constant(only: Expression) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Judge:
     """Says what is wrong with a reference that stands at a place."""
 

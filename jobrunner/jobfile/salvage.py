@@ -10,7 +10,6 @@ expressions are still checked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from pydantic_core import ErrorDetails
 from jobrunner import spec
 from jobrunner.jobfile import foreign, mistakes
 from jobrunner.jobfile.document import Finding, Path
+from jobrunner.structs import field, struct
 
 _ACTIONS: Final = frozenset(spec.Task.ACTIONS)
 _INSTANCES: Final = frozenset({"foreach", "matrix"})
@@ -36,7 +36,7 @@ _NAMED_IN: Final[dict[str | int, str]] = {"secrets": "secrets", "limits": "limit
 """Key of a task that lists names → the table that they stand in."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Unsure:
     """What a cut has left open: findings that rest on it would only follow from another mistake."""
 

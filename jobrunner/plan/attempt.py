@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from jobrunner.structs import struct
 from jobrunner.work import Error, Outcome
 
 
@@ -30,7 +30,7 @@ class Skip(StrEnum):
     CACHED = "cached"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Skipped:
     """A task that never runs; `cause` names the task whose outcome is the reason, where there is one."""
 
@@ -40,7 +40,7 @@ class Skipped:
     cause_outcome: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Tries:
     """Attempts of an instance in earlier parts of the same run: all, and those that count against its retries."""
 
@@ -48,7 +48,7 @@ class Tries:
     counted: int = 0
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@struct(frozen=False, eq=False)
 class Attempt:
     """One try of one instance, from `take` until `apply`."""
 
@@ -77,7 +77,7 @@ class Attempt:
     """It was asked to stop; whatever it answers, this is its outcome."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Ended:
     """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is.
 

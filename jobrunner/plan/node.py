@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan.attempt import Phase, State
 from jobrunner.spec import Task
+from jobrunner.structs import struct
 from jobrunner.work import Outcome, Result
 
 MOVES: Mapping[State, Collection[State]] = {
@@ -26,7 +26,7 @@ FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 _OF_AN_ITEM = frozenset({"item", "index", "matrix"})
 
 
-@dataclass(slots=True, eq=False)
+@struct(kw_only=False, frozen=False, eq=False)
 class Pool:
     free: int
     ready: list[tuple[int, Node]]

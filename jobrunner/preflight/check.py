@@ -10,7 +10,6 @@ import math
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from jobrunner import credentials, expressions, trust
@@ -23,6 +22,7 @@ from jobrunner.preflight import probing
 from jobrunner.preflight.probe import Answer
 from jobrunner.preflight.signatures import Argument, Remark, Use
 from jobrunner.spec import Job, Limit, Pool, Range, Task
+from jobrunner.structs import struct
 
 DEFAULT_LIMIT: Final = 30.0
 """Seconds that the import of one module may take."""
@@ -33,7 +33,7 @@ _Uses: TypeAlias = Mapping[int, tuple[Path, Use]]
 """What the job file calls, by number, each with the path below which it stands."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Noted:
     """A finding of a preflight. `output` holds the last lines of what an import that failed has printed."""
 
@@ -121,7 +121,7 @@ _OF_PROCESSES = ("process", "process_pool")
 _THREAD_LIMITS = frozenset({"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class _Crowd:
     """A target of which `count` instances run at once. `is_free` where nothing bounds the threads that each computes with."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from jobrunner import expressions
@@ -17,13 +16,14 @@ from jobrunner.jobfile.document import Finding, Path
 from jobrunner.preflight import shell
 from jobrunner.preflight.shell import Script, Trouble, Word
 from jobrunner.spec import Task
+from jobrunner.structs import struct
 
 _SHELL: Final = re.compile(r"(?:.*/)?(?:ba|da|a)?sh")
 _SCRIPT_OPTION: Final = re.compile(r"-[a-z]*c")
 _WORD: Final = re.compile(r"\S+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Line:
     """A text that is a command, or several. `reader` is the shell that gets it; empty where its words are the command."""
 
@@ -43,7 +43,7 @@ class Line:
         return _at(self.path, trouble.message, trouble.hint, trouble.offset, trouble.length)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Command:
     """The words of one simple command at `path`: those of a text, or (`is_argv`) each with a place of its own."""
 

@@ -25,7 +25,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -34,13 +34,14 @@ from jobrunner.hints import did_you_mean
 from jobrunner.preflight import nested, signatures
 from jobrunner.preflight.nested import pool_in
 from jobrunner.preflight.signatures import Argument, Remark, Use, misfits
+from jobrunner.structs import field, struct
 
 _LIBRARIES = ("numpy", "scipy", "torch", "sklearn")
 """What computes with threads of its own: those of BLAS or OpenMP."""
 _LONGEST_SAID = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Question:
     """A module to import, and what is used of it. The answer repeats `token`, which nothing imported before can know."""
 
@@ -49,7 +50,7 @@ class Question:
     uses: list[Use]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Answer:
     """What came of one module. `has_failed`: it could not be imported. `libraries` are those that compute with threads;
     `pools` tells for a use what its function starts itself, and where. `is_last`: it has changed what the probe itself works

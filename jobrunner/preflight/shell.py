@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from jobrunner import expressions
 from jobrunner.expressions import Expression
+from jobrunner.structs import struct
 
 VALUE: Final = "\uf8ff"
 """Stands for each character of an expression."""
@@ -32,7 +32,7 @@ def blanked(text: str) -> str:
     return script
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Script:
     """A script, and the same with what is no code hidden; `open_at` is where a quote begins that is never closed."""
 
@@ -42,7 +42,7 @@ class Script:
     open_at: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Word:
     """A word of a command; `text` is empty where only a shell, or a run, can tell it."""
 
@@ -181,7 +181,7 @@ _VARIABLE: Final = (
 _INTERPRETER: Final = re.compile(r"\s*(?P<it>#![^\S\n]*(?:\S*/env[^\S\n]+(?:-S[^\S\n]+)?)?(?:\S*/)?(?P<name>[\w.+-]+))(?=\s|\Z)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Trouble:
     """Something in a script that sh does not do as its author means; `offset` and `length` are characters of it."""
 

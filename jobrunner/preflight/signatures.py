@@ -6,17 +6,18 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from jobrunner.hints import did_you_mean
+from jobrunner.structs import field, struct
 
 _LONGEST_SIGNATURE = 100
 
 Where = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Argument:
     """An argument as the job file gives it: its `kind` is a key of KINDS, "" where it is known only at run time."""
 
@@ -24,7 +25,7 @@ class Argument:
     shown: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Use:
     """A callable that the job file names, under the `key` of it, and what it is called with."""
 
@@ -35,7 +36,7 @@ class Use:
     kwargs: dict[str, Argument] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Remark:
     """Something to say about a use, at `where` below it."""
 

@@ -1,41 +1,15 @@
-"""The structured log: one line an event, by structlog, as JSON, logfmt or for people."""
+"""The structured log: one line an event, as JSON; for people and as logfmt see `readable`."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO
 
-from jobrunner.encoding import dumps
-from jobrunner.events import Sink, Stamped, TaskFinished, TaskOutput, level, payload
+from jobrunner.events import Sink, Stamped, TaskOutput, level
 from jobrunner.outlet import Outlet
-from jobrunner.sinks.terminal import colours, escaped
-
-
-@contextlib.contextmanager
-def _unavailable(name: str) -> Iterator[None]:
-    """Inside, an import of the package `name` fails as if it were not installed. One that is loaded stays as it is."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # what the import system takes for "there is none"
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-# structlog loads rich wherever it is installed, for tracebacks that this log does not show: 40 ms of every start. A task that
-# shares our modules by fork and renders its own exceptions with structlog gets plain tracebacks for it.
-with _unavailable("rich"):
-    import structlog
 
 FORMATS = ("auto", "console", "json", "logfmt")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-_EXTRAS = ("ts", "run_id", "job", "seq", "level", "event")
 
 
 def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # noqa: A002  # as the option is called
@@ -46,8 +20,7 @@ def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # no
     """
     outlet = to if isinstance(to, Outlet) else Outlet(to, name="log")
     chosen = format if format != "auto" else "console" if outlet.isatty() else "json"
-    logger = structlog.BytesLogger(_Lines(outlet))  # type: ignore[arg-type]  # it needs write and flush, no more
-    render = _RENDERERS[chosen](outlet.isatty())
+    tell = _json(outlet) if chosen == "json" else _readable(outlet, chosen)
     least = LEVELS[minimum]
 
     def write(stamped: Stamped) -> None:
@@ -55,81 +28,26 @@ def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # no
             return
         importance = level(stamped.event)
         if LEVELS[importance] >= least:
-            logger.msg(render(logger, importance, _fields(stamped, importance)))
+            tell(stamped, importance)
 
     return write
 
 
-def _fields(stamped: Stamped, importance: str) -> dict[str, Any]:
-    place = {"ts": stamped.ts, "level": importance, "event": stamped.event.NAME, "seq": stamped.seq}
-    return {**place, "run_id": stamped.run_id, "job": stamped.job, **payload(stamped.event)}
+Teller = Callable[[Stamped, str], None]
 
 
-class _Lines:
-    """An outlet as a logger takes it. The run's loop flushes it, when what it tells is on record."""
+def _json(outlet: Outlet) -> Teller:
+    """The line that structlog's JSONRenderer gives, of the bytes that the journal has too: structlog costs 30 ms to import."""
+    send = outlet.write
 
-    def __init__(self, outlet: Outlet) -> None:
-        self.write = outlet.write
+    def tell(stamped: Stamped, importance: str) -> None:
+        head = f'{{"ts":"{stamped.ts}","level":"{importance}","event":"{stamped.event.NAME}","seq":{stamped.seq},'.encode()
+        send(b"%b%b,%b}\n" % (head, stamped.place(), stamped.fields()))
 
-    def flush(self) -> None:
-        """Not now."""
-
-
-Renderer = Callable[[Any, str, dict[str, Any]], bytes]
+    return tell
 
 
-def _json(_: bool) -> Renderer:
-    render = structlog.processors.JSONRenderer(serializer=lambda value, **_: dumps(value))
-    return lambda logger, name, event: render(logger, name, event)  # type: ignore[return-value]  # the serializer gives bytes
+def _readable(outlet: Outlet, chosen: str) -> Teller:
+    from jobrunner.sinks import readable  # loads structlog, which most runs from cron do without
 
-
-def _logfmt(_: bool) -> Renderer:
-    render = structlog.processors.LogfmtRenderer(bool_as_flag=False)
-
-    def rendered(logger: Any, name: str, event: dict[str, Any]) -> bytes:
-        return render(logger, name, {key: _flat(value) for key, value in event.items()}).encode("utf-8", "backslashreplace")
-
-    return rendered
-
-
-_NOT_IN_LOGFMT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""Control characters but the line end, which structlog escapes itself."""
-
-
-def _flat(value: object) -> object:
-    if isinstance(value, (int, dict, list)) and not isinstance(value, bool):
-        value = dumps(value).decode()
-    return _NOT_IN_LOGFMT.sub(lambda match: f"\\x{ord(match[0]):02x}", value) if isinstance(value, str) else value
-
-
-_FOR_PROGRAMS = (*_EXTRAS, "digest", "error")
-"""What the console leaves out: the reason says what an error is."""
-
-
-def _console(is_terminal: bool) -> Renderer:
-    paint = colours(is_terminal)
-
-    def rendered(_: Any, name: str, event: dict[str, Any]) -> bytes:
-        stack = event.pop("stack", "")
-        if event["event"] == TaskFinished.NAME:
-            event.pop("output", None)  # it was shown when it was printed
-        error = event.get("error") if "reason" not in event else None
-        shown = {key: value for key, value in event.items() if key not in _FOR_PROGRAMS and value not in ("", {})}
-        words = [f"{key}={_short(value)}" for key, value in shown.items()]
-        head = " ".join([event["ts"][11:23], paint(f"{name:<7}", name), paint(f"{event['event']:<15}", "bold")])
-        why = f" error={_short(error['message'])}" if error else ""
-        below = [f"    {escaped(line)}" for line in stack.splitlines()]
-        return "\n".join([f"{head} {' '.join(words)}{why}", *below]).encode("utf-8", "backslashreplace")
-
-    return rendered
-
-
-def _short(value: object) -> str:
-    """A value in one word: quoted, with escapes, where it holds anything that could be taken for more or obeyed."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = value if isinstance(value, str) else dumps(value).decode()
-    return text if text and " " not in text and text.isprintable() else repr(text)
-
-
-_RENDERERS: dict[str, Callable[[bool], Renderer]] = {"json": _json, "logfmt": _logfmt, "console": _console}
+    return readable.teller(outlet, chosen)

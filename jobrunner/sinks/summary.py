@@ -6,10 +6,10 @@ import heapq
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 
 from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, Stamped, TaskFinished, TaskSkipped
 from jobrunner.sinks.terminal import escaped
+from jobrunner.structs import field, struct
 
 _SLOWEST = 3
 _MOST_TASKS = 10
@@ -26,7 +26,7 @@ _FRAME = re.compile(
 )
 
 
-@dataclass(slots=True)
+@struct(kw_only=False, frozen=False)
 class Summary:
     """A sink that keeps what `text` needs: counts, the slowest few, and the first failures of the tasks that failed first."""
 
