@@ -68,7 +68,7 @@ def _made(cls: type[T], kw_only: bool, frozen: bool, eq: bool) -> type[T]:
     space.pop("__dict__", None)
     space.pop("__weakref__", None)
     space |= {"__slots__": names, "__match_args__": () if kw_only else names}
-    space["__dataclass_fields__"] = _Fields(names, defaults, kw_only)
+    space["__struct__"] = space["__dataclass_fields__"] = _Fields(names, defaults, kw_only)
     space.setdefault("__repr__", _repr([name for name in names if _counts(defaults.get(name), "repr")]))
     if frozen:
         space |= {"__setattr__": _refuse, "__delattr__": _refuse, "__setstate__": _restore}
@@ -86,7 +86,7 @@ def _made(cls: type[T], kw_only: bool, frozen: bool, eq: bool) -> type[T]:
 
 def defaults(kind: type) -> dict[str, object]:
     """The fields of a struct in their order, and the default of each; `REQUIRED` where there is none."""
-    fields: _Fields = kind.__dict__["__dataclass_fields__"]
+    fields: _Fields = kind.__dict__["__struct__"]
     return {name: fields.defaults.get(name, REQUIRED) for name in fields.names}
 
 
@@ -142,7 +142,7 @@ def _equal(values: Callable[[Any], Any]) -> Callable[[Any, object], bool]:
 
 
 class _Fields:
-    """What `dataclasses` asks a class for, made when it does."""
+    """What `dataclasses` asks a class for: made when it does so first, and then in the place of this."""
 
     def __init__(self, names: tuple[str, ...], defaults: dict[str, Any], kw_only: bool) -> None:
         self.names, self.defaults, self._kw_only = names, defaults, kw_only
@@ -158,5 +158,6 @@ class _Fields:
 
         kinds = owner.__annotations__
         rows = [(name, kinds[name], *([of(self.defaults[name])] if name in self.defaults else [])) for name in self.names]
-        made: Any = make_dataclass(owner.__name__, rows, kw_only=self._kw_only)
-        return made.__dataclass_fields__  # type: ignore[no-any-return]
+        found: dict[str, Any] = vars(make_dataclass(owner.__name__, rows, kw_only=self._kw_only))["__dataclass_fields__"]
+        type.__setattr__(owner, "__dataclass_fields__", found)
+        return found

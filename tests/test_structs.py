@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import orjson
 import pytest
 
 from jobrunner.structs import REQUIRED, defaults, field, struct
@@ -111,8 +112,13 @@ def test_the_text_names_the_kind_and_the_fields() -> None:
 
 def test_dataclasses_takes_it_for_one_of_its_own() -> None:
     assert [each.name for each in dataclasses.fields(Point)] == ["x", "y", "tags"]
+    assert Point.__dataclass_fields__ is Point.__dataclass_fields__, "made once"
     assert dataclasses.asdict(Point(x=1)) == {"x": 1, "y": 2, "tags": []}
     assert dataclasses.replace(Point(x=1), y=5) == Point(x=1, y=5)
+
+
+def test_orjson_takes_it_for_a_dataclass() -> None:
+    assert orjson.dumps(Point(x=1)) == b'{"x":1,"y":2,"tags":[]}'
 
 
 def test_defaults_are_told_in_the_order_of_the_fields() -> None:

@@ -143,10 +143,13 @@ def cli(args: list[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Where 0, 1 or 2 was closed by who started us, the next pipe would get its number, and a child its output there."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Where 0, 1 or 2 was closed by who started us, the next pipe would get its number, and a child its output there.
+
+    They never close their descriptors: in a forked worker those numbers are its own, and it puts streams of its own in place.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_WRONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # it stays open
+            setattr(sys, name, open(os.open(os.devnull, flags), mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _unwritten(error: Exception) -> int:
