@@ -539,4 +539,4 @@ def test_a_refusal_leaves_no_descriptor_open(state: Path) -> None:
 def test_it_loads_without_the_engine() -> None:
     code = "import sys, jobrunner.lock; print(*sorted(m for m in sys.modules if 'jobrunner.e' in m))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["jobrunner.errors", "jobrunner.events"]
+    assert ended.stdout.split() == ["jobrunner.encoding", "jobrunner.errors", "jobrunner.events"]

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -97,7 +97,7 @@ def fixed(source: bytes, file: str) -> Fixed:
         return Fixed(source=look.source, changes=ordered, remaining=look.problems, untried=untried)
 
 
-@struct  # no slots: what it says is found out when it is asked for, once
+@dataclass(frozen=True, kw_only=True)  # no slots: what it says is found out when it is asked for, once
 class _Look:
     """Bytes of a job file, and what there is to say about them."""
 
