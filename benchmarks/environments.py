@@ -70,15 +70,17 @@ class _Settings:
     install: bool
     quick: bool
     reasons: dict[str, str]
+    versions: dict[str, str]
 
 
-_settings = _Settings(install=True, quick=False, reasons={})
+_settings = _Settings(install=True, quick=False, reasons={}, versions={})
 
 
 def configure(*, install: bool, quick: bool) -> None:
     """`install`: what is not there is installed; `quick`: but not what takes long. Forgets what was found before."""
     _settings.install, _settings.quick = install, quick
     _settings.reasons.clear()
+    _settings.versions.clear()
     environment.cache_clear()
 
 
@@ -87,15 +89,22 @@ def missing() -> dict[str, str]:
     return dict(_settings.reasons)
 
 
+def versions() -> dict[str, str]:
+    """The peers that were asked for and are here, each with its version."""
+    return dict(_settings.versions)
+
+
 @functools.cache
 def environment(name: str) -> Environment | None:
     """The peer of that name, installed if need be; None where it is not to be had. Raises KeyError for an unknown name."""
     peer = peers()[name]
     try:
-        return _MAKERS[peer.source](peer)
+        found = _MAKERS[peer.source](peer)
     except NotToBeHad as error:
         _settings.reasons[name] = str(error)
         return None
+    _settings.versions[name] = found.version
+    return found
 
 
 @functools.cache
@@ -204,7 +213,7 @@ def _distribution_version(folder: Path, peer: Peer) -> str:
 
 
 def _told_version(program: str) -> str:
-    """The first number in the first lines that it prints of itself."""
+    """The first number in what it prints of itself."""
     ended = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
     words = (ended.stdout or ended.stderr)[:200].replace("(", " ").replace(")", " ").split()
     told = (word.strip(",.") for word in words if word[0].isdigit())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jobrunner
 from benchmarks.measure import ROOT
 
 
@@ -35,6 +36,11 @@ def logged(job: Path, items: int) -> Callable[[str], str | None]:
         return None if done == items else f"{done} of {items} attempts succeeded"
 
     return check
+
+
+def version() -> str:
+    """Of the jobrunner that is measured: the one of this checkout."""
+    return jobrunner.__version__
 
 
 def printed(text: str) -> Callable[[str], str | None]:

@@ -81,7 +81,11 @@ class Goal:
     def __str__(self) -> str:
         limits = ((self.ratio, "×"), (self.seconds, "s"), (self.mib, "MiB"))
         bar = " and ".join(f"≤ {limit:g} {unit}" for limit, unit in limits if limit is not None)
-        return bar + ("" if self.stretch is None else f" (stretch {self.stretch:g})")
+        return " ".join(filter(None, [bar, "" if self.stretch is None else f"(stretch {self.stretch:g})"]))
+
+    def is_bar(self) -> bool:
+        """Whether it promises anything: a stretch alone does not."""
+        return (self.ratio, self.seconds, self.mib) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,18 +184,18 @@ class Outcome:
         return [(many.wall - one.wall) / (self.contest.items - 1) for many, one in pairs]
 
     def is_met(self, peer: Case) -> bool | None:
-        """Whether the goal against `peer` is met; None where there is none."""
+        """Whether the bar against `peer` is met; None where there is none."""
         goal, ours = peer.goal, self.contest.cases[0]
-        if goal is None:
+        if goal is None or not goal.is_bar():
             return None
         within_seconds = goal.seconds is None or self.wall(ours) <= goal.seconds
         within_memory = goal.mib is None or self.rss(ours) <= goal.mib
         return within_seconds and within_memory and (goal.ratio is None or statistics.median(self.ratios(peer)) <= goal.ratio)
 
-    def is_stretched(self, peer: Case) -> bool:
-        """Whether what is hoped for beyond the goal is met too."""
+    def is_stretched(self, peer: Case) -> bool | None:
+        """Whether what is hoped for beyond the bar is met too; None where nothing is."""
         hoped = peer.goal.stretch if peer.goal else None
-        return hoped is not None and self.is_met(peer) is True and statistics.median(self.ratios(peer)) <= hoped
+        return None if hoped is None else self.is_met(peer) is not False and statistics.median(self.ratios(peer)) <= hoped
 
 
 def environment() -> dict[str, str]:
