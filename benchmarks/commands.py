@@ -14,34 +14,46 @@ from benchmarks.tools import Work
 
 LIMIT = Goal(ratio=1.25, stretch=1.15)
 AHEAD = Goal(ratio=1)
+OTHERS = ("just", "pypyr", "doit", "go-task")
+SHELL_LINE = f"true && {tools.true()}"
 SHELL = Goal(ratio=1.1, stretch=1)
 NOTE = "jobrunner captures, logs and journals all the while; xargs, make and the limit capture nothing, xjobs keeps no record."
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """`true` many times, by two workers and by eight; a line with shell syntax; the slow tools, fewer times."""
-    items, rounds = (1_000, 3) if quick else (10_000, 5)
-    fast = ("xargs", "make", "ninja", "xjobs")
-    others = (*fast, "just") if quick else (*fast, "just", "pypyr", "doit", "go-task")
-    work = Work(folder=scratch, command=tools.true(), items=items, workers=2)
-    at_two = replace(work, folder=scratch / "two")
-    at_eight = replace(work, folder=scratch / "eight", workers=8)
-    few = replace(work, folder=scratch / "few", items=50 if quick else 500)
-    shell = replace(work, folder=scratch / "shell", command=f"true && {tools.true()}")
+    everywhere = ("xargs", "make", "ninja", "xjobs")
+    if quick:
+        wide = _few(scratch / "eight", 300, 8)
+        shell = replace(_few(scratch / "shell", 300, 2), command=SHELL_LINE)
+        return [
+            _true(_few(scratch / "two", 1_000, 2), everywhere, 3),
+            _true(wide, everywhere[:3], 3),
+            _shell(shell, ("ninja",), 3),
+        ]
+    work = Work(folder=scratch / "two", command=tools.true(), items=10_000, workers=2)
+    slow = replace(work, folder=scratch / "slow", items=500)
+    slowest = replace(work, folder=scratch / "slowest", items=100)
     return [
-        _contest(at_two, [tools.ours(at_two, single=True), *_limits(at_two), *_peers(at_two, others)], rounds),
-        _contest(
-            at_eight,
-            [tools.ours(at_eight, single=True), *_limits(at_eight), *_peers(at_eight, fast if quick else others)],
-            rounds,
-        ),
-        _contest(shell, [tools.ours(shell, "run", single=True), *_peers(shell, ("ninja", "make", "just"))], rounds),
-        _contest(
-            few,
-            [tools.ours(few), *_peers(few, ("parallel",) if quick else ("parallel", "luigi", "snakemake", "dagu"))],
-            min(rounds, 3),
-        ),
+        _true(work, (*everywhere, *OTHERS), 5),
+        _true(replace(work, folder=scratch / "eight", workers=8), (*everywhere, *OTHERS), 5),
+        _shell(replace(work, folder=scratch / "shell", command=SHELL_LINE), ("ninja", "make", "just"), 5),
+        _contest(slow, [tools.ours(slow), *_peers(slow, ("parallel", "luigi", "dagu"))], 3),
+        _contest(slowest, [tools.ours(slowest), *_peers(slowest, ("snakemake", "prefect"))], 1),
     ]
+
+
+def _few(folder: Path, items: int, workers: int) -> Work:
+    """For the quick form: a tenth of it is proven."""
+    return Work(folder=folder, command=tools.true(), items=items, workers=workers, proven=items // 10)
+
+
+def _true(work: Work, names: Sequence[str], rounds: int) -> Contest:
+    return _contest(work, [tools.ours(work, single=True), *_limits(work), *_peers(work, names)], rounds)
+
+
+def _shell(work: Work, names: Sequence[str], rounds: int) -> Contest:
+    return _contest(work, [tools.ours(work, "run", single=True), *_peers(work, names)], rounds)
 
 
 def _contest(work: Work, cases: Sequence[Case], rounds: int) -> Contest:

@@ -214,7 +214,9 @@ def _distribution_version(folder: Path, peer: Peer) -> str:
 
 def _told_version(program: str) -> str:
     """The first number in what it prints of itself."""
-    ended = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
-    words = (ended.stdout or ended.stderr)[:200].replace("(", " ").replace(")", " ").split()
-    told = (word.strip(",.") for word in words if word[0].isdigit())
-    return next(told, "of this system")
+    for option in ("--version", "-V"):
+        ended = subprocess.run([program, option], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
+        words = (ended.stdout or ended.stderr)[:200].replace("(", " ").replace(")", " ").split()
+        if told := [word.strip(",.") for word in words if word[0].isdigit()]:
+            return told[0]
+    return "of this system"

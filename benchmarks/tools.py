@@ -21,12 +21,16 @@ MARK_SCRIPT = "#!/bin/sh\nprintf x >>'{marks}'\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """`command`, `items` times, `workers` at a time. A command with shell syntax is for tools that have a shell."""
+    """`command`, `items` times, `workers` at a time. A command with shell syntax is for tools that have a shell.
+
+    `proven`: how many of them leave marks in the proof; all, where it is None.
+    """
 
     folder: Path
     command: str
     items: int
     workers: int
+    proven: int | None = None
 
     def write(self, name: str, text: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
