@@ -100,6 +100,7 @@ class Proof:
 class Case:
     """One command line to measure. `check` gets what it printed, and gives what is wrong with it, or nothing.
 
+    `told` reads figures from what it printed: `wall` (seconds) and `rss` (MiB) stand in place of those of the whole process.
     `single` is the same command with one item: what one more item costs is the difference. `prepare` is called before each
     process, and is not measured. A process that takes more than `patience` seconds is killed, and has not done its work.
     """
@@ -109,6 +110,7 @@ class Case:
     check: Check
     goal: Goal | None = None
     single: Sequence[str] | None = None
+    told: Callable[[str], Mapping[str, float]] | None = None
     proof: Proof | None = None
     prepare: Callable[[], None] | None = None
     folder: Path = ROOT
@@ -292,10 +294,16 @@ def measure(argv: Sequence[str], *, scratch: Path, check: Check | None = None, c
     child.returncode = os.waitstatus_to_exitcode(status)
     if too_long.is_set():
         raise WorkNotDone(f"{' '.join(argv)}: not done after {wall:.0f} s")
-    wrong = f"exit code {child.returncode}" if child.returncode else check(out.read_text(errors="replace")) if check else None
+    printed = out.read_text(errors="replace")
+    wrong = f"exit code {child.returncode}" if child.returncode else check(printed) if check else None
     if wrong:
         raise WorkNotDone(f"{' '.join(argv)}: {wrong}\n{err.read_text(errors='replace')[-2000:]}".rstrip())
-    return Sample(wall=wall, cpu=usage.ru_utime + usage.ru_stime, rss=usage.ru_maxrss / _MAXRSS_PER_MIB)
+    told = case.told(printed) if case and case.told else {}
+    return Sample(
+        wall=told.get("wall", wall),
+        cpu=usage.ru_utime + usage.ru_stime,
+        rss=told.get("rss", usage.ru_maxrss / _MAXRSS_PER_MIB),
+    )
 
 
 @contextmanager
