@@ -1,7 +1,7 @@
 """Runs a job and watches the memory of all its processes together; then reads from its log what it did, and when.
 
 python peak.py JOB [EMPTY]: prints `wall` in seconds; `rss`, the peak in MiB, over that of the job EMPTY if there is one;
-`succeeded` attempts; and the seconds from end to end of the `first` tenth of the attempts, and of the `last`. As JSON, one object.
+`succeeded` attempts; the seconds from end to end of the `first` tenth of them, and of the `last`. As JSON, one object.
 """
 
 from __future__ import annotations
