@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
         (small, SMALLER, (_luigi, _dagu), 3),
         (least, SMALLER, (_snakemake,), 3),
     )
-    return [
-        _contest(scratch / f"graph-{tasks}", tasks, what, peers, 3 if quick else rounds) for tasks, what, peers, rounds in plan
-    ]
+    found = [_contest(scratch / f"graph-{tasks}", tasks, what, peers, rounds) for tasks, what, peers, rounds in plan]
+    several = [contest for contest in found if len(contest.cases) > 1]
+    return [replace(contest, rounds=3, budget=None) for contest in several] if quick else several
 
 
 def write(folder: Path, tasks: int) -> Path:

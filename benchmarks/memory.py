@@ -11,7 +11,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     spans = Spans()
     items = [_items(scratch, count, 2 if quick else 3) for count in (QUICK_ITEMS if quick else ITEMS)]
     tasks = [_tasks(scratch, count, 2 if quick else 3) for count in (QUICK_TASKS if quick else TASKS)]
-    return [_many(scratch, many, rounds, spans), _rate(many, spans), *items, *tasks]
+    found = [_many(scratch, many, rounds, spans), _rate(many, spans), *items, *tasks]
+    return [replace(contest, budget=None) for contest in found] if quick else found
 
 
 @dataclass(slots=True)
