@@ -49,7 +49,7 @@ def _few(folder: Path, items: int, workers: int) -> Work:
 
 
 def _true(work: Work, names: Sequence[str], rounds: int) -> Contest:
-    return _contest(work, [tools.ours(work, single=True), *_limits(work), *_peers(work, names)], rounds)
+    return _contest(work, [tools.ours(work, single=True), *limits(work), *_peers(work, names)], rounds)
 
 
 def _shell(work: Work, names: Sequence[str], rounds: int) -> Contest:
@@ -71,7 +71,7 @@ def _peers(work: Work, names: Sequence[str]) -> list[Case]:
     return [case for case in found if case]
 
 
-def _limits(work: Work) -> list[Case]:
+def limits(work: Work) -> list[Case]:
     """The bare loop, and what a script would do."""
     loop, title = _spawn_loop(work.folder)
     in_threads = jobs.python("subprocess_threads.py")

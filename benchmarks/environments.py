@@ -128,7 +128,7 @@ def _from_pypi(peer: Peer) -> Environment:
     with _made(folder, peer) as is_made:
         if not is_made:
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _run([str(programs / "python"), "-m", "pip", "install", "-q", "--compile", peer.package])
+            _run([str(programs / "python"), "-m", "pip", "install", "-q", "--compile", *peer.package.split("+")])
     return Environment(
         python=str(programs / "python"), version=_distribution_version(folder, peer), programs=programs, own=peer.program
     )

@@ -36,11 +36,12 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
 
 
 def _contest(scratch: Path, title: str, names: dict[str, str], items: int, rounds: int) -> Contest:
-    cases = [_case(scratch / how, name, how, items) for name, how in names.items()]
+    cases = [case(scratch / how, name, how, items) for name, how in names.items()]
     return Contest(group="events", title=title, items=items, cases=cases, rounds=rounds, compares="item", note=NOTE)
 
 
-def _case(folder: Path, name: str, how: str, items: int) -> Case:
+def case(folder: Path, name: str, how: str, items: int) -> Case:
+    """One way to write that many events, which is also what the files are checked for."""
     folder.mkdir(parents=True, exist_ok=True)
     many, one = folder / "many", folder / "one"
     return Case(

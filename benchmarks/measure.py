@@ -288,7 +288,7 @@ def measure(argv: Sequence[str], *, scratch: Path, check: Check | None = None, c
             start_new_session=True,
         )
         with _ended_after(case.patience if case else None, child.pid) as too_long:
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            _wait_for(child.pid)
             wall = time.perf_counter() - started
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -304,6 +304,11 @@ def measure(argv: Sequence[str], *, scratch: Path, check: Check | None = None, c
         cpu=usage.ru_utime + usage.ru_stime,
         rss=told.get("rss", usage.ru_maxrss / _MAXRSS_PER_MIB),
     )
+
+
+def _wait_for(pid: int) -> None:
+    """Until the process has ended. It is not reaped: its number is its own until nobody would kill it any more."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 @contextmanager
