@@ -143,7 +143,7 @@ def _dagu_ended(folder: Path, tasks: int) -> Check:
     """Its exit code says whether a step failed; every step leaves a file of its output."""
 
     def check(_: str) -> str | None:
-        found = len({path.name.partition(".")[0] for path in (folder / "dagu").rglob("t*.out")})
+        found = len({path.name.partition(".")[0] for path in (folder / "dagu").rglob("t*.*")})
         return None if found == tasks else f"{found} of {tasks} steps left an output"
 
     return check
@@ -158,7 +158,7 @@ _dask: Peer = partial(_library, "dask", "dask.threaded")
 _luigi: Peer = partial(_library, "luigi", "luigi, in one process")
 _ninja: Peer = partial(_program, "ninja", ["--quiet", "-j2", "all"])
 _make: Peer = partial(_program, "make", ["-s", "-j2"])
-_just: Peer = partial(_program, "just", ["-q"])
+_just: Peer = partial(_program, "just", [])
 _go_task: Peer = partial(_program, "go-task", ["-C", "2", "all"], goal=AHEAD)
 _doit: Peer = partial(
     _program,
