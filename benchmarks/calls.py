@@ -100,7 +100,6 @@ MATCHES = (
         peers=(
             Peer(way="a forked Process a call", goal=Goal(ratio=1.3, stretch=1.1)),
             Peer(way="multiprocessing.Pool, a process a call"),
-            Peer(way="mpire, a process a call", library="mpire"),
         ),
     ),
     Match(

@@ -171,7 +171,6 @@ WAYS: dict[str, Way] = {
     "mpire.map in chunks": mpire,
     "mpire.map, chunk_size=1": partial(mpire, chunk_size=1),
     "mpire threading, chunk_size=1": partial(mpire, chunk_size=1, start_method="threading"),
-    "mpire, a process a call": partial(mpire, chunk_size=1, worker_lifespan=1),
     "joblib, threading": partial(joblib, "threading"),
     "joblib, loky": partial(joblib, "loky"),
     "dask, processes": partial(dask, {"n_workers": WORKERS, "threads_per_worker": 1}),
