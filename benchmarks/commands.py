@@ -15,6 +15,7 @@ from benchmarks.tools import Work
 LIMIT = Goal(ratio=1.25, stretch=1.15)
 AHEAD = Goal(ratio=1)
 OTHERS = ("just", "pypyr", "doit", "go-task")
+FAMILY = "true, 2 at a time, as there are more of them"
 SHELL_LINE = f"true && {tools.true()}"
 SHELL = Goal(ratio=1.1, stretch=1)
 NOTE = "jobrunner captures, logs and journals all the while; xargs, make and the limit capture nothing, xjobs keeps no record."
@@ -34,8 +35,9 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     work = Work(folder=scratch / "two", command=tools.true(), items=10_000, workers=2)
     slow = replace(work, folder=scratch / "slow", items=500)
     slowest = replace(work, folder=scratch / "slowest", items=100)
+    growing = [_true(replace(work, folder=scratch / f"{n}", items=n), (*everywhere, *OTHERS), 3) for n in (100, 1_000)]
     return [
-        _true(work, (*everywhere, *OTHERS), 5),
+        *(replace(each, family=FAMILY, x=each.items) for each in (*growing, _true(work, (*everywhere, *OTHERS), 5))),
         _true(replace(work, folder=scratch / "eight", workers=8), (*everywhere, *OTHERS), 5),
         _shell(replace(work, folder=scratch / "shell", command=SHELL_LINE), ("ninja", "make", "just"), 5),
         _contest(slow, [tools.ours(slow), *_peers(slow, ("parallel", "luigi", "dagu"))], 3),

@@ -15,7 +15,6 @@ WIDTH = 760
 LEFT, RIGHT, TOP = 270, 90, 44
 STEP = 24
 PLOT_HEIGHT = 300
-KINDS = ("ours", "floor", "peer")
 STYLE = """\
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -50,13 +49,13 @@ def lines(family: str, tables: Sequence[Table]) -> str:
     xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))
     across, (low, high) = (min(xs), max(xs)), _decades(ys)
     bottom = TOP + PLOT_HEIGHT
-    ours = tables[0].rows[0].name
+    kinds = {row.name: _kind(table, row) for table in tables for row in table.rows}
     marks = [_rule(low, high, decade, bottom) for decade in range(low, high + 1)]
     marks += [_tick(x, across, bottom) for x in sorted(set(xs))]
     labels = _apart({name: _down(points[-1][1], low, high, bottom) for name, points in series.items()})
     for name, points in series.items():
         spots = [(_along(x, across), _down(y, low, high, bottom)) for x, y in points]
-        marks.append(_path(name, "ours" if name == ours else "peer", spots, labels[name]))
+        marks.append(_path(name, kinds[name], spots, labels[name]))
     return _svg(f"{family}: {_unit(tables[0])}", bottom + 34, marks)
 
 
@@ -64,6 +63,11 @@ def value(table: Table, row: Row) -> float:
     """What a bar shows, in the unit of the axis; never 0, which has no place on a log scale."""
     figure = row.item if table.compares == "item" else getattr(row, table.compares)
     return max((figure or 0) * UNITS[table.compares], 1e-6)
+
+
+def _kind(table: Table, row: Row) -> str:
+    """Its colour."""
+    return "ours" if row is table.rows[0] else "floor" if row.is_floor else "peer"
 
 
 def _unit(table: Table) -> str:
@@ -90,10 +94,9 @@ def _columns(low: int, high: int, top: int, bottom: int, unit: str) -> list[str]
 def _bar(table: Table, row: Row, y: int, low: int, high: int) -> str:
     figure = value(table, row)
     length = (WIDTH - LEFT - RIGHT) * (math.log10(figure) - low) / (high - low)
-    kind = "ours" if row is table.rows[0] else "floor" if row.is_floor else "peer"
     return (
         f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{escape(_short(row.name))}</text>'
-        f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{max(length, 1):.1f}" height="{STEP - 7}" rx="2"/>'
+        f'<rect class="{_kind(table, row)}" x="{LEFT}" y="{y}" width="{max(length, 1):.1f}" height="{STEP - 7}" rx="2"/>'
         f'<text x="{LEFT + length + 6:.1f}" y="{y + 13}">{_number(figure)}</text>'
     )
 
