@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +24,8 @@ from benchmarks.tables import Table
 GROUPS = ("cold", "commands", "calls", "cpu", "graph", "yaml", "events", "memory", "makespan")
 """Those that are measured when none is named. Each is a module of this package with `contests(scratch, *, quick)`."""
 ASKED = (*GROUPS, "safety")
+SIMULATED = ("makespan",)
+"""Groups that time no process: commands of their own, `python -m benchmarks.GROUP`, which print their table as Markdown."""
 QUICK_SECONDS = 15.0
 """How long the rounds of one group may take in the quick form."""
 
@@ -34,7 +38,10 @@ def main() -> int:
     show = _silent if chosen.json else tables.markdown if chosen.markdown else tables.plain
     groups, wrong = [], 0
     for name in chosen.groups or GROUPS:
-        group, failed = _group(name, quick=chosen.quick, show=show)
+        if name in SIMULATED:
+            group, failed = _simulated(name, quick=chosen.quick, show=not chosen.json)
+        else:
+            group, failed = _group(name, quick=chosen.quick, show=show)
         groups.append(group)
         wrong |= failed
     _say("")
@@ -81,6 +88,20 @@ def _group(name: str, *, quick: bool, show: Any) -> tuple[Group, int]:
     return _figures(name, (module.__doc__ or "").strip().partition("\n")[0], contests, quick=quick), wrong
 
 
+def _simulated(name: str, *, quick: bool, show: bool) -> tuple[Group, int]:
+    """What the command of that group prints. Exit code 1 with a table is a bar that was missed."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--markdown", "--cache", str(environments.cache())]
+    argv = [*command, "--quick"] if quick else command
+    ended = subprocess.run(argv, stdout=subprocess.PIPE, text=True, env=measure.environment(), cwd=measure.ROOT)
+    if show:
+        print(ended.stdout)
+    source = measure.ROOT / "benchmarks" / f"{name}.py"  # read, not imported: this process is to stay small
+    caption = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) if source.exists() else None
+    group = _figures(name, (caption or "").partition("\n")[0], [], quick=quick)
+    group = replace(group, printed=ended.stdout, verdict="met" if not ended.returncode else "**missed**")
+    return group, int(not ended.stdout)
+
+
 def _figures(name: str, caption: str, contests: Sequence[Table], *, quick: bool) -> Group:
     return Group(
         name=name,
@@ -117,8 +138,8 @@ def _closing(groups: Sequence[Group]) -> str:
     """The machine, the versions and how many bars are met."""
     versions = dict(item for group in groups for item in group.versions.items())
     missing = dict(item for group in groups for item in group.missing.items())
-    rows = [row for group in groups for contest in group.contests for row in contest.rows]
-    verdicts = [row.verdict for row in rows if row.verdict.startswith(("met", "**missed"))]
+    rows = [row.verdict for group in groups for contest in group.contests for row in contest.rows]
+    verdicts = [each for each in (*rows, *(group.verdict for group in groups)) if each.startswith(("met", "**missed"))]
     lines = [tables.machine(), ", ".join(f"{name} {version}" for name, version in versions.items())]
     lines += [f"not here: {name}: {why}" for name, why in missing.items()]
     lines.append(

@@ -43,7 +43,7 @@ installs the peers by name (PyPI, Debian, npm), each in an environment of its ow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The newest figures of one group, with what they were taken on."""
+    """The newest figures of one group, with what they were taken on. `printed` is the table of a group that times no process."""
 
     name: str
     caption: str
@@ -53,6 +53,8 @@ class Group:
     versions: Mapping[str, str]
     missing: Mapping[str, str]
     contests: Sequence[Table]
+    printed: str = ""
+    verdict: str = ""
 
 
 def write(found: Sequence[Group], *, docs: Path, order: Sequence[str]) -> Path:
@@ -92,6 +94,7 @@ def page(groups: Sequence[Group], *, order: Sequence[str]) -> str:
 def _bars_met(groups: Sequence[Group]) -> str:
     """Every bar in one table."""
     rows = [row for group in groups for contest in group.contests for row in _bars_of(contest)]
+    rows += [f"| [{group.caption.rstrip('.')}](#{group.name}) | | | | {group.verdict} |" for group in groups if group.verdict]
     return "\n".join(
         ["## The bars", "", "| what | against | jobrunner ÷ that | bar | |", "| --- | --- | ---: | --- | --- |", *rows, ""]
     )
@@ -118,6 +121,7 @@ def _measured_on(groups: Sequence[Group]) -> str:
 def _section(group: Group) -> str:
     form = "" if group.form == "whole" else " in the quick form: to see that it works, not to quote"
     parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}.", ""]
+    parts += [group.printed.rstrip(), ""] if group.printed else []
     for name, drawing in _plots(group):
         if name.startswith("family-"):
             parts += [f"![{_title_of(drawing)}](benchmarks/{name})", ""]

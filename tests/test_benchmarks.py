@@ -299,6 +299,14 @@ def test_the_page_has_every_bar_version_and_plot(tmp_path: Path) -> None:
     assert shown == {f"benchmarks/{path.name}" for path in (tmp_path / "benchmarks").glob("*.svg")} != set()
 
 
+def test_a_group_that_times_no_process_is_on_the_page_as_it_was_printed(tmp_path: Path) -> None:
+    made = group("makespan", printed="| workers |\n| ---: |\n| 2 |\n", verdict="**missed**")
+    page = report.write([made], docs=tmp_path, order=["makespan"]).read_text()
+    assert "\n| workers |\n| ---: |\n| 2 |\n" in page
+    assert "| [What it is](#makespan) | | | | **missed** |" in page
+    assert report.read(tmp_path / "benchmarks" / "results.json") == [replace(made, contests=[])]
+
+
 def test_groups_that_were_not_measured_again_stay_on_the_page(tmp_path: Path) -> None:
     order = ["cold", "commands"]
     report.write(
