@@ -26,8 +26,8 @@ GROUPS = ("cold", "commands", "calls", "cpu", "graph", "yaml", "events", "memory
 ASKED = (*GROUPS, "safety")
 SIMULATED = ("makespan",)
 """Groups that time no process: commands of their own, `python -m benchmarks.GROUP`, which print their table as Markdown."""
-QUICK_SECONDS = 15.0
-"""How long the rounds of one group may take in the quick form."""
+QUICK_SECONDS = 160.0
+"""How long the quick form may take; each group may use its share of what is left for rounds beyond the first."""
 
 
 def main() -> int:
@@ -37,11 +37,13 @@ def main() -> int:
     measure.compile_all()
     show = _silent if chosen.json else tables.markdown if chosen.markdown else tables.plain
     groups, wrong = [], 0
-    for name in chosen.groups or GROUPS:
+    names = chosen.groups or GROUPS
+    for at, name in enumerate(names):
+        share = (QUICK_SECONDS - (time.monotonic() - STARTED)) / (len(names) - at)
         if name in SIMULATED:
             group, failed = _simulated(name, quick=chosen.quick, show=not chosen.json)
         else:
-            group, failed = _group(name, quick=chosen.quick, show=show)
+            group, failed = _group(name, budget=share if chosen.quick else None, show=show)
         groups.append(group)
         wrong |= failed
     _say("")
@@ -70,12 +72,12 @@ def _arguments() -> argparse.Namespace:
     return chosen
 
 
-def _group(name: str, *, quick: bool, show: Any) -> tuple[Group, int]:
-    """Measures a group. A contest in which jobrunner fails has no table, and leaves the others alone."""
+def _group(name: str, *, budget: float | None, show: Any) -> tuple[Group, int]:
+    """Measures a group, in the quick form with a budget. A contest in which jobrunner fails has no table; the others have."""
     module = importlib.import_module(f"benchmarks.{name}")
     contests: list[Table] = []
     wrong = 0
-    for found in _measured(module, quick=quick):
+    for found in _measured(module, budget):
         if isinstance(found, measure.WorkNotDone):
             print(f"not measured: {found}\n", file=sys.stderr)
             wrong = 1
@@ -85,7 +87,7 @@ def _group(name: str, *, quick: bool, show: Any) -> tuple[Group, int]:
             wrong = 1
         contests.append(tables.table(found))
         print(show(contests[-1]), end="\n" if show is not _silent else "", flush=True)
-    return _figures(name, (module.__doc__ or "").strip().partition("\n")[0], contests, quick=quick), wrong
+    return _figures(name, (module.__doc__ or "").strip().partition("\n")[0], contests, quick=budget is not None), wrong
 
 
 def _simulated(name: str, *, quick: bool, show: bool) -> tuple[Group, int]:
@@ -115,15 +117,15 @@ def _figures(name: str, caption: str, contests: Sequence[Table], *, quick: bool)
     )
 
 
-def _measured(module: Any, *, quick: bool) -> Iterator[measure.Outcome | measure.WorkNotDone]:
+def _measured(module: Any, budget: float | None) -> Iterator[measure.Outcome | measure.WorkNotDone]:
     """The outcome of every contest, or why it has none."""
     with tempfile.TemporaryDirectory(prefix="jobrunner-bench-") as name:
         scratch = Path(name)
         os.environ["JOBRUNNER_STATE"] = str(scratch / "state")
-        contests = module.contests(scratch, quick=quick)
+        contests = module.contests(scratch, quick=budget is not None)
         for contest in contests:
-            if quick and contest.budget is None:
-                contest = replace(contest, budget=QUICK_SECONDS / len(contests))
+            if budget is not None:  # no time for warming up, but for proofs
+                contest = replace(contest, budget=budget / len(contests), warm_up=False)
             try:
                 yield measure.run(contest, scratch=scratch, say=_say)
             except measure.WorkNotDone as error:

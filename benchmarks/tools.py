@@ -334,6 +334,7 @@ if __name__ == "__main__":
 def _prefect(found: Environment, work: Work) -> Told:
     file = work.write("flow.py", FLOW.format(command=shlex.split(work.command), items=work.items))
     quiet = {"PREFECT_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    quiet["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
     return Told(argv=[found.python, str(file)], env=quiet | {"PREFECT_HOME": str(work.folder)})
 
 
