@@ -1,31 +1,121 @@
-"""Cold start: one job with one command, against the least that a script with the same libraries does."""
+"""Cold start: one job with one command, seen for the first time or unchanged since, against scripts and every other tool."""
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import jobs
-from benchmarks.measure import Case, Contest, Goal
+from benchmarks import jobs, tools
+from benchmarks.measure import Case, Contest, Goal, Proof
+from benchmarks.tools import Work
 
 JOB = """\
 name: cold
 tasks:
-  only: {argv: ["true"]}
+  only: {{argv: ["{command}"]}}
 """
+FAST = ("doit", "pypyr", "go-task", "make", "ninja", "just", "invoke", "poe", "parallel", "dagu")
+SLOW = ("nox", "luigi")
+SLOWEST = ("snakemake", "prefect")
+FIRST = Goal(ratio=1.1, stretch=0.9)
+UNCHANGED = Goal(ratio=0.75)
+GOALS = {"doit": UNCHANGED, "pypyr": UNCHANGED, "go-task": Goal(stretch=1)}
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """One job, one `true`."""
-    job = jobs.write_job(scratch, "cold", JOB)
-    cases = [
-        Case(name="jobrunner", argv=jobs.command(job), check=jobs.logged(job, 1)),
-        Case(
-            name="script: YAML, pydantic, structlog, one spawn",
-            argv=jobs.python("cold_script.py", job, scratch / "script.log"),
-            check=jobs.printed("0"),
-            goal=Goal(ratio=1.1),
+    rounds = 5 if quick else 21
+    plain = _plain()
+    slow = [] if quick else [_contest("cold start, the slowest", [_unchanged(scratch / "slowest"), *_peers(scratch, SLOWEST)], 3)]
+    return [
+        _contest(
+            "cold start, first sight of the job file",
+            [_first_sight(scratch / "first"), *_scripts(scratch / "fresh", FIRST), plain],
+            rounds,
         ),
-        Case(name="python -c pass", argv=[sys.executable, "-c", "pass"], check=jobs.printed("")),
+        _contest(
+            "cold start, job file unchanged",
+            [
+                _unchanged(scratch / "unchanged"),
+                *_peers(scratch, FAST if quick else FAST + SLOW),
+                *_scripts(scratch, None),
+                plain,
+            ],
+            rounds,
+        ),
+        *slow,
     ]
-    return [Contest(group="cold", title="cold start, one command", items=1, cases=cases, rounds=3 if quick else 21)]
+
+
+def _contest(title: str, cases: list[Case], rounds: int) -> Contest:
+    return Contest(group="cold", title=title, items=1, cases=cases, rounds=rounds)
+
+
+def _first_sight(folder: Path) -> Case:
+    """A job file that nobody has seen: another content each time, so that nothing that was kept of it fits."""
+    job = _write(folder, tools.true())
+    return Case(
+        name="jobrunner, first sight",
+        argv=jobs.command(job),
+        check=jobs.logged(job, 1),
+        proof=_proof(folder),
+        prepare=_rewrite(job, itertools.count()),
+    )
+
+
+def _rewrite(job: Path, numbers: itertools.count[int]) -> Callable[[], None]:
+    def prepare() -> None:
+        job.write_text(
+            f"# {next(numbers)}\n{JOB.format(command=tools.true())}description: number {next(numbers)}\n", encoding="utf-8"
+        )
+
+    return prepare
+
+
+def _unchanged(folder: Path) -> Case:
+    """The second and every later run of the same file: the first was the warm-up."""
+    job = _write(folder, tools.true())
+    once = Proof(argv=jobs.command(job), check=jobs.logged(job, 1))
+    return Case(name="jobrunner, unchanged", argv=jobs.command(job), check=jobs.logged(job, 1), proof=once)
+
+
+def _proof(folder: Path) -> Proof:
+    program = tools.mark(folder / "proof")
+    return Proof(argv=jobs.command(_write(folder / "proof", str(program))), check=tools.marked(program, 1))
+
+
+def _write(folder: Path, command: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return jobs.write_job(folder, "cold", JOB.format(command=command))
+
+
+def _scripts(scratch: Path, goal: Goal | None) -> list[Case]:
+    """What a script with the same libraries takes: plain, and as lean as it gets."""
+    return [
+        _script(scratch / "script", "cold_script.py", "script: YAML, pydantic, structlog, one spawn", goal),
+        _script(scratch / "lean", "cold_lean.py", "the same script, lean", None),
+    ]
+
+
+def _script(folder: Path, name: str, title: str, goal: Goal | None) -> Case:
+    job = _write(folder, tools.true())
+    program = tools.mark(folder / "proof")
+    proven = _write(folder / "proof", str(program))
+    return Case(
+        name=title,
+        argv=jobs.python(name, job, folder / "log"),
+        check=jobs.printed("0"),
+        goal=goal,
+        proof=Proof(argv=jobs.python(name, proven, folder / "log"), check=tools.marked(program, 1)),
+    )
+
+
+def _plain() -> Case:
+    return Case(name="python -c pass", argv=[sys.executable, "-c", "pass"], check=jobs.printed(""), is_floor=True)
+
+
+def _peers(scratch: Path, names: tuple[str, ...]) -> list[Case]:
+    work = Work(folder=scratch / "peers", command=tools.true(), items=1, workers=1)
+    return [case for name in names if (case := tools.case(name, work, goal=GOALS.get(name)))]

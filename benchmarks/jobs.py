@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jobrunner
 from benchmarks.measure import ROOT
 
 
@@ -30,11 +31,17 @@ def logged(job: Path, items: int) -> Callable[[str], str | None]:
 
     def check(_: str) -> str | None:
         log = _log_of(job)
-        done = sum(1 for event in map(json.loads, log.open(encoding="utf-8")) if _is_success(event))
+        with log.open(encoding="utf-8") as lines:
+            done = sum(1 for event in map(json.loads, lines) if _is_success(event))
         log.unlink()
         return None if done == items else f"{done} of {items} attempts succeeded"
 
     return check
+
+
+def version() -> str:
+    """Of the jobrunner that is measured: the one of this checkout."""
+    return jobrunner.__version__
 
 
 def printed(text: str) -> Callable[[str], str | None]:

@@ -1,69 +1,149 @@
-"""What the benchmarks found, as a plain table, as Markdown for the docs, or as JSON."""
+"""What the benchmarks found: figures that travel as JSON, and as a table for a terminal or for the docs.
+
+Outcome (samples) ─→ Table of Rows (medians and spreads) ─→ plain() · markdown() · as_data() ⇄ from_data()
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Case, Outcome
+from benchmarks.measure import Case, Measure, Outcome, Spread
 
-HEAD = ("", "wall s", "CPU s", "peak MiB", "µs an item", "jobrunner ÷ this (min–max)", "goal", "")
-FIGURES = range(1, 5)  # the columns that are set to the right
-VERDICTS = {True: "met", False: "MISSED", None: ""}
-
-
-def machine() -> str:
-    """What was measured on, in one line."""
-    return f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}, {os.cpu_count()} CPUs"
+BARS = {True: "met", False: "**missed**", None: ""}
+STRETCHES = {True: "stretch met", False: "stretch missed", None: ""}
+COMPARED = {"wall": "wall clock", "cpu": "CPU time", "rss": "peak memory", "item": "time an item"}
 
 
-def plain(outcome: Outcome) -> str:
-    """An aligned table for a terminal."""
-    rows = [HEAD, *_rows(outcome)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join([_title(outcome), *(_line(row, widths) for row in rows), ""])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One case: medians in seconds and MiB, `item` in seconds; `ratio` is what jobrunner took over what this took."""
+
+    name: str
+    wall: float
+    cpu: float
+    rss: float
+    item: float | None
+    ratio: Spread | None
+    goal: str
+    verdict: str
+    is_floor: bool
 
 
-def markdown(outcome: Outcome) -> str:
-    """A table for the docs."""
-    rule = ["---"] + ["---:"] * 5 + ["---"] * 2
-    lines = ["| " + " | ".join(row) + " |" for row in [HEAD, rule, *_rows(outcome)]]
-    return "\n".join([f"### {_title(outcome)}", "", *lines, ""])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One contest. `rows[0]` is ours; `refused` did not do the work, each with the reason."""
+
+    group: str
+    title: str
+    items: int
+    rounds: int
+    compares: Measure
+    family: str
+    x: float
+    note: str
+    rows: Sequence[Row]
+    refused: Mapping[str, str]
 
 
-def as_json(outcomes: Sequence[Outcome]) -> str:
-    """Every sample and figure, one object."""
-    return json.dumps({"machine": machine(), "contests": [_contest(outcome) for outcome in outcomes]}, indent=2)
-
-
-def _title(outcome: Outcome) -> str:
-    return f"{outcome.contest.title} (medians of {outcome.contest.rounds} rounds)"
-
-
-def _rows(outcome: Outcome) -> list[tuple[str, ...]]:
-    return [_row(outcome, case) for case in outcome.contest.cases]
-
-
-def _row(outcome: Outcome, case: Case) -> tuple[str, ...]:
-    samples = outcome.samples[case.name]
-    return (
-        case.name,
-        f"{outcome.wall(case):.3f}",
-        f"{statistics.median(sample.cpu for sample in samples):.3f}",
-        f"{statistics.median(sample.rss for sample in samples):.0f}",
-        "" if (cost := outcome.per_item(case)) is None else f"{cost * 1e6:.1f}",
-        "" if case is outcome.contest.cases[0] else _ratio(outcome.ratios(case)),
-        str(case.goal or ""),
-        VERDICTS[outcome.is_met(case)],
+def table(outcome: Outcome) -> Table:
+    """The figures of an outcome."""
+    contest = outcome.contest
+    return Table(
+        group=contest.group,
+        title=contest.title,
+        items=contest.items,
+        rounds=outcome.rounds(),
+        compares=contest.compares,
+        family=contest.family,
+        x=contest.x,
+        note=contest.note,
+        rows=[_row(outcome, case) for case in outcome.cases()],
+        refused={name: _reason(text) for name, text in outcome.refused.items()},
     )
 
 
-def _ratio(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+def _row(outcome: Outcome, case: Case) -> Row:
+    is_ours = case is outcome.contest.cases[0]
+    return Row(
+        name=case.name,
+        wall=outcome.wall(case),
+        cpu=statistics.median(sample.cpu for sample in outcome.samples[case.name]),
+        rss=outcome.rss(case),
+        item=outcome.per_item(case),
+        ratio=None if is_ours else Spread.of(outcome.ratios(case)),
+        goal=str(case.goal or ""),
+        verdict=", ".join(filter(None, [BARS[outcome.is_met(case)], STRETCHES[outcome.is_stretched(case)]])),
+        is_floor=case.is_floor,
+    )
+
+
+def _reason(text: str) -> str:
+    """Without the command line that it opens with, and without what was printed: both name paths of this machine."""
+    first = text.partition("\n")[0]
+    return first.rpartition(": ")[2]
+
+
+def as_data(each: Table) -> dict[str, Any]:
+    """Plain data, for JSON."""
+    return asdict(each)
+
+
+def from_data(data: Mapping[str, Any]) -> Table:
+    """The table that `as_data` gave. Raises TypeError for keys that no table has."""
+    rows = [Row(**row | {"ratio": Spread(**row["ratio"]) if row["ratio"] else None}) for row in data["rows"]]
+    return Table(**{**data, "rows": rows})
+
+
+def plain(each: Table) -> str:
+    """Aligned, for a terminal."""
+    rows = [HEAD, *(_cells(each, row) for row in each.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    refused = [f"refused: {name}: {reason}" for name, reason in each.refused.items()]
+    return "\n".join([_title(each), *(_line(row, widths) for row in rows), *refused, ""]).replace("**missed**", "MISSED")
+
+
+def markdown(each: Table) -> str:
+    """For the docs."""
+    rule = ["---"] + ["---:"] * 5 + ["---"] * 2
+    cells = [HEAD, rule, *(_cells(each, row) for row in each.rows)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    refused = [f"\nRefused, because its work was not done: {name} ({reason})." for name, reason in each.refused.items()]
+    return "\n".join([f"### {_title(each)}", "", *lines, *refused, ""])
+
+
+HEAD = ("", "wall s", "CPU s", "peak MiB", "µs an item", "jobrunner ÷ this", "bar", "")
+FIGURES = range(1, 6)  # the columns that are set to the right
+
+
+def _title(each: Table) -> str:
+    rounds = f"medians of {each.rounds} rounds" if each.rounds > 1 else "one round"
+    compared = "" if each.compares == "wall" else f", compared by {COMPARED[each.compares]}"
+    return f"{each.title} ({rounds}{compared})"
+
+
+def _cells(each: Table, row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{row.wall:.3f}",
+        f"{row.cpu:.3f}",
+        f"{row.rss:.0f}",
+        "" if row.item is None or each.items < 2 else f"{row.item * 1e6:.1f}",
+        "" if row.ratio is None else spread(row.ratio),
+        row.goal,
+        row.verdict,
+    )
+
+
+def spread(ratio: Spread) -> str:
+    """`median [quartiles] (extremes)`."""
+    quartiles = f"[{ratio.lower_quartile:.2f}, {ratio.upper_quartile:.2f}]"
+    return f"{ratio.median:.2f} {quartiles} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -74,22 +154,20 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def _contest(outcome: Outcome) -> dict[str, object]:
-    return {
-        "group": outcome.contest.group,
-        "title": outcome.contest.title,
-        "items": outcome.contest.items,
-        "cases": [_case(outcome, case) for case in outcome.contest.cases],
-    }
+def machine() -> str:
+    """What was measured on, in one line: no name, no path."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{python}, {platform.system()} {platform.release().partition('-')[0]}, {_cpu()}, {_memory():.0f} GiB of memory"
 
 
-def _case(outcome: Outcome, case: Case) -> dict[str, object]:
-    return {
-        "name": case.name,
-        "samples": [asdict(sample) for sample in outcome.samples[case.name]],
-        "samples_of_one_item": [asdict(sample) for sample in outcome.singles.get(case.name, [])],
-        "seconds_per_item": outcome.per_item(case),
-        "ratios": outcome.ratios(case),
-        "goal": asdict(case.goal) if case.goal else None,
-        "is_met": outcome.is_met(case),
-    }
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPUs" + (
+        f" ({models[0]})" if models else ""
+    )
+
+
+def _memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,4 +1,4 @@
-/* The limit: `true` N times, two at a time, and nothing else. Prints how many ended with success. */
+/* The limit: a program N times, W at a time, and nothing else. Prints how many ended with success. */
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +7,11 @@
 extern char **environ;
 
 int main(int argc, char **argv) {
-    int wanted = argc > 1 ? atoi(argv[1]) : 1, started = 0, ended = 0, succeeded = 0;
-    char *command[] = {"true", NULL};
+    if (argc < 4) return 2;
+    int wanted = atoi(argv[1]), workers = atoi(argv[2]), started = 0, ended = 0, succeeded = 0;
+    char **command = argv + 3;
     while (ended < wanted) {
-        while (started < wanted && started - ended < 2) {
+        while (started < wanted && started - ended < workers) {
             pid_t pid;
             if (posix_spawnp(&pid, command[0], NULL, NULL, command, environ) != 0) return 1;
             started++;

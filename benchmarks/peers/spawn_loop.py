@@ -1,4 +1,4 @@
-"""The limit where there is no C compiler: `true` N times, two at a time. Prints how many ended with success."""
+"""The limit where there is no C compiler: a program N times, W at a time. Prints how many ended with success."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 
 
-def main(wanted: int) -> int:
+def main(wanted: int, workers: int, *command: str) -> int:
     started = ended = succeeded = 0
     while ended < wanted:
-        while started < wanted and started - ended < 2:
-            os.posix_spawnp("true", ["true"], os.environ)
+        while started < wanted and started - ended < workers:
+            os.posix_spawnp(command[0], command, os.environ)
             started += 1
         _, status = os.wait()
         ended += 1
@@ -19,4 +19,4 @@ def main(wanted: int) -> int:
 
 
 if __name__ == "__main__":
-    print(main(int(sys.argv[1])))
+    print(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -1,0 +1,151 @@
+"""What very many items and tasks cost: the memory of all processes together, whether the rate holds, and how both grow.
+
+A job with a million items is watched against the same job with one. Then items and tasks of a graph in growing numbers: `scaling`
+gives the points of the lines, which should be straight.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import calls, jobs, layers, pools
+from benchmarks.measure import ROOT, Case, Contest, Goal, Outcome
+from benchmarks.pools import Peer, Work
+
+ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+TASKS = (10_000, 30_000, 100_000, 300_000)
+QUICK_ITEMS = (1_000, 3_000, 10_000)
+QUICK_TASKS = (300, 1_000, 3_000)
+MOST_OF_PEERS = 300_000
+"""Their futures and graphs take a gigabyte and more beyond it."""
+ALL = "Peak MiB is of all processes together. Hoped for: 60 MiB."
+FLAT = "Seconds of wall clock, from the log: medians over the runs above."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """One point of a line: `x` items or tasks took so many seconds, and so many MiB at the peak (medians)."""
+
+    family: str
+    case: str
+    x: int
+    seconds: float
+    mib: float
+
+
+def scaling(outcomes: Sequence[Outcome]) -> list[Scaling]:
+    """The points of all lines: of every contest that belongs to a family, a point for each case that did its work."""
+    return [
+        Scaling(
+            family=outcome.contest.family,
+            case=case.name,
+            x=outcome.contest.items,
+            seconds=outcome.wall(case),
+            mib=outcome.rss(case),
+        )
+        for outcome in outcomes
+        if outcome.contest.family
+        for case in outcome.cases()
+    ]
+
+
+def contests(scratch: Path, *, quick: bool) -> list[Contest]:
+    """Memory and rate of the many, then the lines."""
+    many, rounds = (50_000, 2) if quick else (1_000_000, 3)
+    spans = Spans()
+    items = [_items(scratch, count, 2 if quick else 3) for count in (QUICK_ITEMS if quick else ITEMS)]
+    tasks = [_tasks(scratch, count, 2 if quick else 3) for count in (QUICK_TASKS if quick else TASKS)]
+    found = [_many(scratch, many, rounds, spans), _rate(many, spans), *items, *tasks]
+    return [replace(contest, budget=None) for contest in found] if quick else found
+
+
+@dataclass(slots=True)
+class Spans:
+    """How long the first and the last tenth of the many took, run by run: taken when their runs are checked."""
+
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+
+    def take(self, told: dict[str, float]) -> None:
+        self.first.append(told["first"])
+        self.last.append(told["last"])
+
+
+def _many(scratch: Path, items: int, rounds: int, spans: Spans) -> Contest:
+    job, empty = (_fan_out(scratch, count) for count in (items, 1))
+    case = Case(
+        name="jobrunner, over a job with one item",
+        argv=jobs.python("peak.py", job, empty),
+        check=_succeeded(items, spans.take),
+        goal=Goal(mib=100),
+        told=json.loads,
+    )
+    title = f"{items:,} calls of nothing, thread_pool, 2 workers"
+    return Contest(group="memory", title=title, items=items, cases=[case], rounds=rounds, warm_up=False, note=ALL)
+
+
+def _rate(items: int, spans: Spans) -> Contest:
+    """What the runs before have told, as a contest: the last tenth against the first."""
+
+    def case(name: str, found: list[float], goal: Goal | None = None) -> Case:
+        return Case(
+            name=f"the {name} {items // 10:,} of them",
+            argv=[sys.executable, "-c", ""],
+            check=lambda _: None if found else "no run has told it",
+            goal=goal,
+            told=lambda _: {"wall": statistics.median(found)},
+        )
+
+    cases = [case("last", spans.last), case("first", spans.first, Goal(ratio=1.1))]
+    title = f"the rate over {items:,} calls is flat"
+    return Contest(group="memory", title=title, items=items // 10, cases=cases, rounds=1, warm_up=False, note=FLAT)
+
+
+def _items(scratch: Path, items: int, rounds: int) -> Contest:
+    peers = pools.cases([Peer(way="ThreadPoolExecutor.submit")], Work(function="nothing", calls=items), with_single=False)
+    cases = [_ours(_fan_out(scratch, items), items), *(peers if items <= MOST_OF_PEERS else [])]
+    return _line("items of one task", items, cases, rounds)
+
+
+def _tasks(scratch: Path, tasks: int, rounds: int) -> Contest:
+    job = layers.write(scratch / f"graph-{tasks}.yaml", layers.job(tasks))
+    shutil.copy(ROOT / "benchmarks" / "work_items.py", scratch)
+    peer = Case(
+        name="graphlib, ThreadPoolExecutor",
+        argv=jobs.python("graphs.py", "standard-library", tasks),
+        check=lambda printed: None if json.loads(printed)["ran"] == tasks else f"printed {printed}",
+    )
+    return _line("tasks of a graph", tasks, [_ours(job, tasks), peer], rounds)
+
+
+def _line(family: str, x: int, cases: Sequence[Case], rounds: int) -> Contest:
+    title = f"{x:,} {family}, 2 threads"
+    return Contest(
+        group="memory", title=title, items=x, cases=cases, rounds=rounds, warm_up=False, family=family, x=x, budget=120
+    )
+
+
+def _ours(job: Path, attempts: int) -> Case:
+    return Case(name="jobrunner", argv=jobs.python("peak.py", job), check=_succeeded(attempts), told=json.loads)
+
+
+def _fan_out(scratch: Path, items: int) -> Path:
+    return jobs.write_job(scratch, f"items-{items}", calls.JOB.format(mode="thread_pool", items=items))
+
+
+def _succeeded(attempts: int, then: Callable[[dict[str, Any]], None] = lambda told: None) -> Callable[[str], str | None]:
+    """The check that so many attempts succeeded, as peers/peak.py tells."""
+
+    def check(printed: str) -> str | None:
+        told = json.loads(printed)
+        then(told)
+        return None if told["succeeded"] == attempts else f"{told['succeeded']} of {attempts} attempts succeeded"
+
+    return check

@@ -1,0 +1,127 @@
+"""Reading a very large job file: load, check and validate, against YAML loaders that only load."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks import jobs
+from benchmarks.environments import environment
+from benchmarks.measure import ROOT, Case, Check, Contest, Goal
+
+TASK = """\
+  task_{n:06d}:
+    needs: [task_{before:06d}]
+    argv: [process-one, --input, "/data/in/{n:06d}.csv"]
+"""
+CHANGED = "The file is changed before each reading by ours, so that nothing kept of an earlier reading is of use. Hoped for: 3 s."
+KEPT = (
+    "Unchanged: what was kept of an earlier reading may be used. Changed: the same command after the file has got another line."
+)
+
+
+def contests(scratch: Path, *, quick: bool) -> list[Contest]:
+    """100,000 tasks, each needing the one before it: 11 MB of YAML; loaders in Python get a tenth of it."""
+    tasks, rounds = (10_000, 3) if quick else (100_000, 5)
+    found = [_first(scratch, tasks, rounds), _slow(scratch, tasks // 10), _again(scratch, tasks, rounds)]
+    return [replace(contest, budget=None) for contest in found] if quick else found
+
+
+def write_tasks(path: Path, tasks: int) -> Path:
+    """A chain of `tasks` tasks. Written line by line: this process is to stay small."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('name: reading\ntasks:\n  task_000000:\n    argv: ["true"]\n')
+        file.writelines(TASK.format(n=n, before=n - 1) for n in range(1, tasks))
+    return path
+
+
+def _first(scratch: Path, tasks: int, rounds: int) -> Contest:
+    job = write_tasks(scratch / "first.yaml", tasks)
+    cases = [
+        _ours(job, tasks),
+        _loader("CSafeLoader", job, tasks, goal=Goal(ratio=1, seconds=4 if tasks == 100_000 else None)),
+        _loader("CSafeLoader, collector off", job, tasks),
+    ]
+    title = f"reading {_size(job, tasks)}"
+    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=rounds, warm_up=False, budget=600, note=CHANGED)
+
+
+def _slow(scratch: Path, tasks: int) -> Contest:
+    """Loaders written in Python. ruamel's own keeps comments and positions; its safe one does not."""
+    job = write_tasks(scratch / "slow.yaml", tasks)
+    ahead = Goal(ratio=1)
+    cases = [_ours(job, tasks), _loader("SafeLoader", job, tasks, goal=ahead)]
+    if found := environment("ruamel"):
+        ruamel = [("ruamel safe, pure", "ruamel.yaml, safe"), ("ruamel round trip", "ruamel.yaml, round trip")]
+        cases += [_loader(way, job, tasks, python=found.python, label=label, goal=ahead) for way, label in ruamel]
+    title = f"reading {_size(job, tasks)}: loaders in Python"
+    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=3, warm_up=False, budget=300, note=CHANGED)
+
+
+def _again(scratch: Path, tasks: int, rounds: int) -> Contest:
+    """The whole command, on a file that did not change since it was read, and on one that did."""
+    kept, changed = (write_tasks(scratch / f"{name}.yaml", tasks) for name in ("kept", "changed"))
+    checks = {"validate": _valid, "plan": _planned(tasks)}
+    cases = [
+        case
+        for command, check in checks.items()
+        for case in (
+            Case(name=f"jobrunner {command}, unchanged", argv=_command(command, kept), check=check),
+            Case(
+                name=f"jobrunner {command}, changed",
+                argv=_command(command, changed),
+                check=check,
+                prepare=partial(_change, changed),
+            ),
+        )
+    ]
+    title = f"reading {_size(kept, tasks)} again"
+    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=rounds, budget=600, note=KEPT)
+
+
+def _valid(printed: str) -> str | None:
+    return None if printed.rstrip().endswith(": valid") else f"printed {printed[:200]!r}"
+
+
+def _planned(tasks: int) -> Check:
+    """The check that every task is in the plan."""
+
+    def check(printed: str) -> str | None:
+        found = sum(1 for line in printed.splitlines() if ". task_" in line)
+        return None if found == tasks else f"{found} of {tasks} tasks are in the plan"
+
+    return check
+
+
+def _size(job: Path, tasks: int) -> str:
+    return f"{tasks:,} tasks, {job.stat().st_size / 1e6:.1f} MB"
+
+
+def _ours(job: Path, tasks: int) -> Case:
+    return Case(
+        name="jobrunner: load, check, validate",
+        argv=jobs.python("read_jobfile.py", job),
+        check=jobs.printed(str(tasks)),
+        prepare=partial(_change, job),
+    )
+
+
+def _loader(way: str, job: Path, tasks: int, *, python: str = sys.executable, label: str = "", goal: Goal | None = None) -> Case:
+    return Case(
+        name=f"{label or f'yaml.{way}'}: load only",
+        argv=[python, str(ROOT / "benchmarks" / "peers" / "read_yaml.py"), str(job), way],
+        check=jobs.printed(str(tasks)),
+        goal=goal,
+    )
+
+
+def _command(name: str, job: Path) -> list[str]:
+    return [sys.executable, "-m", "jobrunner", name, str(job)]
+
+
+def _change(job: Path) -> None:
+    """Another empty line at its end: the same job, other bytes."""
+    with job.open("a", encoding="utf-8") as file:
+        file.write("\n")

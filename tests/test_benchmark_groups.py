@@ -1,0 +1,154 @@
+"""The benchmarks of calls, computing, graphs, YAML and memory, in tiny sizes: that they measure work which was really done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import calls, cpu, graph, layers, measure, memory, work_items, yaml
+from benchmarks.measure import Contest, Outcome, Sample
+from benchmarks.peers import graphs, peak, pools
+
+Contests = Callable[..., list[Contest]]
+GROUPS: dict[str, Contests] = {each.__name__: each.contests for each in (calls, cpu, graph, yaml, memory)}
+STANDARD = [way for way in pools.WAYS if way.startswith(("ideal", "Thread", "Process", "multiprocessing", "a "))]
+BARS = {
+    ("process_pool: 5,000", "ProcessPoolExecutor.submit"): 0.5,
+    ("process_pool: 5,000", "multiprocessing.Pool.imap"): 1.0,
+    ("thread_pool: 5,000", "ThreadPoolExecutor.submit"): 1.3,
+    ("thread: 5,000", "a Thread a call"): 1.3,
+    ("process: 200", "a forked Process a call"): 1.3,
+    ("1,000 calls of 1 ms", "ideal"): 1.176,
+}
+
+
+@pytest.fixture
+def _nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No peer is to be had but what comes with Python."""
+    for module in ("graph", "yaml", "pools"):
+        monkeypatch.setattr(f"benchmarks.{module}.environment", lambda name: None)
+
+
+def say(_: str) -> None:
+    """Tells nobody."""
+
+
+@pytest.mark.parametrize("way", STANDARD)
+def test_every_way_gives_back_every_call(way: str) -> None:
+    assert pools.main(way, "nothing", 12, 0) == 12
+
+
+@pytest.mark.parametrize("way", ["ideal", "ProcessPoolExecutor.map in chunks", "a Thread a call"])
+def test_calls_that_compute_give_what_the_function_gives(way: str) -> None:
+    assert pools.main(way, "burn", 5, 100) == 5
+
+
+def test_a_call_that_gives_something_else_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pools.WAYS, "lossy", lambda function, arguments: [function(arguments[0]), -1])
+    assert pools.main("lossy", "burn", 2, 100) == 1
+
+
+def test_loops_cost_about_the_time_that_was_asked_for() -> None:
+    assert work_items.loops_for(0.01) == pytest.approx(10 * work_items.loops_for(0.001), rel=0.6)
+
+
+def test_each_task_needs_two_of_the_layer_before() -> None:
+    graph_of_350 = dict(layers.nodes(350))
+    assert len(graph_of_350) == 350
+    for name, needed in graph_of_350.items():
+        layer = int(name[1:]) // layers.WIDTH
+        assert [int(each[1:]) // layers.WIDTH for each in needed] == [layer - 1] * len(set(needed))
+        assert len(needed) == (2 if layer else 0)
+
+
+@pytest.mark.parametrize("name", sorted(set(layers.WRITERS) - {"dodo.py", "Snakefile"}))
+def test_each_file_has_every_task(name: str) -> None:
+    text = "".join(layers.WRITERS[name](201))
+    assert all(f"{each}" in text for each, _ in layers.nodes(201))
+
+
+@pytest.mark.parametrize("name", ["dodo.py"])
+def test_files_in_python_can_be_read_by_it(name: str) -> None:
+    compile("".join(layers.WRITERS[name](10)), name, "exec")
+
+
+def test_the_standard_library_runs_every_task_of_the_graph() -> None:
+    assert graphs.standard_library(dict(layers.nodes(230))) == 230
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_has_contests_where_nothing_is_installed(name: str, tmp_path: Path) -> None:
+    found = GROUPS[name](tmp_path, quick=True)
+    assert found
+    for contest in found:
+        names = [case.name for case in contest.cases]
+        assert len(set(names)) == len(names)
+        assert f"benchmarks.{contest.group}" == name
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+def test_the_bars_are_where_they_were_put(tmp_path: Path) -> None:
+    found = {
+        (title, case.name): case.goal.ratio
+        for contest in [*calls.contests(tmp_path, quick=True), *cpu.contests(tmp_path, quick=True)]
+        for case in contest.cases
+        for title, who in BARS
+        if contest.title.startswith(title) and case.name == who and case.goal
+    }
+    assert found == BARS
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+def test_a_graph_is_run_from_a_loaded_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    contest = graph._contest(tmp_path, 120, graph.LOADED, [graph._standard_library], 1)
+    outcome = measure.run(contest, scratch=tmp_path, say=say)
+    assert not outcome.refused
+    assert all(outcome.wall(case) > 0 for case in outcome.cases())
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+def test_reading_is_measured_on_a_file_that_has_changed(tmp_path: Path) -> None:
+    contest = yaml._first(tmp_path, 20, 2)
+    before = (tmp_path / "first.yaml").stat().st_size
+    outcome = measure.run(contest, scratch=tmp_path, say=say)
+    assert not outcome.refused
+    assert (tmp_path / "first.yaml").stat().st_size == before + 2
+
+
+def test_all_processes_of_a_job_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(measure.ROOT))
+    spans = memory.Spans()
+    outcome = measure.run(memory._many(tmp_path, 40, 1, spans), scratch=tmp_path, say=say)
+    (case,) = outcome.cases()
+    assert outcome.rss(case) < 100
+    assert len(spans.first) == len(spans.last) == 1
+    rate = measure.run(memory._rate(40, spans), scratch=tmp_path, say=say)
+    assert [rate.wall(case) for case in rate.cases()] == [spans.last[0], spans.first[0]]
+
+
+def test_only_ends_of_success_are_counted(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    events = [("task.started", None), ("task.finished", "succeeded"), ("task.finished", "failed"), ("task.finished", "succeeded")]
+    lines = [{"event": event, "outcome": outcome, "ts": f"2026-01-01T00:00:0{n}Z"} for n, (event, outcome) in enumerate(events)]
+    log.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    first, last = peak.ends(log)
+    assert last - first == 2
+
+
+def test_a_line_has_a_point_for_each_size_and_case() -> None:
+    outcomes = [_outcome(items, [(0.5, 20.0), (1.5, 40.0)]) for items in (10, 100)]
+    found = [(point.family, point.case, point.x, point.seconds, point.mib) for point in memory.scaling(outcomes)]
+    assert found == [("items", "jobrunner", 10, 1.0, 30.0), ("items", "jobrunner", 100, 1.0, 30.0)]
+
+
+def _outcome(items: int, figures: Sequence[tuple[float, float]]) -> Outcome:
+    case = measure.Case(name="jobrunner", argv=[], check=lambda _: None)
+    contest = Contest(group="memory", title="", items=items, cases=[case], rounds=2, family="items", x=items)
+    samples = {case.name: [Sample(wall=wall, cpu=0, rss=rss) for wall, rss in figures]}
+    return Outcome(contest=contest, samples=samples, singles={})

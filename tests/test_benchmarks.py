@@ -1,0 +1,364 @@
+"""The benchmarks: what a figure is, who has none, and the page. No network, no peer that is not here anyway, tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cold, commands, environments, events, jobs, measure, plots, report, tables, tools
+from benchmarks.measure import Case, Contest, Goal, Outcome, Proof, Sample, Spread, WorkNotDone
+from benchmarks.report import Group
+from benchmarks.tools import Work
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def is_fine(_: str) -> str | None:
+    """A check that nothing fails."""
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    environments.configure(install=False, quick=False)
+    yield
+    environments.configure(install=False, quick=False)
+
+
+def python(name: str, code: str, check: Callable[[str], str | None] = is_fine, **more: object) -> Case:
+    return replace(Case(name=name, argv=[sys.executable, "-S", "-c", code], check=check), **more)  # type: ignore[arg-type]
+
+
+def contest(*cases: Case, rounds: int = 1, **more: object) -> Contest:
+    made = Contest(group="cold", title="a title", items=1, cases=cases, rounds=rounds, warm_up=False)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def measured(of: Contest, scratch: Path) -> Outcome:
+    return measure.run(of, scratch=scratch, say=lambda _: None)
+
+
+def sampled(*walls: Sequence[float], goal: Goal | None = None, items: int = 1, singles: Sequence[float] = ()) -> Outcome:
+    """What a contest of `len(walls)` cases gave, the first of them ours."""
+    cases = [Case(name=str(n), argv=[], check=is_fine, goal=goal if n else None) for n in range(len(walls))]
+    samples = {str(n): [Sample(wall=wall, cpu=wall / 2, rss=10 * wall) for wall in each] for n, each in enumerate(walls)}
+    ones = {name: [Sample(wall=one, cpu=0, rss=0) for one in singles] for name in samples if singles}
+    return Outcome(contest=contest(*cases, rounds=len(walls[0]), items=items), samples=samples, singles=ones)
+
+
+# --- what a figure is ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ([2.0], (2, 2, 2, 2, 2)),
+        ([1.0, 3.0], (2, 1, 3, 1.5, 2.5)),
+        ([5.0, 1.0, 2.0, 4.0, 3.0], (3, 1, 5, 2, 4)),
+    ],
+)
+def test_a_spread_is_the_median_the_extremes_and_the_quartiles(figures: list[float], expected: tuple[float, ...]) -> None:
+    found = Spread.of(figures)
+    assert (found.median, found.low, found.high, found.lower_quartile, found.upper_quartile) == expected
+
+
+def test_a_ratio_is_taken_within_a_round_so_that_a_slow_round_hits_both() -> None:
+    outcome = sampled([1, 10, 3], [2, 20, 3])
+    assert outcome.ratios(outcome.contest.cases[1]) == [0.5, 0.5, 1]
+
+
+def test_one_more_item_costs_what_many_take_above_one() -> None:
+    outcome = sampled([3.0, 5.0], [1.0, 1.0], items=3, singles=[1, 1])
+    assert outcome.per_item(outcome.contest.cases[0]) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("goal", "met", "stretched"),
+    [
+        (None, None, None),
+        (Goal(ratio=0.5), True, None),
+        (Goal(ratio=0.4), False, None),
+        (Goal(ratio=0.6, stretch=0.5), True, True),
+        (Goal(ratio=0.6, stretch=0.4), True, False),
+        (Goal(ratio=0.4, stretch=0.5), False, False),
+        (Goal(stretch=0.5), None, True),
+        (Goal(ratio=1, seconds=0.9), False, None),
+        (Goal(ratio=1, seconds=1), True, None),
+        (Goal(mib=10), True, None),
+        (Goal(mib=9), False, None),
+    ],
+)
+def test_a_bar_is_met_by_the_median_ratio_and_by_all_limits(goal: Goal | None, met: bool | None, stretched: bool | None) -> None:
+    outcome = sampled([1, 1, 1], [2, 2, 1], goal=goal)
+    peer = outcome.contest.cases[1]
+    assert (outcome.is_met(peer), outcome.is_stretched(peer)) == (met, stretched)
+
+
+@pytest.mark.parametrize(("compares", "ratio"), [("wall", 0.5), ("cpu", 0.5), ("rss", 0.5), ("item", 0.25)])
+def test_a_contest_says_what_it_compares(compares: str, ratio: float) -> None:
+    outcome = sampled([2], [4], items=2, singles=[4 / 3])
+    outcome = replace(outcome, contest=replace(outcome.contest, compares=compares))  # type: ignore[arg-type]
+    assert outcome.ratios(outcome.contest.cases[1]) == [pytest.approx(ratio)]
+
+
+# --- rounds -------------------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_are_interleaved_each_in_another_order(tmp_path: Path) -> None:
+    tell = "open({path!r}, 'a').write({name!r})"
+    cases = [python(name, tell.format(path=str(tmp_path / "order"), name=name)) for name in "abc"]
+    outcome = measured(contest(*cases, rounds=3), tmp_path)
+    assert (tmp_path / "order").read_text() == "abcbcacab"
+    assert outcome.rounds() == 3
+    assert all(sample.wall > 0 and sample.cpu > 0 and sample.rss > 1 for each in outcome.samples.values() for sample in each)
+
+
+def test_no_round_begins_after_the_budget_but_the_first(tmp_path: Path) -> None:
+    assert measured(contest(python("ours", ""), rounds=9, budget=0), tmp_path).rounds() == 1
+
+
+def test_what_a_case_needs_before_each_process_is_prepared(tmp_path: Path) -> None:
+    times: list[int] = []
+    case = python("ours", "", prepare=lambda: times.append(1), proof=Proof(argv=[sys.executable, "-c", ""], check=is_fine))
+    measured(contest(case, rounds=2), tmp_path)
+    assert len(times) == 3
+
+
+# --- who has no figure --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (python("peer", "print(1)", jobs.printed("2")), "printed '1"),
+        (python("peer", "raise SystemExit(3)"), "exit code 3"),
+        (python("peer", "", proof=Proof(argv=["true"], check=lambda _: "nothing was done")), "nothing was done"),
+        (python("peer", "import time; time.sleep(60)", patience=0.2), "not done after"),
+    ],
+    ids=["wrong answer", "failed", "no proof", "too long"],
+)
+def test_a_peer_that_did_not_do_its_work_is_refused_and_the_others_are_not(case: Case, why: str, tmp_path: Path) -> None:
+    outcome = measured(contest(python("ours", ""), case, python("other", ""), rounds=2), tmp_path)
+    assert why in outcome.refused["peer"]
+    assert list(outcome.samples) == ["ours", "other"]
+    table = tables.table(outcome)
+    assert [row.name for row in table.rows] == ["ours", "other"]
+    assert "peer" in tables.plain(table)
+
+
+def test_a_peer_that_fails_in_a_later_round_has_no_figure_either(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    once = python("peer", f"import os; os.close(os.open({mark!r}, os.O_CREAT | os.O_EXCL))")
+    outcome = measured(contest(python("ours", ""), once, rounds=3), tmp_path)
+    assert list(outcome.samples) == ["ours"]
+    assert outcome.rounds() == 3
+
+
+def test_a_contest_in_which_jobrunner_did_not_do_its_work_has_no_figures(tmp_path: Path) -> None:
+    with pytest.raises(WorkNotDone, match="exit code 1"):
+        measured(contest(python("ours", "raise SystemExit(1)"), python("peer", "")), tmp_path)
+
+
+def test_marks_tell_a_tool_that_did_less_than_it_should(tmp_path: Path) -> None:
+    program = tools.mark(tmp_path)
+    for _ in range(2):
+        subprocess.run([program], check=True)
+    assert tools.marked(program, 2)("") is None
+    assert tools.marked(program, 2)("") == "the command ran 0 times, not 2"
+
+
+# --- peers --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_is_not_here_takes_no_part_and_says_why() -> None:
+    assert environments.environment("doit") is None
+    assert environments.missing() == {"doit": "not installed here"}
+
+
+def test_a_peer_on_the_path_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "xargs"
+    program.write_text("#!/bin/sh\necho 'xargs (GNU findutils) 4.9.0'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = environments.environment("xargs")
+    assert found is not None
+    assert found.program() == str(program)
+    assert environments.versions() == {"xargs": "4.9.0"}
+
+
+def test_every_tool_is_in_the_table_of_versions_and_every_version_is_pinned() -> None:
+    peers = environments.peers()
+    assert set(tools.TOOLS) <= set(peers)
+    assert all("==" in peer.package for peer in peers.values() if peer.source == "pypi")
+
+
+@pytest.mark.parametrize("name", ["make", "xargs"])
+@pytest.mark.parametrize("command", ["true", "true && true"])
+def test_a_tool_that_is_here_does_the_work(name: str, command: str, tmp_path: Path) -> None:
+    if name == "xargs" and "&&" in command:
+        pytest.skip("it has no shell")
+    command = command.replace("true", tools.true(), 1)
+    case = tools.case(name, Work(folder=tmp_path, command=command, items=5, workers=2), single=True)
+    if case is None:
+        pytest.skip(f"no {name} here")
+    outcome = measured(contest(python("ours", ""), case), tmp_path)
+    assert not outcome.refused
+    assert len(outcome.singles[name]) == 1
+
+
+@pytest.mark.parametrize("name", sorted(tools.TOOLS))
+def test_what_a_tool_is_told_names_its_work(name: str, tmp_path: Path) -> None:
+    """Without the tool: its file is where its command line has it, and holds the command."""
+    found = environments.Environment(python=sys.executable, version="1", programs=None, own="true")
+    told = tools.TOOLS[name](found, Work(folder=tmp_path / "work", command="some-command", items=3, workers=2))
+    written = "".join(path.read_text() for path in (tmp_path / "work").iterdir())
+    assert "some-command" in written + " ".join(told.argv)
+    assert str(tmp_path / "work") in " ".join(told.argv)
+
+
+# --- groups that need nobody else ---------------------------------------------------------------------------------------------
+
+
+def test_cold_starts_are_measured_and_checked(tmp_path: Path) -> None:
+    first, unchanged, *_ = cold.contests(tmp_path, quick=True)
+    names = [row.name for row in tables.table(measured(replace(first, rounds=1), tmp_path)).rows]
+    assert names[:2] == ["jobrunner, first sight", "script: YAML, pydantic, structlog, one spawn"]
+    alone = replace(unchanged, cases=unchanged.cases[:1], rounds=1)
+    assert measured(alone, tmp_path).rounds() == 1
+
+
+@pytest.mark.parametrize("key", ["argv", "run"])
+def test_commands_of_jobrunner_are_counted_beside_the_limit(key: str, tmp_path: Path) -> None:
+    work = Work(folder=tmp_path, command=tools.true(), items=5, workers=2)
+    outcome = measured(contest(tools.ours(work, key), *commands.limits(work)), tmp_path)
+    assert not outcome.refused
+    assert len(outcome.samples) == 3
+
+
+def test_events_are_written_by_all_that_are_compared_and_counted(tmp_path: Path) -> None:
+    names = {case.argv[2] for each in events.contests(tmp_path, quick=True) for case in each.cases}
+    cases = [events.case(tmp_path / "few" / how, how, how, 7) for how in sorted(names)]
+    outcome = measured(contest(*cases), tmp_path)
+    assert not outcome.refused
+    assert "nothing written" in str(cases[0].check("7"))
+    (tmp_path / "few" / cases[0].name / "many").write_text("one line\n")
+    assert "not 7 lines" in str(cases[0].check("7"))
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------------
+
+
+def group(name: str, *contests: tables.Table, **more: object) -> Group:
+    found = Group(
+        name=name,
+        caption="What it is.",
+        day="2026-11-23",
+        form="whole",
+        machine="a machine",
+        versions={"make": "4.3"},
+        missing={"dagu": "not installed here"},
+        contests=contests,
+    )
+    return replace(found, **more)  # type: ignore[arg-type]
+
+
+def table(title: str = "a <title>", **more: object) -> tables.Table:
+    found = tables.table(sampled([1.0, 2.0], [4.0, 4.0], [0.001, 0.002], goal=Goal(ratio=0.5, stretch=0.1)))
+    return replace(found, title=title, **more)  # type: ignore[arg-type]
+
+
+def test_figures_are_kept_as_they_were() -> None:
+    before = table(refused={"peer": "exit code 1"})
+    assert tables.from_data(json.loads(json.dumps(tables.as_data(before)))) == before
+
+
+def test_a_table_shows_medians_spreads_and_bars_met_or_missed() -> None:
+    ours, met, missed = tables.markdown(table()).splitlines()[4:7]
+    assert ours.startswith("| 0 | 1.500 | 0.750 | 15 |")
+    assert "0.38 [0.31, 0.44] (0.25 to 0.50) | ≤ 0.5 × (stretch 0.1) | met, stretch missed |" in met
+    assert "**missed**, stretch missed |" in missed
+
+
+def test_the_page_has_every_bar_version_and_plot(tmp_path: Path) -> None:
+    page = report.write([group("cold", table())], docs=tmp_path, order=["cold"]).read_text()
+    assert "| [a <title>](#cold) | 1 |" in page
+    assert "- make 4.3\n" in page
+    assert "- not here: dagu (not installed here)" in page
+    shown = set(re.findall(r"\]\((benchmarks/[^)]+\.svg)\)", page))
+    assert shown == {f"benchmarks/{path.name}" for path in (tmp_path / "benchmarks").glob("*.svg")} != set()
+
+
+def test_a_group_that_times_no_process_is_on_the_page_as_it_was_printed(tmp_path: Path) -> None:
+    made = group("makespan", printed="| workers |\n| ---: |\n| 2 |\n", verdict="**missed**")
+    page = report.write([made], docs=tmp_path, order=["makespan"]).read_text()
+    assert "\n| workers |\n| ---: |\n| 2 |\n" in page
+    assert "| [What it is](#makespan) | | | | **missed** |" in page
+    assert report.read(tmp_path / "benchmarks" / "results.json") == [replace(made, contests=[])]
+
+
+def test_groups_that_were_not_measured_again_stay_on_the_page(tmp_path: Path) -> None:
+    order = ["cold", "commands"]
+    report.write(
+        [group("cold", table()), group("commands", table("measured before", group="commands"))], docs=tmp_path, order=order
+    )
+    page = report.write([group("commands", table("measured anew", group="commands"))], docs=tmp_path, order=order).read_text()
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == order
+    assert "measured anew" in page
+    assert "measured before" not in page
+
+
+def test_a_page_names_no_place_of_the_machine(tmp_path: Path) -> None:
+    case = python("peer", "import sys; sys.exit(sys.argv[0] and 'failed in /some/place')")
+    outcome = measured(contest(python("ours", ""), case), tmp_path)
+    page = report.write([group("cold", tables.table(outcome))], docs=tmp_path, order=["cold"]).read_text()
+    assert "Refused, because its work was not done: peer (exit code 1)." in page
+    assert not re.search(rf"{re.escape(str(tmp_path))}|/some/place|{re.escape(sys.executable)}", page)
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        plots.bars(table()),
+        plots.bars(replace(table(), rows=table().rows[:1])),
+        plots.lines("how & why", [table(x=10.0), table(x=1000.0), table(x=100.0)]),
+    ],
+    ids=["bars", "one bar", "lines"],
+)
+def test_a_plot_is_whole_and_within_its_frame(drawing: str) -> None:
+    root = ElementTree.fromstring(drawing)
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    for each in root.iter():
+        ends = float(each.get("x", 0)) + float(each.get("width", 0) if each.tag.endswith("rect") else 0)
+        assert 0 <= ends <= width
+        assert 0 <= float(each.get("y", 0)) <= height
+    assert "prefers-color-scheme: dark" in drawing
+
+
+def test_a_line_goes_through_the_sizes_in_their_order() -> None:
+    drawing = plots.lines("size", [table(x=1000.0), table(x=10.0)])
+    tracks = re.findall(r'points="([^"]+)"', drawing)
+    assert len(tracks) == 3
+    for track in tracks:
+        xs = [float(point.partition(",")[0]) for point in track.split()]
+        assert xs == sorted(xs)
+
+
+# --- the command line ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [(["no-such"], 2, "no group no-such"), (["--help"], 0, "--no-install")])
+def test_the_command_line_tells_what_there_is(arguments: list[str], code: int, said: str) -> None:
+    ended = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == code
+    assert said in ended.stdout + ended.stderr
