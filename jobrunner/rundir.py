@@ -8,6 +8,7 @@ STATE/JOB/RUN_ID/outputs/       where commands write `key=value` lines, while th
 STATE/JOB/RUN_ID/values/        large values that tasks gave to others
 STATE/JOB/RUN_ID/mark           what processes of the run are known by that show no environment
 STATE/JOB/cache/                what need not run again
+STATE/JOB/durations.json        how long tasks took, of use to the next run
 STATE/.limits/                  slots that all jobs share
 """
 

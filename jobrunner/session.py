@@ -29,6 +29,7 @@ from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
 from jobrunner.parts import Part, begin, marked
 from jobrunner.plan import Plan
+from jobrunner.precedence import Precedence
 from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import DATA, binder_of, env_file_of, keeping, recalling
 from jobrunner.sinks.output import file_sink
@@ -174,11 +175,12 @@ class _Session:
     ) -> None:
         self._prepared, self._part, self._outlets, self._binder = prepared, part, outlets, binder
         self._lock_fds, self._lifeline = lock_fds, lifeline.current()
+        self._precedence = Precedence(prepared, part.directory.path.parent)
         self._captured = Captured(part.directory.path / "output", self._degraded)
         self._stream = Stream(
             run_id=part.directory.id,
             job=prepared.job.name,
-            sinks=[part.journal, file_sink(self._captured.keep), *sinks],
+            sinks=[part.journal, file_sink(self._captured.keep), *self._precedence.sinks, *sinks],
             now=time.time,
             seq=part.journal.seq,
         )
@@ -196,6 +198,8 @@ class _Session:
             only=prepared.only,
             keeps=lambda name: keep_results or name in self._used,
             tries=part.recorded.tries,
+            turns=self._precedence.turns(),
+            arrange=self._precedence.arrange,
             seed=hash(part.directory.id),
         )
         self._cache = self._caching(mask)
@@ -292,6 +296,7 @@ class _Session:
         self._commit(True)
         for outlet in self._outlets:
             outlet.finish(_PATIENCE)
+        self._precedence.keep(tally.duration, by_way_of=self._part.directory.path)
         return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)
 
     def _commit(self, sync: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
@@ -39,12 +39,14 @@ class Node:
 
     __slots__ = (
         "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
-        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "state",
-        "takes", "task", "unmet",
+        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "sequence",
+        "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
         self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
+        self.turn = order
+        """Its place among those that are ready in its pool: as declared, unless it is known how long tasks take."""
         self.takes = task.takes
         self.asks = False
         """Its condition asks how its needs have ended: that they have not ended well does not decide."""
@@ -61,6 +63,8 @@ class Node:
         self.blockers = len(set(task.needs))
         self.dependents: list[Node] = []
         self.items: Items | None = None
+        self.sequence: Sequence[int] | None = None
+        """The order of its items, where that is not the declared one."""
         self.next = self.in_flight = self.delayed = self.dropped = 0
         self.again: deque[tuple[int, int]] = deque()
         self.outcomes: dict[Outcome, int] = {}

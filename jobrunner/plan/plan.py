@@ -5,7 +5,8 @@
 
 A task is one node, whatever its fan-out: a million items are counters here, and only instances in flight or waiting for
 their retry are objects. A node stays RUNNING while an instance waits for its retry; such an instance holds no slot.
-Ready work is taken in declared order, item by item; what waits for slots of a limit, in the order in which it came (semaphores).
+Ready work is taken in declared order, item by item, or in that of `turns` (ranks); what waits for slots of a limit, in the order
+in which it came (semaphores).
 Tasks of `finally` start when all others have ended, however that came, and nothing but a second wish to stop cancels them.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from jobrunner.errors import ExpressionError
@@ -44,7 +45,8 @@ class Plan:
     `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended, and
     `decide` what a condition says; both may raise ExpressionError. `outside` has the slots that other runs take too. `only`
     leaves out all other tasks and what they are needed for. `keeps` says whose results `results` will be asked for. `tries`
-    tells how often an instance was tried before the run was resumed.
+    tells how often an instance was tried before the run was resumed. `turns` gives the places of tasks among those that are ready
+    in their pool (of all of a pool or of none), and `arrange` the order of a fan-out's items; without, both are as declared.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Plan:
         only: Collection[str] = (),
         keeps: Callable[[str], bool] = lambda name: True,
         tries: Callable[[str, str | None], Tries] = lambda name, key: _FIRST,
+        turns: Mapping[str, int] | None = None,
+        arrange: Callable[[str, Items], Sequence[int] | None] = lambda name, items: None,
         seed: int = 0,
     ) -> None:
         self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
-        self._random = random.Random(seed)
+        self._arrange, self._random = arrange, random.Random(seed)
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = _semaphores(job, outside)
@@ -70,6 +74,8 @@ class Plan:
             for order, (name, task) in enumerate(job.tasks.items())
             if not only or name in only
         }
+        for name, turn in (turns or {}).items():
+            self._nodes[name].turn = turn
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
@@ -154,7 +160,7 @@ class Plan:
         return min(heads, default=None)
 
     def take(self, now: float) -> Iterator[Attempt]:
-        """Attempts to start now: as many as there are free workers, in declared order."""
+        """Attempts to start now: as many as there are free workers, in the order of their turns."""
         self._wake(now)
         while self._stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
             if self._semaphores:
@@ -335,11 +341,11 @@ class Plan:
         if node.takes:
             self._semaphores.enter(node, node.takes, lane=node.pool)
         else:
-            heapq.heappush(pool.ready, (node.order, node))
+            heapq.heappush(pool.ready, (node.turn, node))
         self._stirred[pool] = None
 
     def _first(self, pool: Pool) -> Node | None:
-        """The first node in declared order that can start an instance and takes no slots of limits."""
+        """The first node in order of turns that can start an instance and takes no slots of limits."""
         while pool.ready:
             node = pool.ready[0][1]
             if self._can_start(node):
@@ -370,7 +376,7 @@ class Plan:
             return None
         pool = self._pools[node.pool]
         first = self._first(pool)
-        return pool.free > 0 and (first is None or node.order < first.order)
+        return pool.free > 0 and (first is None or node.turn < first.turn)
 
     def _unfold(self, node: Node) -> None:
         """Ask for the items of a fan-out: where there are none, that ends the task."""
@@ -378,6 +384,7 @@ class Plan:
             node.items = Items([node.refused]) if node.refused else self._expand(self, node.name)
         except ExpressionError as error:
             node.items = Items([_told("foreach" if node.task.matrix is None else "matrix", error)])
+        node.sequence = self._arrange(node.name, node.items)
         if not node.items:
             self._skipped.append(Skipped(task=node.name, reason=Skip.EMPTY))
             self._finish(node, Outcome.SUCCEEDED)
@@ -386,7 +393,7 @@ class Plan:
         if node.again:
             index, number = node.again.popleft()
         else:
-            index, number = node.next, 1
+            index, number = node.next if node.sequence is None else node.sequence[node.next], 1
             node.next += 1
         if node.state is Phase.READY:
             node.move(Phase.RUNNING)

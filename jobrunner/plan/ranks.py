@@ -1,0 +1,119 @@
+"""In which order ready work is taken where it is known how long it takes: what has the longest way to go comes first. Pure.
+
+    rank(task) = its own seconds + the largest rank of those that need it          turn = place by rank, then as declared
+
+All that takes more than one worker long is on such a way, so the run cannot end before it; what is on none can wait. A tenth more
+or less is no reason to leave the declared order: durations differ by as much from run to run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+
+_NOTHING = 0.01
+"""Seconds up to which it does not matter which of two comes first."""
+_EQUAL = math.log(1.1)
+
+Needs = Mapping[str, Sequence[str]]
+
+
+def turns(needs: Needs, known: Mapping[str, float], *, kind: Callable[[str], Hashable] = lambda name: None) -> dict[str, int]:
+    """The place of each task in the order in which ready ones are taken, from 0 on; `needs` has them in declared order.
+
+    `known` gives the seconds of some (of one instance, where it has several); others are taken to last as their siblings do:
+    the tasks of the same `kind` that are as many steps from the beginning. Linear in tasks and needs, but for the sorting.
+    """
+    order = _in_order(needs)
+    seconds = known if all(name in known for name in needs) else _estimated(needs, order, known, kind)
+    found = ranks(needs, seconds, order)
+    by_rank = sorted(needs, key=lambda name: -_rough(found[name]))  # stable: equal ones stay as they were declared
+    return {name: turn for turn, name in enumerate(by_rank)}
+
+
+def ranks(needs: Needs, seconds: Mapping[str, float], order: Sequence[str] = ()) -> dict[str, float]:
+    """The longest remaining path of each task, in seconds, itself included. `order` has each behind all that it needs."""
+    found = dict.fromkeys(needs, 0.0)
+    for name in reversed(order or _in_order(needs)):  # all that need it stand behind it: what is longest of them is known
+        rank = found[name] = found[name] + seconds[name]
+        for need in needs[name]:
+            if found.get(need, rank) < rank:
+                found[need] = rank
+    return found
+
+
+def longest_first(keys: Sequence[str], known: Mapping[str, float]) -> list[int]:
+    """The positions of the items of one fan-out in the order in which they are taken; unknown ones last as the mean of all."""
+    mean = _mean(known.values())
+    return sorted(range(len(keys)), key=lambda index: -_rough(known.get(keys[index], mean)))
+
+
+def _rough(seconds: float) -> int:
+    """The same for all that lasts about as long."""
+    return 0 if seconds <= _NOTHING else 1 + round(math.log(seconds / _NOTHING) / _EQUAL)
+
+
+def _in_order(needs: Needs) -> Sequence[str]:
+    """All tasks, each behind those that it needs. What is needed and not among them does not count."""
+    seen: set[str] = set()
+    for name, wanted in needs.items():
+        for need in wanted:
+            if need not in seen and need in needs:
+                return _sorted(needs)
+        seen.add(name)
+    return list(needs)  # nearly always: people declare what is needed first
+
+
+def _sorted(needs: Needs) -> list[str]:
+    dependents: dict[str, list[str]] = {name: [] for name in needs}
+    blockers = {}
+    for name, wanted in needs.items():
+        present = [need for need in wanted if need in dependents]
+        blockers[name] = len(present)
+        for need in present:
+            dependents[need].append(name)
+    order = [name for name, count in blockers.items() if not count]
+    for name in order:  # grows while it is read
+        for dependent in dependents[name]:
+            blockers[dependent] -= 1
+            if not blockers[dependent]:
+                order.append(dependent)
+    return order
+
+
+def _estimated(
+    needs: Needs, order: Sequence[str], known: Mapping[str, float], kind: Callable[[str], Hashable]
+) -> dict[str, float]:
+    """The seconds of every task: of those that are not known the mean of their siblings, else of their step, else of all."""
+    steps = _steps(needs, order)
+    siblings, peers, everybody = defaultdict[Hashable, list[float]](list), defaultdict[int, list[float]](list), []
+    for name in order:
+        if (seconds := known.get(name)) is not None:
+            siblings[steps[name], kind(name)].append(seconds)
+            peers[steps[name]].append(seconds)
+            everybody.append(seconds)
+    means = {key: _mean(each) for key, each in siblings.items()}
+    rest, mean = {step: _mean(each) for step, each in peers.items()}, _mean(everybody)
+    found = {}
+    for name in order:
+        if (seconds := known.get(name)) is None:
+            seconds = means.get((steps[name], kind(name))) or rest.get(steps[name], mean)
+        found[name] = seconds
+    return found
+
+
+def _steps(needs: Needs, order: Sequence[str]) -> dict[str, int]:
+    """How many tasks come before each, one after the other, at most."""
+    steps: dict[str, int] = {}
+    for name in order:
+        longest = 0
+        for need in needs[name]:
+            if steps.get(need, -1) >= longest:
+                longest = steps[need] + 1
+        steps[name] = longest
+    return steps
+
+
+def _mean(values: Collection[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,75 @@
+"""What a run takes first where it has a choice: what earlier runs have measured, as the plan asks for it.
+
+There is a choice in pools of several workers that have more to do than workers. A serial pool, and any other with one worker,
+keeps declared order: no other is any faster there, and people rely on it. So does a fan-out that runs one item at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
+from jobrunner.events import Sink
+from jobrunner.items import Items
+from jobrunner.plan import ranks
+from jobrunner.prepare import Prepared
+from jobrunner.spec import Task
+
+
+class Precedence:
+    """Of one part of a run. `folder` is the directory of the job; where there is no choice, it is left alone."""
+
+    def __init__(self, prepared: Prepared, folder: Path) -> None:
+        self._job, self._folder = prepared.job, folder
+        self._names = prepared.only or tuple(prepared.job.tasks)
+        self._pools = {name: prepared.job.pool_of(name) for name in self._names}
+        self._free = {name for name, pool in prepared.pools.items() if pool.workers > 1}
+        self._has_choice = any(self._is_crowded(pool, prepared.pools[pool].workers) for pool in self._free)
+        self._known: dict[str, Known] = read(folder) if self._has_choice else {}
+        self._measured = Durations()
+
+    def _is_crowded(self, pool: str, workers: int) -> bool:
+        """Whether it may have more to do than workers."""
+        own = [name for name in self._names if self._pools[name] == pool]
+        return len(own) > workers or any(self._job.tasks[name].has_instances for name in own)
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """What has to see the events of the run."""
+        return [self._measured] if self._has_choice else []
+
+    def turns(self) -> dict[str, int]:
+        """The places of the tasks that are not bound to declared order; none where nothing is known."""
+        if not any(name in self._known for name in self._names):
+            return {}
+        tasks, finals = self._job.tasks, self._job.finals
+        needs = {name: self._needs(tasks[name], name in finals) for name in self._names}
+        seconds = {name: known.seconds for name, known in self._known.items()}
+        found = ranks.turns(needs, seconds, kind=lambda name: (self._pools[name], _program(tasks[name])))
+        return {name: turn for name, turn in found.items() if self._pools[name] in self._free}
+
+    def _needs(self, task: Task, is_final: bool) -> Sequence[str]:
+        """A final task waits for all others: that it needs one of them makes that one no more urgent."""
+        return [need for need in task.needs if need in self._job.finals] if is_final else task.needs
+
+    def arrange(self, name: str, items: Items) -> Sequence[int] | None:
+        """The order of a fan-out's items: the longest first; None for the declared one."""
+        known = self._known.get(name)
+        one_by_one = self._pools[name] not in self._free or self._job.tasks[name].max_parallel == 1
+        if known is None or not known.items or one_by_one or len(items) > MOST_ITEMS:
+            return None
+        return ranks.longest_first([items.key(index) for index in range(len(items))], known.items)
+
+    def keep(self, seconds: float, *, by_way_of: Path) -> None:
+        """The run has ended, after so many seconds: what it has measured is there for the next. Raises nothing."""
+        if self._has_choice and seconds >= WORTH:
+            write(self._folder, self._measured.merged(self._known, self._job.tasks), by_way_of=by_way_of)
+
+
+def _program(task: Task) -> str:
+    """What it runs: tasks that run the same take about as long."""
+    if task.target is not None:
+        return str(task.target)
+    lines = [task.run] if isinstance(task.run, str) else task.run or task.argv or [""]
+    return str(lines[0]).partition(" ")[0]
