@@ -43,15 +43,11 @@ class Precedence:
         """The places of the tasks that are not bound to declared order; none where nothing is known."""
         if not any(name in self._known for name in self._names):
             return {}
-        tasks, finals = self._job.tasks, self._job.finals
-        needs = {name: self._needs(tasks[name], name in finals) for name in self._names}
+        tasks = self._job.tasks
+        needs = {name: tasks[name].needs for name in self._names}
         seconds = {name: known.seconds for name, known in self._known.items()}
         found = ranks.turns(needs, seconds, kind=lambda name: (self._pools[name], _program(tasks[name])))
         return {name: turn for name, turn in found.items() if self._pools[name] in self._free}
-
-    def _needs(self, task: Task, is_final: bool) -> Sequence[str]:
-        """A final task waits for all others: that it needs one of them makes that one no more urgent."""
-        return [need for need in task.needs if need in self._job.finals] if is_final else task.needs
 
     def arrange(self, name: str, items: Items) -> Sequence[int] | None:
         """The order of a fan-out's items: the longest first; None for the declared one."""

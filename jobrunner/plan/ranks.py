@@ -8,13 +8,14 @@ or less is no reason to leave the declared order: durations differ by as much fr
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import TypeVar
 
-_NOTHING = 0.01
-"""Seconds up to which it does not matter which of two comes first."""
-_EQUAL = math.log(1.1)
+_ABOUT, _NOTHING = 1.1, 0.01
+"""So many times, and so many seconds, two may differ and count as equal."""
+T = TypeVar("T", bound=Hashable)
 
 Needs = Mapping[str, Sequence[str]]
 
@@ -28,8 +29,7 @@ def turns(needs: Needs, known: Mapping[str, float], *, kind: Callable[[str], Has
     order = _in_order(needs)
     seconds = known if all(name in known for name in needs) else _estimated(needs, order, known, kind)
     found = ranks(needs, seconds, order)
-    by_rank = sorted(needs, key=lambda name: -_rough(found[name]))  # stable: equal ones stay as they were declared
-    return {name: turn for turn, name in enumerate(by_rank)}
+    return {name: turn for turn, name in enumerate(_largest_first(found))}
 
 
 def ranks(needs: Needs, seconds: Mapping[str, float], order: Sequence[str] = ()) -> dict[str, float]:
@@ -46,12 +46,18 @@ def ranks(needs: Needs, seconds: Mapping[str, float], order: Sequence[str] = ())
 def longest_first(keys: Sequence[str], known: Mapping[str, float]) -> list[int]:
     """The positions of the items of one fan-out in the order in which they are taken; unknown ones last as the mean of all."""
     mean = _mean(known.values())
-    return sorted(range(len(keys)), key=lambda index: -_rough(known.get(keys[index], mean)))
+    return _largest_first({index: known.get(key, mean) for index, key in enumerate(keys)})
 
 
-def _rough(seconds: float) -> int:
-    """The same for all that lasts about as long."""
-    return 0 if seconds <= _NOTHING else 1 + round(math.log(seconds / _NOTHING) / _EQUAL)
+def _largest_first(seconds: Mapping[T, float]) -> list[T]:
+    """In groups that differ; within one, as they stand there. A group goes from its largest down to about as much."""
+    ascending, edges = sorted(seconds.values()), list[float]()
+    left = len(ascending)
+    while left:
+        edges.append(ascending[left - 1] / _ABOUT - _NOTHING)
+        left = bisect_left(ascending, edges[-1], 0, left)
+    edges.reverse()
+    return sorted(seconds, key=lambda each: -bisect_right(edges, seconds[each]))
 
 
 def _in_order(needs: Needs) -> Sequence[str]:
@@ -87,20 +93,20 @@ def _estimated(
 ) -> dict[str, float]:
     """The seconds of every task: of those that are not known the mean of their siblings, else of their step, else of all."""
     steps = _steps(needs, order)
-    siblings, peers, everybody = defaultdict[Hashable, list[float]](list), defaultdict[int, list[float]](list), []
-    for name in order:
-        if (seconds := known.get(name)) is not None:
-            siblings[steps[name], kind(name)].append(seconds)
-            peers[steps[name]].append(seconds)
-            everybody.append(seconds)
-    means = {key: _mean(each) for key, each in siblings.items()}
-    rest, mean = {step: _mean(each) for step, each in peers.items()}, _mean(everybody)
-    found = {}
-    for name in order:
-        if (seconds := known.get(name)) is None:
-            seconds = means.get((steps[name], kind(name))) or rest.get(steps[name], mean)
-        found[name] = seconds
-    return found
+    siblings, peers = defaultdict[Hashable, list[float]](list), defaultdict[int, list[float]](list)
+    for name, seconds in known.items():
+        if (step := steps.get(name)) is not None:
+            siblings[step, kind(name)].append(seconds)
+            peers[step].append(seconds)
+    of_kind = {key: _mean(each) for key, each in siblings.items()}
+    of_step = {step: _mean(each) for step, each in peers.items()}
+    of_all = _mean([seconds for each in peers.values() for seconds in each])
+    guessed = {}
+    for name, step in steps.items():
+        if name not in known:
+            found = of_kind.get((step, kind(name)))
+            guessed[name] = of_step.get(step, of_all) if found is None else found
+    return {**known, **guessed}
 
 
 def _steps(needs: Needs, order: Sequence[str]) -> dict[str, int]:
