@@ -24,7 +24,8 @@ from typing import Any
 from benchmarks.measure import ROOT
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan
-from jobrunner.plan.ranks import ranks, turns
+from jobrunner.plan.ranks import estimated, ranks, turns
+from jobrunner.plan.rehearsal import Stage, better
 from jobrunner.spec import Job
 from jobrunner.work import Outcome, Result
 
@@ -62,11 +63,18 @@ class Trace:
         return Job.model_validate({"name": "trace", "tasks": tasks, **limits})
 
 
-Order = Callable[[Trace, random.Random], Mapping[str, int] | None]
+Order = Callable[[Trace, int, random.Random], Mapping[str, int] | None]
 
 
 def _by_history(known: Callable[[Trace, random.Random], dict[str, float]]) -> Order:
-    return lambda trace, rng: turns(trace.needs, known(trace, rng), kind=trace.programs.__getitem__)
+    """As a run does it (jobrunner/precedence.py)."""
+
+    def order(trace: Trace, workers: int, rng: random.Random) -> Mapping[str, int]:
+        seconds = estimated(trace.needs, known(trace, rng), kind=trace.programs.__getitem__)
+        pools, sizes = dict.fromkeys(trace.needs, "default"), {"default": workers}
+        return better(Stage(needs=trace.needs, seconds=seconds, pools=pools, workers=sizes), turns(trace.needs, seconds))
+
+    return order
 
 
 def _noisy(trace: Trace, rng: random.Random) -> dict[str, float]:
@@ -77,7 +85,7 @@ def _half(trace: Trace, rng: random.Random) -> dict[str, float]:
     return {name: trace.seconds[name] for name in rng.sample(list(trace.needs), len(trace.needs) // 2)}
 
 
-def _shuffled(trace: Trace, rng: random.Random) -> dict[str, int]:
+def _shuffled(trace: Trace, workers: int, rng: random.Random) -> dict[str, int]:
     return dict(zip(trace.needs, rng.sample(range(len(trace.needs)), len(trace.needs)), strict=True))
 
 
@@ -86,9 +94,9 @@ ORDERS: Mapping[str, Order] = {
     "history": _by_history(lambda trace, rng: dict(trace.seconds)),
     f"history, ±{NOISE * 100:g} %": _by_history(_noisy),
     "history of half the tasks": _by_history(_half),
-    "declared": lambda trace, rng: None,
+    "declared": lambda trace, workers, rng: None,
     "random": _shuffled,
-    FIRST: lambda trace, rng: None,
+    FIRST: lambda trace, workers, rng: None,
 }
 
 
@@ -124,8 +132,8 @@ def simulated(traces: Sequence[Trace], say: Callable[[str], None] = lambda text:
         say(trace.name)
         declared, arrival = trace.job(), trace.job(in_order_of_arrival=True)
         for name, order in ORDERS.items():
-            given = order(trace, random.Random(trace.name))
             for workers in WORKERS:
+                given = order(trace, workers, random.Random(trace.name))
                 took = makespan(trace, arrival if name == FIRST else declared, workers, given)
                 yield Found(trace=trace.name, workers=workers, order=name, ratio=took / trace.bound(workers))
 

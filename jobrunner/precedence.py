@@ -6,13 +6,14 @@ keeps declared order: no other is any faster there, and people rely on it. So do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.events import Sink
 from jobrunner.items import Items
 from jobrunner.plan import ranks
+from jobrunner.plan.rehearsal import Stage, better
 from jobrunner.prepare import Prepared
 from jobrunner.spec import Task
 
@@ -24,6 +25,7 @@ class Precedence:
         self._job, self._folder = prepared.job, folder
         self._names = prepared.only or tuple(prepared.job.tasks)
         self._pools = {name: prepared.job.pool_of(name) for name in self._names}
+        self._workers = {name: pool.workers for name, pool in prepared.pools.items()}
         self._free = {name for name, pool in prepared.pools.items() if pool.workers > 1}
         self._has_choice = any(self._is_crowded(pool, prepared.pools[pool].workers) for pool in self._free)
         self._known: dict[str, Known] = read(folder) if self._has_choice else {}
@@ -45,9 +47,20 @@ class Precedence:
             return {}
         tasks = self._job.tasks
         needs = {name: tasks[name].needs for name in self._names}
-        seconds = {name: known.seconds for name, known in self._known.items()}
-        found = ranks.turns(needs, seconds, kind=lambda name: (self._pools[name], _program(tasks[name])))
+        known = {name: known.seconds for name, known in self._known.items()}
+        seconds = ranks.estimated(needs, known, kind=lambda name: (self._pools[name], _program(tasks[name])))
+        found = self._rehearsed(needs, seconds, ranks.turns(needs, seconds))
         return {name: turn for name, turn in found.items() if self._pools[name] in self._free}
+
+    def _rehearsed(
+        self, needs: Mapping[str, Sequence[str]], seconds: Mapping[str, float], turns: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Fan-outs cannot be played through: how many items they will have is not known."""
+        if any(self._job.tasks[name].has_instances for name in self._names):
+            return turns
+        bound = frozenset(self._workers.keys() - self._free)
+        stage = Stage(needs=needs, seconds=seconds, pools=self._pools, workers=self._workers, bound=bound)
+        return better(stage, turns)
 
     def arrange(self, name: str, items: Items) -> Sequence[int] | None:
         """The order of a fan-out's items: the longest first; None for the declared one."""

@@ -20,22 +20,18 @@ T = TypeVar("T", bound=Hashable)
 Needs = Mapping[str, Sequence[str]]
 
 
-def turns(needs: Needs, known: Mapping[str, float], *, kind: Callable[[str], Hashable] = lambda name: None) -> dict[str, int]:
+def turns(needs: Needs, seconds: Mapping[str, float]) -> dict[str, int]:
     """The place of each task in the order in which ready ones are taken, from 0 on; `needs` has them in declared order.
 
-    `known` gives the seconds of some (of one instance, where it has several); others are taken to last as their siblings do:
-    the tasks of the same `kind` that are as many steps from the beginning. Linear in tasks and needs, but for the sorting.
+    `seconds` are those of one instance, where a task has several. Linear in tasks and needs, but for the sorting.
     """
-    order = _in_order(needs)
-    seconds = known if all(name in known for name in needs) else _estimated(needs, order, known, kind)
-    found = ranks(needs, seconds, order)
-    return {name: turn for turn, name in enumerate(_largest_first(found))}
+    return {name: turn for turn, name in enumerate(_largest_first(ranks(needs, seconds)))}
 
 
-def ranks(needs: Needs, seconds: Mapping[str, float], order: Sequence[str] = ()) -> dict[str, float]:
-    """The longest remaining path of each task, in seconds, itself included. `order` has each behind all that it needs."""
+def ranks(needs: Needs, seconds: Mapping[str, float]) -> dict[str, float]:
+    """The longest remaining path of each task, in seconds, itself included."""
     found = dict.fromkeys(needs, 0.0)
-    for name in reversed(order or _in_order(needs)):  # all that need it stand behind it: what is longest of them is known
+    for name in reversed(_in_order(needs)):  # all that need it stand behind it: what is longest of them is known
         rank = found[name] = found[name] + seconds[name]
         for need in needs[name]:
             if found.get(need, rank) < rank:
@@ -47,6 +43,30 @@ def longest_first(keys: Sequence[str], known: Mapping[str, float]) -> list[int]:
     """The positions of the items of one fan-out in the order in which they are taken; unknown ones last as the mean of all."""
     mean = _mean(known.values())
     return _largest_first({index: known.get(key, mean) for index, key in enumerate(keys)})
+
+
+def estimated(
+    needs: Needs, known: Mapping[str, float], *, kind: Callable[[str], Hashable] = lambda name: None
+) -> Mapping[str, float]:
+    """The seconds of every task: of one that is not known those of its siblings in the mean, which are the tasks of the same
+    `kind` that are as many steps from the beginning; where none is known, those of its step, else of all."""
+    if all(name in known for name in needs):
+        return known
+    steps = _steps(needs)
+    siblings, peers = defaultdict[Hashable, list[float]](list), defaultdict[int, list[float]](list)
+    for name, seconds in known.items():
+        if (step := steps.get(name)) is not None:
+            siblings[step, kind(name)].append(seconds)
+            peers[step].append(seconds)
+    of_kind = {key: _mean(each) for key, each in siblings.items()}
+    of_step = {step: _mean(each) for step, each in peers.items()}
+    of_all = _mean([seconds for each in peers.values() for seconds in each])
+    guessed = {}
+    for name, step in steps.items():
+        if name not in known:
+            found = of_kind.get((step, kind(name)))
+            guessed[name] = of_step.get(step, of_all) if found is None else found
+    return {**known, **guessed}
 
 
 def _largest_first(seconds: Mapping[T, float]) -> list[T]:
@@ -88,31 +108,10 @@ def _sorted(needs: Needs) -> list[str]:
     return order
 
 
-def _estimated(
-    needs: Needs, order: Sequence[str], known: Mapping[str, float], kind: Callable[[str], Hashable]
-) -> dict[str, float]:
-    """The seconds of every task: of those that are not known the mean of their siblings, else of their step, else of all."""
-    steps = _steps(needs, order)
-    siblings, peers = defaultdict[Hashable, list[float]](list), defaultdict[int, list[float]](list)
-    for name, seconds in known.items():
-        if (step := steps.get(name)) is not None:
-            siblings[step, kind(name)].append(seconds)
-            peers[step].append(seconds)
-    of_kind = {key: _mean(each) for key, each in siblings.items()}
-    of_step = {step: _mean(each) for step, each in peers.items()}
-    of_all = _mean([seconds for each in peers.values() for seconds in each])
-    guessed = {}
-    for name, step in steps.items():
-        if name not in known:
-            found = of_kind.get((step, kind(name)))
-            guessed[name] = of_step.get(step, of_all) if found is None else found
-    return {**known, **guessed}
-
-
-def _steps(needs: Needs, order: Sequence[str]) -> dict[str, int]:
+def _steps(needs: Needs) -> dict[str, int]:
     """How many tasks come before each, one after the other, at most."""
     steps: dict[str, int] = {}
-    for name in order:
+    for name in _in_order(needs):
         longest = 0
         for need in needs[name]:
             if steps.get(need, -1) >= longest:
