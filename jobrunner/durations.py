@@ -14,13 +14,13 @@ import math
 import os
 import stat
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from jobrunner.events import Stamped, TaskFinished
+from jobrunner.structs import field, struct
 
 NAME = "durations.json"
 MOST_ITEMS = 2_000
@@ -35,7 +35,7 @@ _RUNS = 3
 """Each run counts for a third at least, so that a task that has become slower is known as such after few runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Known:
     """What is known of a task: seconds, the mean of its instances over `runs`; the peak of its memory in bytes; seconds by item.
 
@@ -48,7 +48,7 @@ class Known:
     items: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
+@struct(frozen=False, eq=False)
 class _Sum:
     count: int = 0
     seconds: float = 0.0

@@ -12,8 +12,6 @@ from pathlib import Path
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.events import Sink
 from jobrunner.items import Items
-from jobrunner.plan import ranks
-from jobrunner.plan.rehearsal import Stage, better
 from jobrunner.prepare import Prepared
 from jobrunner.spec import Task
 
@@ -45,6 +43,8 @@ class Precedence:
         """The places of the tasks that are not bound to declared order; none where nothing is known."""
         if not any(name in self._known for name in self._names):
             return {}
+        from jobrunner.plan import ranks  # here and below: most runs need none of it
+
         tasks = self._job.tasks
         needs = {name: tasks[name].needs for name in self._names}
         known = {name: known.seconds for name, known in self._known.items()}
@@ -58,6 +58,8 @@ class Precedence:
         """Fan-outs cannot be played through: how many items they will have is not known."""
         if any(self._job.tasks[name].has_instances for name in self._names):
             return turns
+        from jobrunner.plan.rehearsal import Stage, better
+
         bound = frozenset(self._workers.keys() - self._free)
         stage = Stage(needs=needs, seconds=seconds, pools=self._pools, workers=self._workers, bound=bound)
         return better(stage, turns)
@@ -68,6 +70,8 @@ class Precedence:
         one_by_one = self._pools[name] not in self._free or self._job.tasks[name].max_parallel == 1
         if known is None or not known.items or one_by_one or len(items) > MOST_ITEMS:
             return None
+        from jobrunner.plan import ranks
+
         return ranks.longest_first([items.key(index) for index in range(len(items))], known.items)
 
     def keep(self, seconds: float, *, by_way_of: Path) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jobrunner.plan.ranks import Needs
+from jobrunner.structs import struct
 
 MOST_TASKS = 10_000
 """Of more tasks none is decisive, and playing them through would be felt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Stage:
     """What is played: who needs whom, how long each takes, in which pool it runs, and how many workers that has.
 
