@@ -21,10 +21,10 @@ class Watch:
     To be closed before its descriptor is: a child in the middle of its start has a copy, and would keep the interest alive.
     """
 
-    __slots__ = ("_loop", "active", "fd", "on_ready")
+    __slots__ = ("_loop", "active", "fd", "is_once", "on_ready")
 
-    def __init__(self, loop: Loop, fd: int, on_ready: Callable[[], object]) -> None:
-        self._loop, self.fd, self.on_ready, self.active = loop, fd, on_ready, True
+    def __init__(self, loop: Loop, fd: int, on_ready: Callable[[], object], is_once: bool) -> None:
+        self._loop, self.fd, self.on_ready, self.is_once, self.active = loop, fd, on_ready, is_once, True
 
     def close(self) -> None:
         if self.active:
@@ -59,10 +59,14 @@ class Loop:
         """Every descriptor that somebody has an interest in."""
         return self._watches
 
-    def watch(self, fd: int, on_ready: Callable[[], object], *, writable: bool = False) -> Watch:
-        """Call `on_ready` whenever `fd` can be read (or, with `writable`, written) without blocking. OSError: no room."""
-        self._epoll.register(fd, select.EPOLLOUT if writable else select.EPOLLIN)
-        watch = self._watches[fd] = Watch(self, fd, on_ready)
+    def watch(self, fd: int, on_ready: Callable[[], object], *, writable: bool = False, once: bool = False) -> Watch:
+        """Call `on_ready` whenever `fd` can be read (or, with `writable`, written) without blocking. OSError: no room.
+
+        With `once` it is called at most once, and the watch is closed then; that costs one system call less.
+        """
+        events = select.EPOLLOUT if writable else select.EPOLLIN
+        self._epoll.register(fd, events | select.EPOLLONESHOT if once else events)
+        watch = self._watches[fd] = Watch(self, fd, on_ready, once)
         return watch
 
     def forget(self, fd: int) -> None:
@@ -81,6 +85,9 @@ class Loop:
         """Wait until something is ready, a timer is due or `until` has come; then make the calls that are due."""
         for watch in self._ready(self._patience(until)):
             if watch.active:
+                if watch.is_once:
+                    watch.active = False
+                    del self._watches[watch.fd]
                 watch.on_ready()
         if self._timers:
             self._make_due_calls()

@@ -220,7 +220,7 @@ class _Running:
         """What cannot be held all the same must not run."""
         try:
             self._pidfd = os.pidfd_open(pid)
-            self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit)
+            self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit, once=True)
         except OSError:
             signal_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -271,8 +271,6 @@ class _Running:
 
     def _on_exit(self) -> None:
         """The leader is a zombie now, and the next step starts; or all ends."""
-        if self._exit_watch is not None:
-            self._exit_watch.close()
         if self._steps.is_last or self._was_stopped or not has_succeeded(self._leaders[-1]) or not self._goes_on():
             self._wind_up()
 
