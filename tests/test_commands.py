@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from selectors import EpollSelector
 from typing import Any
 
 import pytest
@@ -372,11 +371,11 @@ NO_ROOM = [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM]
 PLACES: dict[str, tuple[Any, str, int]] = {
     "the first pipe": (os, "pipe", 1),
     "the second pipe": (os, "pipe", 2),
-    "watching the first pipe": (EpollSelector, "register", 1),
-    "watching the second pipe": (EpollSelector, "register", 2),
+    "watching the first pipe": (Loop, "watch", 1),
+    "watching the second pipe": (Loop, "watch", 2),
     "the start itself": (os, "posix_spawn", 1),
     "holding it": (os, "pidfd_open", 1),
-    "watching it": (EpollSelector, "register", 3),
+    "watching it": (Loop, "watch", 3),
 }
 
 
@@ -393,7 +392,7 @@ def test_where_the_system_has_no_room_the_command_is_given_back_and_nothing_of_i
         alone.start("sleep", "100", stdout_needed=True)
     assert alone.inbox == [Exhausted(id=1, reason=os.strerror(code))]
     assert (descriptors(), alone.commands.closed) == (before, True)
-    assert not alone.loop.selector.get_map()
+    assert not alone.loop.watched
     assert not [pid for pid in children() if "sleep" in Path(f"/proc/{pid}/comm").read_text()]
     alone.start("true")
     alone.wait()

@@ -148,3 +148,33 @@ def test_a_closed_watch_gets_no_call_for_what_was_read_before_nor_for_who_reuses
     watches["fresh"].close()
     for each in (*fresh, *(end for pair in pairs.values() for end in pair)):
         each.close()
+
+
+def test_a_watch_for_once_is_called_once_though_what_was_ready_stays_so(loop: Loop, pipe: tuple[int, int]) -> None:
+    called: list[str] = []
+    watch = loop.watch(pipe[0], lambda: called.append("read"), once=True)
+    os.write(pipe[1], b"x")
+    loop.turn()
+    assert (called, watch.active, dict(loop.watched)) == (["read"], False, {})
+    loop.turn(until=100)
+    watch.close()
+    assert called == ["read"]
+
+
+def test_a_watch_for_once_that_was_closed_is_never_called(loop: Loop, pipe: tuple[int, int]) -> None:
+    called: list[str] = []
+    loop.watch(pipe[0], lambda: called.append("read"), once=True).close()
+    os.write(pipe[1], b"x")
+    loop.turn(until=100)
+    assert (called, dict(loop.watched)) == ([], {})
+
+
+def test_a_number_that_was_watched_once_may_be_given_to_another_at_once(loop: Loop) -> None:
+    called: list[int] = []
+    for count in range(3):
+        near, far = os.pipe()
+        loop.watch(near, lambda count=count: called.append(count), once=True)  # type: ignore[misc]  # mypy cannot infer it
+        os.close(far)
+        loop.turn()
+        os.close(near)
+    assert called == [0, 1, 2]

@@ -109,7 +109,7 @@ def test_handlers_and_wakeup_are_put_back_also_when_the_run_breaks(loop: Loop) -
         signal.set_wakeup_fd(before)
         os.close(near)
         os.close(far)
-    assert not loop.selector.get_map()
+    assert not loop.watched
 
 
 def test_a_handler_that_python_did_not_install_stays(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_outside_the_main_thread_nothing_changes(loop: Loop) -> None:
     def run() -> None:
         with signals.watched(loop, lambda number: None):
             seen.extend(signal.getsignal(number) for number in WATCHED)
-            seen.append(dict(loop.selector.get_map()))
+            seen.append(dict(loop.watched))
 
     thread = threading.Thread(target=run)
     thread.start()

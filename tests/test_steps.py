@@ -279,7 +279,7 @@ def test_a_later_step_that_the_system_has_no_room_for_fails_the_attempt(
     assert (result.outcome, result.exit_code) == (Outcome.FAILED, 126)
     assert message(result) == f"step 2 of 3 (sleep 100) could not start: sleep: {os.strerror(code)}"
     assert (descriptors(), children()) == (before, [])
-    assert not alone.loop.selector.get_map()
+    assert not alone.loop.watched
 
 
 # --- What a step leaves behind -------------------------------------------------------------------------------------------------

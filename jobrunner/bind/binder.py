@@ -69,14 +69,16 @@ class Binder:
         masked: Callable[[str], str] = str,
     ) -> None:
         self._masked = masked
-        self._job, self._run, self._environ, self._secrets = job, run, environ, secrets or {}
+        self._job, self._run, self._secrets = job, run, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
         from_file = env_file or {}
         self._facts_of_run = facts
         self._scope: dict[str, object] = {"params": params, "env": {**environ, **from_file}, "run": facts}
         self.job_env: dict[str, str] = {**from_file, **_in_order(job.env, self._scope)}
         """What the job's `env_file` holds, and its `env` with its expressions evaluated."""
-        self._scope["env"] = {**environ, **self.job_env}
+        self._around: dict[str, str] = {**environ, **self.job_env}
+        """What every command has in its environment: made once, for it may be long."""
+        self._scope["env"] = self._around
         self._bound: dict[str, _Bound] = {}
         self._values: dict[str, Values] = {}
         runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
@@ -136,14 +138,14 @@ class Binder:
         return hashlib.blake2b(data, digest_size=8).hexdigest()
 
     def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
-        first, *rest = (command(scope) for command in bound.commands)
+        first, *rest = [command(scope) for command in bound.commands]
         output_file = f"{self._run.dir}/outputs/{attempt.id}"
         facts = {**self._facts(attempt), "JOBRUNNER_OUTPUT": output_file}
         return Command(
             id=attempt.id,
             argv=first,
             then=tuple(rest),
-            env={**self._environ, **self.job_env, **bound.env(scope), **bound.secret_env(scope), **facts},
+            env={**self._around, **bound.env(scope), **bound.secret_env(scope), **facts},
             cwd=bound.cwd(scope),
             output_file=output_file,
             stdout_needed=needed,

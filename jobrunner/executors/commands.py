@@ -35,7 +35,7 @@ _LOST = Error(
     type="ExitLost",
     message="how it ended is not known: the process that runs the job takes the ends of all its children (SIGCHLD, os.wait)",
 )
-
+_SUCCEEDED = {"outcome": Outcome.SUCCEEDED, "exit_code": 0}
 
 _STEPPING = threading.Lock()
 """Runs from Python may be in several threads, which share one working directory: no two may step out of it and back at a time."""
@@ -115,8 +115,10 @@ class Commands:
             try:
                 return self._programs.start(command, actions)
             finally:
-                with contextlib.suppress(OSError):  # where we stand matters to nobody: every command names its folder
+                try:  # noqa: SIM105  # it is said here for each command, and costs more with `suppress`
                     os.fchdir(self._folder)
+                except OSError:  # where we stand matters to nobody: every command names its folder
+                    pass
 
 
 class _Pipes:
@@ -125,50 +127,62 @@ class _Pipes:
     All steps have the same: the far ends stay open as long as there is one to come.
     """
 
+    __slots__ = ("_far_is_open", "err_write", "near", "out_read", "out_write")
+
     def __init__(self, *, split: bool) -> None:
-        self.out_read, self.out_write = self.err_read, self.err_write = os.pipe()
+        self.out_read, self.out_write = os.pipe()
+        self.near: tuple[int, ...] = (self.out_read,)
+        self.err_write = self.out_write
         self._far_is_open = True
         if split:
-            try:
-                self.err_read, self.err_write = os.pipe()
-            except OSError:
-                self.close()
-                raise
+            self._split()
+
+    def _split(self) -> None:
+        try:
+            err_read, self.err_write = os.pipe()
+        except OSError:
+            self.close()
+            raise
+        self.near = (self.out_read, err_read)
 
     def close_far(self) -> None:
         if self._far_is_open:
             self._far_is_open = False
-            for fd in {self.out_write, self.err_write}:
-                os.close(fd)
+            os.close(self.out_write)
+            if self.err_write != self.out_write:
+                os.close(self.err_write)
 
     def close(self) -> None:
         self.close_far()
-        for fd in {self.out_read, self.err_read}:
+        for fd in self.near:
             os.close(fd)
 
 
 class _Running:
     """One command, from its start until it was reaped. Raises OSError or ValueError where it cannot start."""
 
+    # As most commands have it from their start to their end: what is here costs them nothing.
+    _timer: Timer | None = None
+    _was_stopped = False
+    _duration: float | None = None
+    """None until its leader has ended, and no step follows."""
+    _failure: dict[str, Any] | None = None
+    """A step that could not start."""
+    _stdout = _tail = b""
+    _limit: int | None = None
+    _cpus: frozenset[int] = frozenset()
+    _exit_watch: Watch | None = None
+    _pidfd = -1
+    _pipes: _Pipes | None = None
+
     def __init__(self, commands: Commands, command: Command) -> None:
         self._commands, self._command = commands, command
         self._steps, self._spent = Steps(command), Spent()
-        self._limit = command.resources.memory if command.resources else None
-        self._stdout = bytearray()
-        self._tail = b""
         self._outputs: dict[int, Watch] = {}
-        self._timer: Timer | None = None
-        self._was_stopped = False
-        self._duration: float | None = None
-        """None until its leader has ended, and no step follows."""
-        self._failure: dict[str, Any] | None = None
-        """A step that could not start."""
-        self._exit_watch: Watch | None = None
-        self._pidfd = -1
         self._leaders: list[int] = []
         """Not reaped yet: that of the current step is the last, before it are those that led what is left of their steps."""
-        self._cpus = limits.take_cpus(command.resources.cpus) if command.resources else frozenset[int]()
-        self._pipes: _Pipes | None = None
+        if command.resources is not None:
+            self._limit, self._cpus = command.resources.memory, limits.take_cpus(command.resources.cpus)
         try:
             self._listen(commands.loop)
             self._start()
@@ -180,7 +194,7 @@ class _Running:
 
     def _listen(self, loop: Loop) -> None:
         self._pipes = pipes = _Pipes(split=self._command.stdout_needed)
-        for fd in {pipes.out_read, pipes.err_read}:
+        for fd in pipes.near:
             os.set_blocking(fd, False)
             self._outputs[fd] = loop.watch(fd, partial(self._read, fd))
 
@@ -189,19 +203,24 @@ class _Running:
         assert self._pipes is not None
         if not self._steps.is_last:
             os.close(os.dup(self._commands.null))  # a descriptor is free, to hold it by
-        with limits.on_cpus(self._cpus) if self._cpus else contextlib.nullcontext():
-            pid = self._commands.spawn(self._steps.current, self._pipes)
+        pid = self._spawned(self._pipes)
         if self._steps.is_last:
             self._pipes.close_far()  # and here too
         self._hold(pid)
         self._leaders.append(pid)
         self._commands.reaper.started(pid, self._command.id)
 
+    def _spawned(self, pipes: _Pipes) -> int:
+        if not self._cpus:
+            return self._commands.spawn(self._steps.current, pipes)
+        with limits.on_cpus(self._cpus):
+            return self._commands.spawn(self._steps.current, pipes)
+
     def _hold(self, pid: int) -> None:
         """What cannot be held all the same must not run."""
         try:
             self._pidfd = os.pidfd_open(pid)
-            self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit)
+            self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit, once=True)
         except OSError:
             signal_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -252,8 +271,6 @@ class _Running:
 
     def _on_exit(self) -> None:
         """The leader is a zombie now, and the next step starts; or all ends."""
-        if self._exit_watch is not None:
-            self._exit_watch.close()
         if self._steps.is_last or self._was_stopped or not has_succeeded(self._leaders[-1]) or not self._goes_on():
             self._wind_up()
 
@@ -324,7 +341,7 @@ class _Running:
             error = self._out_of_memory(exit, peak) or Error(type="CommandFailed", message=self._steps.ended(exit))
             return {"outcome": Outcome.FAILED, "exit_code": exit.code, "signal": exit.signal, "error": error}
         if self._steps.is_last:
-            return {"outcome": Outcome.SUCCEEDED, "exit_code": 0}
+            return _SUCCEEDED
         return {"outcome": Outcome.FAILED, "error": Error(type="CommandStopped", message=self._steps.was_stopped())}
 
     def _result(self, ending: dict[str, Any]) -> Result:
@@ -333,7 +350,7 @@ class _Running:
             duration=self._duration or 0.0,
             cpu=self._spent.cpu,
             max_rss=self._spent.max_rss,
-            stdout=bytes(self._stdout),
+            stdout=self._stdout,
             outputs=_read_outputs(self._command.output_file),
             **ending,
         )
@@ -355,9 +372,11 @@ def _not_started(steps: Steps, error: OSError | ValueError) -> dict[str, Any]:
 
 def _read_outputs(path: str) -> dict[str, str]:
     """The `key=value` lines that the command wrote to $JOBRUNNER_OUTPUT; the last value of a key counts."""
+    if not os.access(path, os.F_OK):  # most commands write none, and an exception costs more than this
+        return {}
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # most commands write none
+    except OSError:
         return {}
     try:  # what it made there may be anything: a FIFO or a device could keep us here, a directory cannot be read
         data = os.read(fd, _MOST_OUTPUTS) if stat.S_ISREG(os.fstat(fd).st_mode) else b""

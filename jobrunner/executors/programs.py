@@ -25,11 +25,11 @@ class Programs:
     def start(self, command: Command, actions: list[tuple[int, int, int]]) -> int:
         """Its pid. Where the last one of this name was found, this one is tried; what has gone from there is looked up again."""
         name = (command.argv[0], command.env.get("PATH", os.defpath))
-        if known := self._known.pop(name, None):
-            with contextlib.suppress(FileNotFoundError):
-                pid = _posix_spawn(known, command, actions)
-                self._known[name] = known
-                return pid
+        if known := self._known.get(name):
+            try:
+                return _posix_spawn(known, command, actions)
+            except FileNotFoundError:
+                del self._known[name]
         path = _found(*name)
         if path is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -40,19 +40,21 @@ class Programs:
 
 
 def _posix_spawn(path: str, command: Command, actions: list[tuple[int, int, int]]) -> int:
-    def spawn(path: str, argv: tuple[str, ...]) -> int:
-        return os.posix_spawn(path, argv, command.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED)
-
     if limits.are_set(command.resources):
         _check_executable(path)
         words = limits.limited((path, *command.argv[1:]), command.resources)
-        return spawn(words[0], words)
+        return _spawn(words[0], words, command.env, actions)
     try:
-        return spawn(path, command.argv)
+        return _spawn(path, command.argv, command.env, actions)
     except OSError as error:
         if error.errno != errno.ENOEXEC:
             raise
-        return spawn("/bin/sh", ("sh", path, *command.argv[1:]))  # a script without #!: a shell would run it, so do we
+        words = ("sh", path, *command.argv[1:])  # a script without #!: a shell would run it, so do we
+        return _spawn("/bin/sh", words, command.env, actions)
+
+
+def _spawn(path: str, argv: tuple[str, ...], env: dict[str, str], actions: list[tuple[int, int, int]]) -> int:
+    return os.posix_spawn(path, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED)
 
 
 def _check_executable(path: str) -> None:

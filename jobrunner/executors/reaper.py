@@ -103,8 +103,9 @@ class Reaper:
         attempt_id = self._known.pop(pid, None)
         if attempt_id is None:
             return
-        if rest := tuple(each for each in self._leaders[attempt_id] if each != pid):
-            self._leaders[attempt_id] = rest
+        leaders = self._leaders[attempt_id]
+        if len(leaders) > 1:
+            self._leaders[attempt_id] = tuple(each for each in leaders if each != pid)
         else:
             del self._leaders[attempt_id]
 
@@ -129,6 +130,9 @@ class Reaper:
         reaped just now; it is given what nobody else can have left. `allowed`: all of it may stay, now and later. `thorough`:
         there is reason to search where nothing is inherited.
         """
+        if not allowed and self._children >= 0 and not self._strangers():
+            done(())  # not even the group is left: whoever is in it descends from the leader, and has come to us with its death
+            return
         origin = Origin(attempt_id, () if attempt_id is None else self._leaders.get(attempt_id, ()))
         if allowed:
             done(self._let_stay(origin))
@@ -207,14 +211,17 @@ class Reaper:
 
     def _orphans(self) -> list[int]:
         """Our children that nobody started, but for those that may stay. What has ended is reaped on the way."""
-        known = self._known
-        pids = [pid for pid in self._all_children() if pid not in known]
-        if not pids:
+        if not (pids := self._strangers()):
             return pids
         self._ambiguous.intersection_update(pids)
         found = [pid for pid in pids if not reap(pid) and not self._may_stay(pid)]
         self._orphaned = set(found)
         return found
+
+    def _strangers(self) -> list[int]:
+        """Our children that nobody started, with those that have ended."""
+        known = self._known
+        return [pid for pid in self._all_children() if pid not in known]
 
     def _all_children(self) -> list[int]:
         """Complete: only by our reaping does one leave the list, and new ones come at its end."""

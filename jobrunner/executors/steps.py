@@ -18,19 +18,19 @@ _SHELL = ("/bin/sh", "-ec")
 class Steps:
     """A Command's own words, then those of `then`. `current` is the Command that runs now, or is about to."""
 
+    __slots__ = ("_count", "_number", "_then", "current", "is_last")
+
     def __init__(self, command: Command) -> None:
         self.current = command
         self._then = command.then
         self._number, self._count = 1, 1 + len(command.then)
-
-    @property
-    def is_last(self) -> bool:
-        return self._number == self._count
+        self.is_last = not command.then
 
     def advance(self) -> None:
         """The next one is the current one."""
         self.current = replace(self.current, argv=self._then[self._number - 1], then=())
         self._number += 1
+        self.is_last = self._number == self._count
 
     def ended(self, exit: Exit) -> str:
         """`exit 3`; with steps `step 2 of 3 (make test) exited with 3`."""
@@ -62,6 +62,9 @@ def title(argv: tuple[str, ...]) -> str:
     return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"
 
 
+_SUCCESS = Exit(code=0)
+
+
 @struct(kw_only=False, frozen=False)
 class Spent:
     """What processes that were reaped have used: CPU seconds in all, and the highest peak of memory, in bytes."""
@@ -75,7 +78,7 @@ class Spent:
         self.cpu = (self.cpu or 0.0) + usage.ru_utime + usage.ru_stime
         if (peak := _own_peak(usage.ru_maxrss)) is not None:
             self.max_rss = max(self.max_rss or 0, peak)
-        return Exit.of(os.waitstatus_to_exitcode(status)), peak
+        return Exit.of(os.waitstatus_to_exitcode(status)) if status else _SUCCESS, peak
 
 
 def has_succeeded(pid: int) -> bool:
@@ -87,6 +90,14 @@ def has_succeeded(pid: int) -> bool:
     return ended is not None and (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
 
 
+class _Ours:
+    """Our own peak of memory, in kilobytes, as far as we have looked. It never falls."""
+
+    kilobytes = 0
+
+
 def _own_peak(kilobytes: int) -> int | None:
     """Peak memory in bytes. A spawned process starts with its parent's peak (Linux, exec_mmap), so less than that is unknown."""
-    return kilobytes * 1024 if kilobytes > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else None
+    if kilobytes > _Ours.kilobytes:
+        _Ours.kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * 1024 if kilobytes > _Ours.kilobytes else None
