@@ -362,20 +362,24 @@ MODES: dict[str, Mode] = {
 }
 
 
-def main(connection: socket.socket, stack: int, settings: Settings) -> None:
-    """Serve until the engine closes its side. Standard input, output and error are already those of this host.
+def prepare(settings: Settings, stack: int) -> None:
+    """Make this process one that may run targets: what is the same for all hosts of a pool.
 
-    `stack` takes where its Python code stands when it is asked, or killed by an error in C code.
+    The descriptor `stack` takes where its Python code stands when it is asked, or killed by an error in C code.
     """
     faulthandler.enable(stack)
     faulthandler.register(STACK_SIGNAL, stack)
     _reset_signals()
-    gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.path[:0] = settings.path
     _prefer_modules_in(settings.path)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.argv = [settings.worker]
     os.environ.update(settings.env)
+
+
+def main(connection: socket.socket, settings: Settings) -> None:
+    """Serve until the engine closes its side. Standard input, output and error are already those of this host."""
+    gc.enable()  # the command line runs without, and so does a fork until it has begun
+    sys.argv = [settings.worker]
     try:
         MODES[settings.lane].lane(Port(connection, speech.Streams()), settings).serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
@@ -422,7 +426,16 @@ def forked(connection: socket.socket, output: int, stack: int, settings: Setting
     signal.set_wakeup_fd(-1)
     _keep_only(connection.fileno(), output, stack)
     os.chdir(folder)
-    main(socket.socket(fileno=_CONNECTION), _STACK, settings)
+    prepare(settings, _STACK)
+    main(socket.socket(fileno=_CONNECTION), settings)
+
+
+def cloned(connection: int, output: int, stack: int, settings: Settings, parent: int) -> None:
+    """Where a host begins that a template has forked, which was prepared and stands in the folder."""
+    _die_with(parent)
+    os.setsid()
+    _keep_only(connection, output, stack)
+    main(socket.socket(fileno=_CONNECTION), settings)
 
 
 def spawned(connection_fd: int, stack: int, parent: int) -> None:
@@ -436,7 +449,9 @@ def spawned(connection_fd: int, stack: int, parent: int) -> None:
         if not (piece := connection.recv(1)):
             os._exit(_ENGINE_IS_GONE)
         line += piece
-    main(connection, stack, Settings(**json.loads(line)))
+    settings = Settings(**json.loads(line))
+    prepare(settings, stack)
+    main(connection, settings)
 
 
 def _die_with(parent: int) -> None:
