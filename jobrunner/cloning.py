@@ -16,8 +16,9 @@ from typing import Any
 
 _CLONE_PARENT, _PARENT_SETTID, _CHILD_CLEARTID, _CHILD_SETTID = 0x00008000, 0x00100000, 0x00200000, 0x01000000
 _FLAGS = _CLONE_PARENT | _PARENT_SETTID | _CHILD_CLEARTID | _CHILD_SETTID | signal.SIGCHLD
-_CALLS = {"x86_64": (56, lambda pid, thread: (pid, thread, 0)), "aarch64": (220, lambda pid, thread: (pid, 0, thread))}
-"""The number of clone(2) and the order of its last arguments, for each machine that this was tried on or written for."""
+_CALLS = {"x86_64": (56, 1), "aarch64": (220, 2)}
+"""For each machine that this was tried on or written for the number of clone(2), and where among its last three arguments, of
+which the first is the address for the parent, that for the child stands."""
 _GET_TID_ADDRESS = 40  # prctl(2): PR_GET_TID_ADDRESS
 _FULL = 1 << 32
 
@@ -40,17 +41,20 @@ def forker(slot: Any) -> Callable[[], int]:
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in _CALLS or sys.maxsize < _FULL:
         raise OSError(f"not known for {machine}")
-    number, order = _CALLS[machine]
-    arguments = (number, _FLAGS, 0, *order(_ctypes.addressof(Int.from_buffer(slot)), _thread_id_address()))
+    number, place = _CALLS[machine]
+    addresses = [_ctypes.addressof(Int.from_buffer(slot)), 0, 0]
+    addresses[place] = _thread_id_address()
+    arguments = (number, _FLAGS, 0, *addresses)
     before, after, in_child = (_function(f"PyOS_{name}") for name in ("BeforeFork", "AfterFork_Parent", "AfterFork_Child"))
     clone = _function("syscall", Long, len(arguments))
 
     def fork() -> int:
         before()
         pid: int = clone(*arguments)
+        code = _ctypes.get_errno() if pid < 0 else 0
         (after if pid else in_child)()
-        if pid < 0:
-            raise OSError(code := _ctypes.get_errno(), os.strerror(code))
+        if code:
+            raise OSError(code, os.strerror(code))
         return pid
 
     return fork
@@ -76,6 +80,7 @@ def _function(name: str, result: Any = None, arguments: int = 0) -> Callable[...
         _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI | _ctypes.FUNCFLAG_USE_ERRNO
         _restype_ = result
 
-    function: Any = Function(_ctypes.dlsym(_ctypes.dlopen(program, 0), name))
+    made: Any = Function
+    function = made(_ctypes.dlsym(_ctypes.dlopen(program, 0), name))
     function.argtypes = [Long] * arguments
     return function  # type: ignore[no-any-return]

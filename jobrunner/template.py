@@ -17,11 +17,13 @@ import multiprocessing.context
 import multiprocessing.util  # else every host would do it
 import os
 import socket
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from jobrunner import cloning, host, system
+from jobrunner.structs import struct
 
 LONGEST = 1 << 17
 """Bytes of a message."""
@@ -31,10 +33,9 @@ SLOT = 4096
 _CONTROL, _STACK, _FIRST_FREE = 3, 4, 5
 _DESCRIPTORS = 3
 _HAS_THREADS = 72
-_PARENT_NAME = "MainProcess"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class Settings:
     """What the hosts of a template have in common. `mark` is a file that they have mapped, if there is one."""
 
@@ -48,25 +49,32 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
     slot = mmap.mmap(slot_fd, SLOT)
     control = _settled(control_fd)
     received = json.loads(control.recv(LONGEST))
-    settings = host.Settings(**received["host"])
-    mark = _mapped(received["mark"])
-    host.prepare(settings, _STACK)
-    fork = cloning.forker(slot)
-    if len(os.listdir("/proc/self/task")) > 1:  # what stands in site-packages may start some
-        os._exit(_HAS_THREADS)
-    gc.collect()
-    gc.freeze()
-    control.send(READY)
-    _fork_hosts(control, fork, settings, engine)
-    os._exit(mark is slot)  # both have lived until here
+    settings, mark = host.Settings(**received["host"]), _mapped(received["mark"])
+    # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
+    process: Any = multiprocessing.context.ForkProcess(target=_run)
+    process._args = (process, control, cloning.forker(slot), settings, engine)
+    process._parent_pid = engine
+    code = 1
+    try:
+        code = process._bootstrap(parent_sentinel=None)
+    finally:
+        os._exit(code if mark is not slot else 1)  # until here both are mapped
 
 
 def _settled(control_fd: int) -> socket.socket:
-    """Its socket; in the place of a host's pipe for stacks there is nothing. All else that was inherited is closed."""
+    """Its socket; in the place of a host's pipe for stacks there is nothing. All else that was inherited is closed.
+
+    What is the output of a host leads nowhere, but is a pipe as that is: streams that are opened on it do for both.
+    """
     for number, fd in ((_CONTROL, control_fd), (_STACK, 0)):
         if fd != number:
             os.dup2(fd, number, inheritable=False)
     os.closerange(_FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
+    nowhere, output = os.pipe()
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.close(nowhere)
+    os.close(output)
     return socket.socket(fileno=_CONTROL)
 
 
@@ -79,33 +87,42 @@ def _mapped(mark: str) -> mmap.mmap | None:
         return None
 
 
-def _fork_hosts(control: socket.socket, fork: Callable[[], int], settings: host.Settings, engine: int) -> None:
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(control, LONGEST, _DESCRIPTORS)
-        if not data:
-            return
-        try:
-            pid = fork()
-        except OSError as error:
-            pid = -(error.errno or errno.EAGAIN)
+def _run(process: Any, control: socket.socket, fork: Callable[[], int], settings: host.Settings, engine: int) -> None:
+    """In the template until the engine closes its side; in a host until that has ended."""
+    streams = host.prepare(settings, _STACK)
+    host.rehearse(settings, streams)
+    if len(os.listdir("/proc/self/task")) > 1:  # what stands in site-packages may start some
+        os._exit(_HAS_THREADS)
+    gc.collect()
+    gc.freeze()
+    control.send(READY)
+    while received := _received(control):
+        order, descriptors = received
+        pid = _answered(control, fork)
         if pid == 0:
-            worker, number = json.loads(data)
-            _be_host(worker, number, settings, descriptors, engine)
-        control.send(b"%d" % pid)
+            name, process._identity = order
+            process._name = name
+            threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+            host.cloned(descriptors, replace(settings, worker=name, pool=name), streams, engine)
+            break
         for fd in descriptors:
             os.close(fd)
 
 
-def _be_host(worker: str, number: int, settings: host.Settings, descriptors: list[int], engine: int) -> NoReturn:
-    """As multiprocessing begins a process, and ends it."""
-    code = 1
+def _received(control: socket.socket) -> tuple[tuple[str, tuple[int]], list[int]] | None:
+    data, descriptors, _, _ = socket.recv_fds(control, LONGEST, _DESCRIPTORS)
+    if not data:
+        return None
+    name, number = json.loads(data)
+    return (name, (number,)), descriptors
+
+
+def _answered(control: socket.socket, fork: Callable[[], int]) -> int:
+    """Fork, and tell the engine; what fork returned, or minus the number of the error."""
     try:
-        connection, output, stack = descriptors
-        mine = replace(settings, worker=worker, pool=worker)
-        process: Any = multiprocessing.context.ForkProcess(
-            target=host.cloned, args=(connection, output, stack, mine, engine), name=worker
-        )
-        process._identity, process._parent_pid, process._parent_name = (number,), engine, _PARENT_NAME
-        code = process._bootstrap(parent_sentinel=None)
-    finally:
-        os._exit(code)
+        pid = fork()
+    except OSError as error:
+        pid = -(error.errno or errno.EAGAIN)
+    if pid:
+        control.send(b"%d" % pid)
+    return pid
