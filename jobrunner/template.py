@@ -19,7 +19,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from jobrunner import cloning, host, system
@@ -49,10 +48,10 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
     slot = mmap.mmap(slot_fd, SLOT)
     control = _settled(control_fd)
     received = json.loads(control.recv(LONGEST))
-    settings, mark = host.Settings(**received["host"]), _mapped(received["mark"])
+    common, mark = received["host"], _mapped(received["mark"])
     # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
     process: Any = multiprocessing.context.ForkProcess(target=_run)
-    process._args = (process, control, cloning.forker(slot), settings, engine)
+    process._args = (process, control, cloning.forker(slot), common, engine)
     process._parent_pid = engine
     code = 1
     try:
@@ -87,8 +86,9 @@ def _mapped(mark: str) -> mmap.mmap | None:
         return None
 
 
-def _run(process: Any, control: socket.socket, fork: Callable[[], int], settings: host.Settings, engine: int) -> None:
-    """In the template until the engine closes its side; in a host until that has ended."""
+def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], engine: int) -> None:
+    """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
+    settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
     host.rehearse(settings, streams)
     if len(os.listdir("/proc/self/task")) > 1:  # what stands in site-packages may start some
@@ -103,7 +103,7 @@ def _run(process: Any, control: socket.socket, fork: Callable[[], int], settings
             name, process._identity = order
             process._name = name
             threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
-            host.cloned(descriptors, replace(settings, worker=name, pool=name), streams, engine)
+            host.cloned(descriptors, host.Settings(**{**common, "worker": name, "pool": name}), streams, engine)
             break
         for fd in descriptors:
             os.close(fd)
