@@ -34,7 +34,7 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
 
 
-_MUCH = 320 << 20
+_MUCH = 160 << 20
 """Bytes in all that forks of this process may copy before a template is started, which takes as much time as copying them."""
 _MOST_TEMPLATES = 3
 """So many may fail in a row before hosts are forked without one."""
