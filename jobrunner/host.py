@@ -71,6 +71,10 @@ class Settings:
     env: dict[str, str]
 
 
+_began_with: dict[str, str] = {}
+"""The environment before any attempt."""
+
+
 class Port:
     """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams."""
 
@@ -151,7 +155,7 @@ class InOrder:
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._worker = port, settings.worker
-        self._folder, self._base_env = os.getcwd(), dict(os.environ)
+        self._folder, self._base_env = os.getcwd(), _began_with
         self._env: dict[str, str] = {}
 
     def serve(self) -> None:
@@ -381,6 +385,7 @@ def prepare(settings: Settings, stack: int) -> speech.Streams:
     _prefer_modules_in(settings.path)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     os.environ.update(settings.env)
+    _began_with.update(os.environ)
     return speech.Streams()
 
 

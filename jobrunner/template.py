@@ -9,8 +9,10 @@ a large plan. What the hosts of a pool have in common is done here once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
+import importlib
 import json
 import mmap
 import multiprocessing.context
@@ -40,6 +42,8 @@ class Settings:
 
     host: host.Settings
     mark: str
+    modules: list[str]
+    """Of the standard library, loaded here once: a host that was forked from the engine itself has them too."""
 
 
 def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
@@ -49,6 +53,9 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
     control = _settled(control_fd)
     received = json.loads(control.recv(LONGEST))
     common, mark = received["host"], _mapped(received["mark"])
+    for name in received["modules"]:
+        with contextlib.suppress(Exception):  # whoever needs it will be told
+            importlib.import_module(name)
     # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
     process: Any = multiprocessing.context.ForkProcess(target=_run)
     process._args = (process, control, cloning.forker(slot), common, engine)

@@ -48,7 +48,7 @@ def templated(mode: str = "process", **settings: Any) -> Iterator[Driven]:
 
 
 def until_ready(run: Driven) -> templates.Template:
-    run.until(lambda: run.pool._templates and run.pool._templates[-1]._is_ready)
+    run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
     return run.pool._templates[-1]
 
 
@@ -108,6 +108,13 @@ def test_it_is_found_by_the_cookie_and_by_the_mark_of_its_run(tmp_path: Path) ->
         assert str(mark) in found["maps"]
 
 
+def test_what_the_engine_has_of_the_standard_library_is_there_in_every_host() -> None:
+    import colorsys  # noqa: F401  # nobody else uses it
+
+    with templated() as run:
+        assert value(run, 2)["colors"]
+
+
 def test_it_is_on_the_cpus_that_it_was_given() -> None:
     with templated() as run:
         assert len(value(run, 2, resources=Resources(cpus=1))["cpus"]) == 1
@@ -141,7 +148,7 @@ heap = [bytes(4096) for _ in range(131072)]
 run = Driven("process", may_have_template=True)
 run.start(1, "quick")
 run.result(1)
-run.until(lambda: run.pool._templates and run.pool._templates[-1]._is_ready)
+run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
 run.start(2, "tests.targets.template:facts")
 facts = run.result(2).json()
 run.close()
@@ -218,7 +225,7 @@ def test_a_host_that_was_forked_but_not_told_is_known_all_the_same() -> None:
         assert len([each for each in run.of(Result) if each.id == 2]) == 1
 
 
-def test_where_the_template_cannot_fork_the_call_is_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_template_cannot_fork_the_callis_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: object) -> int:
         raise OSError(errno.EAGAIN, "no room")
 
@@ -247,7 +254,7 @@ def test_a_closed_pool_leaves_no_template() -> None:
     assert set(children()) == before
 
 
-def test_a_pool_that_is_closed_before_its_template_is_ready_leaves_none() -> None:
+def test_a_pool_that_is_closed_before_its_templateis_ready_leaves_none() -> None:
     before = set(children())
     run = Driven("process", may_have_template=True)
     run.start(1, "quick")
@@ -264,7 +271,7 @@ pool._MUCH = 0
 run = Driven("process", may_have_template=True)
 run.start(1, "quick")
 run.result(1)
-run.until(lambda: run.pool._templates and run.pool._templates[-1]._is_ready)
+run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
 run.start(2, "sleeps")
 print(json.dumps([run.pool._templates[-1].pid, run.began(2).pid]), flush=True)
 time.sleep(60)

@@ -19,7 +19,7 @@ from jobrunner.executors import limits
 from jobrunner.executors.children import Child, greeting, start_host
 from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
-from jobrunner.executors.templates import Template, resident
+from jobrunner.executors.templates import Template, resident, standard_modules
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
@@ -83,6 +83,7 @@ class HostPool:
         self._started = 0
         self._copied = 0
         """Bytes that forks of this process had to copy, or might have had to."""
+        self._template_tries = 0
         self._templates: list[Template] = []
         """The last one forks our hosts; those before it were over, or have failed."""
         self._stillborn = 0
@@ -194,19 +195,22 @@ class HostPool:
 
     def _template(self, settings: host.Settings) -> Template | None:
         """What forks the next host, once this process would have to copy much for so many; None where it forks it itself."""
-        if self._templates and not self._templates[-1].is_over:
-            return self._templates[-1]
-        if not self.settings.may_have_template or self.settings.start_method != "fork":
+        if self._templates and not (last := self._templates[-1]).is_over:
+            return last if last.is_ready else None
+        if not self.settings.may_have_template or self.settings.start_method != "fork" or self._mode.threads:
             return None
         self._copied += resident()
-        if self._copied >= _MUCH and len(self._templates) < _MOST_TEMPLATES and not self._mode.threads:
-            mark, began, reaped = (
-                ("", _nobody, _nobody) if (r := self._reaper) is None else (r.mark, r.started_template, r.reaped)
-            )
+        if self._copied >= _MUCH and self._template_tries < _MOST_TEMPLATES:
+            self._template_tries += 1
             with contextlib.suppress(OSError):
-                made = Template(template.Settings(host=settings, mark=mark), self.settings.folder, self.loop, began, reaped)
-                self._templates.append(made)
+                self._templates.append(self._new_template(settings))
         return None
+
+    def _new_template(self, settings: host.Settings) -> Template:
+        reaper = self._reaper
+        wanted = template.Settings(host=settings, mark=reaper.mark if reaper else "", modules=standard_modules())
+        began, reaped = (reaper.started_template, reaper.reaped) if reaper else (_nobody, _nobody)
+        return Template(wanted, self.settings.folder, self.loop, began, reaped)
 
     # What hosts tell their pool.
 

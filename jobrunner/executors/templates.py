@@ -26,7 +26,7 @@ from jobrunner.loop import Loop
 from jobrunner.processes import COOKIE, children
 
 _CODE = "import sys; sys.path[:] = {path!r}; from jobrunner.template import serve; serve({control}, {slot}, {engine})"
-_PATIENCE = 0.25
+_PATIENCE = 1.0
 """Seconds that the engine waits for a pid, which comes within one millisecond: one that was stopped never answers."""
 _LONGEST_END = 1.0
 """Seconds that a killed template may take to be gone."""
@@ -38,9 +38,12 @@ class Template:
     def __init__(
         self, settings: template.Settings, folder: str, loop: Loop, began: Callable[[int], None], reaped: Callable[[int], None]
     ) -> None:
-        """Start it in `folder`. Raises OSError where that cannot be."""
+        """Start it in `folder`. Raises OSError where that cannot be.
+
+        `is_ready`: it can be asked for hosts. `is_over`: it forks no more, or never has. `closed`: it was reaped.
+        """
         self._loop, self._reaped = loop, reaped
-        self.closed = self._is_ready = self._is_over = False
+        self.closed = self.is_ready = self.is_over = False
         with contextlib.ExitStack() as undo:
             self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)
@@ -67,17 +70,12 @@ class Template:
         self._exit_watch = loop.watch(self._pidfd, self._on_exit)
         self._ready_watch = loop.watch(self._control.fileno(), self._on_ready)
 
-    @property
-    def is_over(self) -> bool:
-        """It forks no more hosts."""
-        return self._is_over
-
     def fork(self, worker: str, number: int, descriptors: list[int]) -> int | None:
         """The pid of a new host, which is our child; None where the template is not ready yet, or is over.
 
-        Raises OSError where the system has no room for one more process. Takes 0.25 s at most, and then it is over.
+        Raises OSError where the system has no room for one more process. Takes a second at most, and then it is over.
         """
-        if not self._is_ready or self._is_over:
+        if not self.is_ready or self.is_over:
             return None
         self._slot[:4] = bytes(4)
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
@@ -103,14 +101,14 @@ class Template:
 
     def close(self) -> None:
         """No more hosts: it ends by itself, soon."""
-        self._is_over = True
+        self.is_over = True
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
-        if not self._is_ready:  # it may be anywhere
+        if not self.is_ready:  # it may be anywhere
             self.kill()
 
     def kill(self) -> None:
-        self._is_over = True
+        self.is_over = True
         if not self.closed:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -118,11 +116,11 @@ class Template:
     def _on_ready(self) -> None:
         self._ready_watch.close()
         with contextlib.suppress(OSError):
-            self._is_ready = self._control.recv(template.LONGEST) == template.READY
-        self._is_over = self._is_over or not self._is_ready
+            self.is_ready = self._control.recv(template.LONGEST) == template.READY
+        self.is_over = self.is_over or not self.is_ready
 
     def _on_exit(self) -> None:
-        self._is_over = self.closed = True
+        self.is_over = self.closed = True
         for watch in (self._exit_watch, self._ready_watch):
             watch.close()
         self._process.wait()
@@ -157,6 +155,11 @@ def _started(control: int, slot: int, folder: str, cookie: str | None) -> subpro
         env=None if cookie is None else {**os.environ, COOKIE: cookie},
         start_new_session=True,
     )
+
+
+def standard_modules() -> list[str]:
+    """What this process has loaded of the standard library."""
+    return [name for name in sys.modules if name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}]
 
 
 def resident() -> int:

@@ -31,6 +31,7 @@ def facts() -> dict[str, Any]:
         "cpus": sorted(os.sched_getaffinity(0)),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         "is_lean": "jobrunner.executors.pool" not in sys.modules,
+        "colors": "colorsys" in sys.modules,
         "maps": Path("/proc/self/maps").read_text(),
         "environment": Path("/proc/self/environ").read_text(),
     }
