@@ -24,14 +24,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
 from jobrunner.structs import struct
 from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, kinds, resolve, run
+
+if TYPE_CHECKING:  # only one lane needs them, and they load much that would be copied by every host
+    from concurrent.futures import Executor, Future
 
 _ENGINE_IS_GONE = 70
 _CANNOT_SERVE = 71
@@ -67,6 +69,10 @@ class Settings:
     executor: str
     path: list[str]
     env: dict[str, str]
+
+
+_began_with: dict[str, str] = {}
+"""The environment before any attempt."""
 
 
 class Port:
@@ -149,7 +155,7 @@ class InOrder:
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._worker = port, settings.worker
-        self._folder, self._base_env = os.getcwd(), dict(os.environ)
+        self._folder, self._base_env = os.getcwd(), _began_with
         self._env: dict[str, str] = {}
 
     def serve(self) -> None:
@@ -289,6 +295,8 @@ class Foreign:
         self._port.joined(self._worker, None, tasks, time.monotonic() - started)
 
     def _submit(self, call: Call) -> None:
+        from concurrent.futures import BrokenExecutor
+
         try:
             if self._executor is None:
                 self._executor = resolve(self._settings.executor)(max_workers=self._settings.workers)
@@ -303,6 +311,8 @@ class Foreign:
             future.add_done_callback(lambda done: self._collect(call, done, executor))
 
     def _collect(self, call: Call, future: Future[tuple[Result, str]], executor: Executor) -> None:
+        from concurrent.futures import BrokenExecutor
+
         try:
             result, text = future.result()
         except BrokenExecutor as error:
@@ -362,22 +372,29 @@ MODES: dict[str, Mode] = {
 }
 
 
-def main(connection: socket.socket, stack: int, settings: Settings) -> None:
-    """Serve until the engine closes its side. Standard input, output and error are already those of this host.
+def prepare(settings: Settings, stack: int) -> speech.Streams:
+    """Make this process one that may run targets: what is the same for all hosts of a pool.
 
-    `stack` takes where its Python code stands when it is asked, or killed by an error in C code.
+    Standard input, output and error are already those of a host. The descriptor `stack` takes where its Python code stands when
+    it is asked, or killed by an error in C code.
     """
     faulthandler.enable(stack)
     faulthandler.register(STACK_SIGNAL, stack)
     _reset_signals()
-    gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.path[:0] = settings.path
     _prefer_modules_in(settings.path)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.argv = [settings.worker]
     os.environ.update(settings.env)
+    _began_with.update(os.environ)
+    return speech.Streams()
+
+
+def main(connection: socket.socket, settings: Settings, streams: speech.Streams) -> None:
+    """Serve until the engine closes its side."""
+    gc.enable()  # the command line runs without, and so does a fork until it has begun
+    sys.argv = [settings.worker]
     try:
-        MODES[settings.lane].lane(Port(connection, speech.Streams()), settings).serve()
+        MODES[settings.lane].lane(Port(connection, streams), settings).serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
         os._exit(128 + signal.SIGINT)
     except BaseException:  # no memory or no room for a thread: as a dead host its calls go to another
@@ -422,7 +439,28 @@ def forked(connection: socket.socket, output: int, stack: int, settings: Setting
     signal.set_wakeup_fd(-1)
     _keep_only(connection.fileno(), output, stack)
     os.chdir(folder)
-    main(socket.socket(fileno=_CONNECTION), _STACK, settings)
+    streams = prepare(settings, _STACK)
+    main(socket.socket(fileno=_CONNECTION), settings, streams)
+
+
+def rehearse(settings: Settings, streams: speech.Streams) -> None:
+    """One call to and fro, in the process that hosts are forked from: what is made once when it is first used is made there."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.sendall(
+            b'{"id":0,"target":"builtins:abs","args":[0],"kwargs":{},"env":{},"cwd":"","needed":false,"resources":null}\n'
+        )
+        near.shutdown(socket.SHUT_WR)
+        InOrder(Port(far, streams), settings).serve()
+
+
+def cloned(descriptors: list[int], settings: Settings, streams: speech.Streams, parent: int) -> None:
+    """Where a host begins that a template has forked: it was prepared there, and stands in its folder."""
+    _die_with(parent)
+    os.setsid()
+    _keep_only(*descriptors)
+    streams.adopt()
+    main(socket.socket(fileno=_CONNECTION), settings, streams)
 
 
 def spawned(connection_fd: int, stack: int, parent: int) -> None:
@@ -436,7 +474,8 @@ def spawned(connection_fd: int, stack: int, parent: int) -> None:
         if not (piece := connection.recv(1)):
             os._exit(_ENGINE_IS_GONE)
         line += piece
-    main(connection, stack, Settings(**json.loads(line)))
+    settings = Settings(**json.loads(line))
+    main(connection, settings, prepare(settings, stack))
 
 
 def _die_with(parent: int) -> None:

@@ -398,6 +398,7 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
         path=[folder],
         env=dict(env),
         folder=folder,
+        may_have_template=lifeline.current() is not None,
     )
     calls, commands = HostPool(settings, reaper), Commands(pool=name, slots=pool.workers, reaper=reaper)
     return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)

@@ -127,9 +127,13 @@ class Streams:
     """
 
     def __init__(self) -> None:
+        self._open()
+        self.adopt()
+
+    def adopt(self) -> None:
+        """What 1 and 2 are now is theirs: in a host that was forked with them, another pipe."""
         self._spare = os.dup(1)
         self._pipe = os.fstat(1).st_ino
-        self._open()
 
     def _open(self) -> None:
         # They live as long as the process: no `with`.

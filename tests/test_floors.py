@@ -54,6 +54,8 @@ FLOORS = {
     "fingerprint": 2,
     "events": 2,
     "host": 2,
+    "cloning": 1,
+    "template": 3,
     "signals": 2,
     "sinks.terminal": 2,
     "sinks.readable": 3,
@@ -61,7 +63,7 @@ FLOORS = {
     "starter": 4,
     "crontab": 5,
     "selection": 3,
-    "executors.*": 3,
+    "executors.*": 4,
     "sinks.*": 4,
     "durations": 3,
     "journal": 3,
@@ -111,7 +113,7 @@ ONLY = {
     "preflight.signatures": {"hints", "structs"},
     "preflight.probe": {"host", "system", "hints", "preflight", "structs"},
     "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs"},
-    "executors.*": {"work", "speech", "loop", "host", "executors", "processes", "system", "structs"},
+    "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "structs"},
 }
 
 # A worker must not pay for pydantic and YAML.

@@ -1,4 +1,4 @@
-"""How a host process comes to be: forked from the engine, or as a fresh interpreter; and how it is reaped."""
+"""How a host process comes to be: forked by a template or from the engine, or as a fresh interpreter; and how it is reaped."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 from jobrunner import host
+from jobrunner.executors.templates import Template
 from jobrunner.structs import struct
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
@@ -51,16 +52,30 @@ class _Ends:
     stack: int
 
 
-def start_host(settings: host.Settings, *, method: str, folder: str) -> Child:
-    """Start a host in `folder`. Raises OSError where the system has no room for one more process or descriptor; then
-    nothing of it is left."""
+def start_host(settings: host.Settings, *, method: str, folder: str, template: Template | None = None) -> Child:
+    """Start a host in `folder`: by the template, if that can. Raises OSError where the system has no room for one more process
+    or descriptor; then nothing of it is left."""
+    if template is not None and (child := _started(lambda ends: _from_template(template, settings, ends))) is not None:
+        return child
+    child = _started(lambda ends: _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder))
+    assert child is not None
+    return child
+
+
+_Told = Callable[[int], None]
+
+
+def _started(start: Callable[[_Ends], tuple[int, _Told] | None]) -> Child | None:
+    """A host that `start` has started; None where it has not. It gets descriptors that nobody else has had."""
     with contextlib.ExitStack() as far, contextlib.ExitStack() as near:
         connection, far_connection = socket.socketpair()
         near.callback(connection.close)
         far.callback(far_connection.close)
         (output, far_output), (stack, far_stack) = _pipe(near, far), _pipe(near, far)
         ends = _Ends(far_connection, far_output, far_stack)
-        pid, told = _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder)
+        if (started := start(ends)) is None:
+            return None
+        pid, told = started
         reap = _reaper(pid, told)
         pidfd = _pidfd(pid, reap)
         near.pop_all()
@@ -86,7 +101,7 @@ def _pidfd(pid: int, reap: Callable[[], Reaped]) -> int:
         raise
 
 
-def _reaper(pid: int, told: Callable[[int], None]) -> Callable[[], Reaped]:
+def _reaper(pid: int, told: _Told) -> Callable[[], Reaped]:
     """Waits for the end of `pid`, and tells the object of the standard library that stands for it."""
 
     def reap() -> Reaped:
@@ -130,7 +145,7 @@ class _HostProcess(multiprocessing.context.ForkProcess):
     _Popen = _Launch  # type: ignore[assignment]
 
 
-def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, Callable[[int], None]]:
+def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, _Told]:
     """What the engine handles stays blocked until the child has let go of it: a signal for it must not look like one for us."""
     import multiprocessing.util  # else every child would do it; not above: who runs commands alone does without
 
@@ -152,11 +167,17 @@ def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, Calla
     return process.pid, told
 
 
+def _from_template(template: Template, settings: host.Settings, ends: _Ends) -> tuple[int, _Told] | None:
+    number = next(multiprocessing.process._process_counter)  # type: ignore[attr-defined]
+    pid = template.fork(settings.worker, number, [ends.connection.fileno(), ends.output, ends.stack])
+    return None if pid is None else (pid, lambda _: None)
+
+
 def _serve(ends: _Ends, settings: host.Settings, folder: str, parent: int) -> None:
     host.forked(ends.connection, ends.output, ends.stack, settings, folder, parent)
 
 
-def _spawn(ends: _Ends, folder: str) -> tuple[int, Callable[[int], None]]:
+def _spawn(ends: _Ends, folder: str) -> tuple[int, _Told]:
     connection, stack = ends.connection.fileno(), ends.stack
     path = [os.path.abspath(entry) for entry in sys.path]
     process = subprocess.Popen(

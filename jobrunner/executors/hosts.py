@@ -124,6 +124,8 @@ class Host:
         self._wire.call(call)
         self.calls[call.id] = False
         self.tasks += 1
+        if self._pool.is_for_one and self._wire.is_sent:
+            self._wire.shut()  # it need not be told to end
         self._memory = call.resources.memory if call.resources else None
         if not self._pool.has_threads:
             self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._kill_as_asleep)

@@ -114,6 +114,13 @@ def on_cpus(cpus: frozenset[int]) -> Iterator[None]:
         os.sched_setaffinity(0, ours)
 
 
+def put_on(pid: int, cpus: frozenset[int]) -> None:
+    """A child that was not reaped yet, which somebody else than this thread has started."""
+    if cpus:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(pid, cpus)
+
+
 # --- how its end is told --------------------------------------------------------------------------------------------------------
 
 

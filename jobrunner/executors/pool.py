@@ -7,17 +7,19 @@ death       ─▶ calls that began are CRASHED, calls that did not are returned
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
-from jobrunner import host
+from jobrunner import host, template
 from jobrunner.executors import limits
 from jobrunner.executors.children import Child, greeting, start_host
 from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
+from jobrunner.executors.templates import Template, resident, standard_modules
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
@@ -30,6 +32,12 @@ _MOST_KILLED = 50
 """The same where SIGKILL ended them: an interpreter that cannot start does not end so, but somebody may be killing them."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
+
+
+_MUCH = 160 << 20
+"""Bytes in all that forks of this process may copy before a template is started, which takes as much time as copying them."""
+_MOST_TEMPLATES = 3
+"""So many may fail in a row before hosts are forked without one."""
 
 
 @struct
@@ -45,6 +53,8 @@ class PoolSettings:
     path: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     folder: str = "/"
+    may_have_template: bool = False
+    """Nothing that only this process knows is of use to its hosts: a template may fork them, where that pays."""
 
 
 def start_method(wanted: str | None) -> str:
@@ -52,6 +62,10 @@ def start_method(wanted: str | None) -> str:
     if wanted is not None:
         return wanted
     return "spawn" if sys.platform == "darwin" or threading.active_count() > 1 else "fork"
+
+
+def _nobody(_: int) -> None:
+    """Is told."""
 
 
 class HostPool:
@@ -67,6 +81,11 @@ class HostPool:
         self._hosts: set[Host] = set()
         self._idle: list[Host] = []
         self._started = 0
+        self._copied = 0
+        """Bytes that forks of this process had to copy, or might have had to."""
+        self._template_tries = 0
+        self._templates: list[Template] = []
+        """The last one forks our hosts; those before it were over, or have failed."""
         self._stillborn = 0
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
@@ -108,6 +127,8 @@ class HostPool:
         self._idle.clear()
         for each in tuple(self._hosts):
             each.finish()
+        for forker in self._templates:
+            forker.close()
 
     def dump(self) -> None:
         """Report where each host stands."""
@@ -118,10 +139,12 @@ class HostPool:
         """End every host at once."""
         for each in tuple(self._hosts):
             each.kill()
+        for forker in self._templates:
+            forker.kill()
 
     @property
     def closed(self) -> bool:
-        return not self._hosts
+        return not self._hosts and all(each.closed for each in self._templates)
 
     def _idle_host(self) -> Host | None:
         while self._idle:
@@ -140,7 +163,7 @@ class HostPool:
         self._started += 1
         try:
             with limits.on_cpus(cpus):
-                new = Host(self, self._child(), self._name(), cpus)
+                new = Host(self, self._child(cpus), self._name(), cpus)
         except BaseException:
             limits.give_cpus_back(cpus)
             raise
@@ -153,8 +176,14 @@ class HostPool:
             return self.name if self._started == 1 else f"{self.name}.{self._started}"
         return f"{self.name}-{self._started}"
 
-    def _child(self) -> tuple[Child, bytes]:
-        settings = host.Settings(
+    def _child(self, cpus: frozenset[int]) -> tuple[Child, bytes]:
+        settings, method = self._host_settings(), self.settings.start_method
+        child = start_host(settings, method=method, folder=self.settings.folder, template=self._template(settings))
+        limits.put_on(child.pid, cpus)
+        return child, greeting(settings, method)
+
+    def _host_settings(self) -> host.Settings:
+        return host.Settings(
             pool=self._name(),
             worker=self._name() if not self.settings.executor else f"{self._name()}-executor",
             lane=self.settings.mode,
@@ -163,8 +192,25 @@ class HostPool:
             path=self.settings.path,
             env=self.settings.env,
         )
-        method = self.settings.start_method
-        return start_host(settings, method=method, folder=self.settings.folder), greeting(settings, method)
+
+    def _template(self, settings: host.Settings) -> Template | None:
+        """What forks the next host, once this process would have to copy much for so many; None where it forks it itself."""
+        if self._templates and not (last := self._templates[-1]).is_over:
+            return last if last.is_ready else None
+        if not self.settings.may_have_template or self.settings.start_method != "fork" or self._mode.threads:
+            return None
+        self._copied += resident()
+        if self._copied >= _MUCH and self._template_tries < _MOST_TEMPLATES:
+            self._template_tries += 1
+            with contextlib.suppress(OSError):
+                self._templates.append(self._new_template(settings))
+        return None
+
+    def _new_template(self, settings: host.Settings) -> Template:
+        reaper = self._reaper
+        wanted = template.Settings(host=settings, mark=reaper.mark if reaper else "", modules=standard_modules())
+        began, reaped = (reaper.started_template, reaper.reaped) if reaper else (_nobody, _nobody)
+        return Template(wanted, self.settings.folder, self.loop, began, reaped)
 
     # What hosts tell their pool.
 

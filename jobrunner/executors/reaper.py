@@ -56,10 +56,12 @@ class Reaper:
     """Ends what attempts and hosts of one run leave behind. All executors of the run tell it what they start and reap."""
 
     def __init__(self, *, inherits: bool, run_id: str = "", mark: str = "") -> None:
-        self._inherits, self._run_id, self._mark = inherits, run_id, mark
+        self._inherits, self._run_id, self.mark = inherits, run_id, mark
         self._children = -1
         self._known: dict[int, int | None] = {}
         """Children that somebody started and will reap, with the attempt that each leads; None for a host."""
+        self._barren: set[int] = set()
+        """Of those, what leaves nothing behind."""
         self._leaders: dict[int, tuple[int, ...]] = {}
         """More than one where steps of an attempt have left something behind."""
         self._claimed: dict[int, Origin] = {}
@@ -98,8 +100,14 @@ class Reaper:
         for pids in (self._ambiguous, self._spared, self._allowed_sessions):  # it is a new number
             pids.discard(pid)
 
+    def started_template(self, pid: int) -> None:
+        """`pid` is a child that its owner will reap, and that leaves nothing behind: all that it forks are children of ours."""
+        self.started(pid)
+        self._barren.add(pid)
+
     def reaped(self, pid: int) -> None:
         """The owner of `pid` has reaped it."""
+        self._barren.discard(pid)
         attempt_id = self._known.pop(pid, None)
         if attempt_id is None:
             return
@@ -257,7 +265,7 @@ class Reaper:
     def _is_nobody_elses(self, pid: int, origin: Origin) -> bool:
         """It names no attempt, and no session of anybody who lives: most likely it is of who has ended just now."""
         is_new_and_of_a_host = origin.attempt_id is None and pid not in self._ambiguous
-        if is_new_and_of_a_host or self._known.keys() <= set(origin.leaders):
+        if is_new_and_of_a_host or self._known.keys() - self._barren <= set(origin.leaders):
             return True
         self._ambiguous.add(pid)
         return False
@@ -326,7 +334,7 @@ class Reaper:
         """What is left of the run but for what was started, each with a descriptor."""
         if self._children >= 0:
             return hold(self._orphans(), self._orphans)
-        found = {each.pid: each.pidfd for each in (of_run(self._run_id, self._mark) if self._run_id else ())}
+        found = {each.pid: each.pidfd for each in (of_run(self._run_id, self.mark) if self._run_id else ())}
         for pid in [pid for pid in found if pid in self._known or self._may_stay(pid)]:
             os.close(found.pop(pid))
         return found

@@ -80,6 +80,11 @@ class Wire:
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
 
+    @property
+    def is_sent(self) -> bool:
+        """Nothing waits for room."""
+        return not self._unsent
+
     def _flush(self) -> None:
         try:
             del self._unsent[: self._connection.send(self._unsent)]

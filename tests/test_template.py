@@ -1,0 +1,304 @@
+"""Hosts that a template has forked: they look like others to user code, and a template that ends takes nothing with it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobrunner.executors import pool, templates
+from jobrunner.executors.reaper import Reaper
+from jobrunner.processes import COOKIE, children
+from jobrunner.work import Exhausted, Outcome, Resources, Result, WorkerStarted
+from tests.hostpool import ROOT, Driven
+
+FACTS = "tests.targets.template:facts"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="templates are for Linux")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first host starts a template."""
+    monkeypatch.setattr(pool, "_MUCH", 0)
+
+
+@contextlib.contextmanager
+def templated(mode: str = "process", **settings: Any) -> Iterator[Driven]:
+    """A pool whose template is ready. Its first call, 1, has been made by a host that was forked from this process."""
+    run = Driven(mode, may_have_template=True, **settings)
+    try:
+        run.start(1, "quick")
+        run.result(1)
+        until_ready(run)
+        yield run
+    finally:
+        run.pool.kill()
+        run.close()
+
+
+def until_ready(run: Driven) -> templates.Template:
+    run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
+    return run.pool._templates[-1]
+
+
+def value(run: Driven, call_id: int, target: str = FACTS, *args: object, **more: Any) -> Any:
+    run.start(call_id, target, *args, **more)
+    result = run.result(call_id)
+    assert result.outcome is Outcome.SUCCEEDED, result
+    return result.json()
+
+
+def other(run: Driven, *skipped: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a host of the template tells, and one that was forked from this process; but for what is different in any two."""
+    found = value(run, 50)
+    with contextlib.closing(Driven("process", env={"WIDE": "yes"})) as plain:
+        expected = value(plain, 1)
+    left_out = {"pid", "name", "number", "argv", "peak", "is_lean", "maps", "environment", *skipped}
+    return {k: v for k, v in found.items() if k not in left_out}, {k: v for k, v in expected.items() if k not in left_out}
+
+
+# --- what user code sees -------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_of_a_template_looks_like_any_other() -> None:
+    with templated(env={"WIDE": "yes"}) as run:
+        found, expected = other(run)
+        assert found == expected
+        assert found["engine"] == os.getpid()
+        assert found["native"]
+        assert found["leads"]
+        assert found["parent"] == ["MainProcess", os.getpid()]
+
+
+def test_it_has_the_name_of_its_worker_and_a_number_of_its_own() -> None:
+    with templated() as run:
+        first, second = value(run, 2), value(run, 3)
+        assert first["is_lean"]
+        assert second["is_lean"]
+        assert [first["name"], first["argv"], second["name"]] == ["p-2", ["p-2"], "p-3"]
+        assert first["number"] != second["number"]
+        assert {first["pid"], second["pid"]} == {each.pid for each in run.of(WorkerStarted)[1:]}
+
+
+def test_no_descriptor_of_the_engine_is_open_in_it() -> None:
+    with templated() as run, open(os.devnull, "rb") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        assert value(run, 2)["descriptors"].count("/dev/null") == 1
+        assert len(value(run, 3)["descriptors"]) == len(value(run, 2 + 2)["descriptors"])
+
+
+def test_it_is_found_by_the_cookie_and_by_the_mark_of_its_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mark.write_text("run")
+    with templated(env={COOKIE: "of-this-run"}, reaper=Reaper(inherits=False, mark=str(mark))) as run:
+        found = value(run, 2)
+        assert found["is_lean"]
+        assert f"{COOKIE}=of-this-run" in found["environment"].split("\0")
+        assert str(mark) in found["maps"]
+
+
+def test_what_the_engine_has_of_the_standard_library_is_there_in_every_host() -> None:
+    import colorsys  # noqa: F401  # nobody else uses it
+
+    with templated() as run:
+        assert value(run, 2)["colors"]
+
+
+def test_it_is_on_the_cpus_that_it_was_given() -> None:
+    with templated() as run:
+        assert len(value(run, 2, resources=Resources(cpus=1))["cpus"]) == 1
+        assert value(run, 3)["cpus"] == sorted(os.sched_getaffinity(0))
+
+
+def test_a_task_may_start_processes_and_signal_its_threads() -> None:
+    with templated() as run:
+        assert value(run, 2, "tests.targets.template:child_of_its_own") == 7
+        assert value(run, 3, "tests.targets.template:signals_its_main_thread") is True
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome", "word"), [("segfaults", Outcome.CRASHED, "SIGSEGV"), ("kills_itself", Outcome.CRASHED, "SIGKILL")]
+)
+def test_its_death_is_told_as_that_of_any_other(target: str, outcome: Outcome, word: str) -> None:
+    with templated() as run:
+        run.start(2, target)
+        result = run.result(2)
+        assert result.outcome is outcome
+        assert result.error is not None
+        assert word in result.error.message
+        assert value(run, 3)["is_lean"]
+
+
+LARGE = """
+import json, os
+from jobrunner.executors import pool, templates
+from tests.hostpool import Driven
+heap = [bytes(4096) for _ in range(131072)]
+run = Driven("process", may_have_template=True)
+run.start(1, "quick")
+run.result(1)
+run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
+run.start(2, "tests.targets.template:facts")
+facts = run.result(2).json()
+run.close()
+print(json.dumps([templates.resident() >> 20, facts["peak"], facts["is_lean"]]))
+"""
+
+
+def test_a_large_engine_is_not_copied() -> None:
+    ended = subprocess.run([sys.executable, "-c", LARGE], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    ours, its, is_lean = json.loads(ended.stdout)
+    assert ours > 500
+    assert is_lean
+    assert its < 64
+
+
+# --- a template that ends ------------------------------------------------------------------------------------------------------
+
+
+def test_hosts_live_on_when_their_template_is_killed_and_another_one_comes(tmp_path: Path) -> None:
+    with templated() as run:
+        first = run.pool._templates[-1]
+        run.start(2, "tests.targets.template:facts")
+        run.start(3, "sleeps")
+        run.began(3)
+        os.kill(first.pid, signal.SIGKILL)
+        run.until(lambda: first.closed)
+        assert run.result(2).outcome is Outcome.SUCCEEDED
+        assert value(run, 4)["engine"] == os.getpid()
+        assert until_ready(run) is not first
+        assert value(run, 5)["is_lean"]
+        assert not [each for each in run.of(Result) if each.id == 3]
+
+
+def test_where_templates_are_killed_again_and_again_hosts_are_forked_without() -> None:
+    with templated() as run:
+        for number in range(2, 8):
+            os.kill(run.pool._templates[-1].pid, signal.SIGKILL) if not run.pool._templates[-1].closed else None
+            run.until(lambda: run.pool._templates[-1].closed)
+            value(run, number)
+        assert len(run.pool._templates) == pool._MOST_TEMPLATES
+
+
+def test_a_stopped_template_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "_PATIENCE", 0.01)
+    with templated() as run:
+        stopped = run.pool._templates[-1]
+        os.kill(stopped.pid, signal.SIGSTOP)
+        facts = value(run, 2)
+        assert not facts["is_lean"]
+        assert facts["engine"] == os.getpid()
+        run.until(lambda: stopped.closed)
+        assert len([each for each in run.of(Result) if each.id == 2]) == 1
+
+
+class _Late:
+    """Says that nothing has come, when the host is there and its template was stopped."""
+
+    def __init__(self, template: templates.Template) -> None:
+        self._template = template
+
+    def poll(self, _: float) -> list[object]:
+        assert select.select([self._template._control], [], [], 20)[0]
+        os.kill(self._template.pid, signal.SIGSTOP)
+        return []
+
+
+def test_a_host_that_was_forked_but_not_told_is_known_all_the_same() -> None:
+    with templated() as run:
+        template = run.pool._templates[-1]
+        template._poll = _Late(template)  # type: ignore[assignment]
+        facts = value(run, 2)
+        assert facts["is_lean"]
+        assert facts["pid"] == run.of(WorkerStarted)[-1].pid
+        assert len([each for each in run.of(Result) if each.id == 2]) == 1
+
+
+def test_where_the_template_cannot_fork_the_callis_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> int:
+        raise OSError(errno.EAGAIN, "no room")
+
+    with templated() as run:
+        with monkeypatch.context() as short:
+            short.setattr(templates.Template, "fork", no_room)
+            run.start(2, "quick")
+        assert [each.id for each in run.of(Exhausted)] == [2]
+        assert value(run, 3)["is_lean"]
+
+
+def test_a_template_that_cannot_start_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "_CODE", "raise SystemExit(3)")
+    run = Driven("process", may_have_template=True)
+    for number in range(1, 8):
+        value(run, number)
+        run.until(lambda: run.pool._templates[-1].closed)
+    assert len(run.pool._templates) == pool._MOST_TEMPLATES
+    run.close()
+
+
+def test_a_closed_pool_leaves_no_template() -> None:
+    before = set(children())
+    with templated():
+        assert set(children()) - before
+    assert set(children()) == before
+
+
+def test_a_pool_that_is_closed_before_its_templateis_ready_leaves_none() -> None:
+    before = set(children())
+    run = Driven("process", may_have_template=True)
+    run.start(1, "quick")
+    run.result(1)
+    run.close()
+    assert set(children()) == before
+
+
+KILLED = """
+import json, os, sys, time
+from jobrunner.executors import pool
+from tests.hostpool import Driven
+pool._MUCH = 0
+run = Driven("process", may_have_template=True)
+run.start(1, "quick")
+run.result(1)
+run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
+run.start(2, "sleeps")
+print(json.dumps([run.pool._templates[-1].pid, run.began(2).pid]), flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_engine_that_is_killed_leaves_neither_template_nor_host() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE) as engine,
+        contextlib.ExitStack() as held,
+    ):
+        assert engine.stdout is not None
+        pids = json.loads(engine.stdout.readline())
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        for pidfd in pidfds:
+            held.callback(os.close, pidfd)
+        engine.kill()
+        assert [bool(select.select([pidfd], [], [], 10)[0]) for pidfd in pidfds] == [True, True]
+
+
+def test_an_orphan_is_an_attempts_also_while_a_template_lives() -> None:
+    """It names nobody: whose it is tells that nobody else lives, and a template leaves nothing behind."""
+    reaper = Reaper(inherits=True)
+    reaper.started(11, 1)
+    reaper.started_template(12)
+    from jobrunner.executors.reaper import Origin
+
+    assert reaper._is_nobody_elses(13, Origin(1, (11,)))
+    reaper.started(14)
+    assert not reaper._is_nobody_elses(13, Origin(1, (11,)))
