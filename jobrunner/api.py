@@ -9,16 +9,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobrunner import session
+from jobrunner import compiled, jobfile, session
 from jobrunner.events import Sink
-from jobrunner.jobfile import load
 from jobrunner.outlet import Outlet
 from jobrunner.plan import Plan
 from jobrunner.prepare import Durability, Options, Prepared, prepare
-from jobrunner.spec import Job, Mode
 from jobrunner.work import Outcome
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Mode
 
 __all__ = ["Options", "Prepared", "RunResult", "TaskResult", "load", "prepare", "run", "run_prepared"]
 
@@ -51,6 +52,11 @@ class RunResult:
     def ok(self) -> bool:
         """Every task succeeded, or its failure was allowed."""
         return self.exit_code == 0
+
+
+def load(path: str | os.PathLike[str]) -> Job:
+    """The job in a file. Raises JobFileError with every problem, in file order."""
+    return jobfile.load(path)
 
 
 def run(
@@ -89,7 +95,7 @@ def run(
         resume=resume,
         durability=durability,
     )
-    return run_prepared(prepare(path, options), keep_results=True)
+    return run_prepared(prepare(path, options, read=compiled.read), keep_results=True)
 
 
 def run_prepared(

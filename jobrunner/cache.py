@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobrunner import expressions, fingerprint
 from jobrunner.bind import Binder
@@ -26,9 +26,11 @@ from jobrunner.bind.lines import INTERPRETERS
 from jobrunner.errors import ExpressionError
 from jobrunner.fingerprint import Request, digest_of
 from jobrunner.plan import Attempt, Plan
-from jobrunner.spec import Job, Task
 from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Outcome, Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Task
 
 LARGEST = 1 << 20
 """Bytes of what a task gave that an entry keeps; with more it runs again where somebody asks for it."""

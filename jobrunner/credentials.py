@@ -16,11 +16,13 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from jobrunner import trust
 from jobrunner.errors import UnsafeError, UsageError
-from jobrunner.spec import Job, Secret
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Secret
 
 LARGEST: Final = 64 << 10
 """Bytes of the largest secret: Linux refuses to start a process with a variable of 128 KiB."""

@@ -20,14 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
 from jobrunner.events import timestamp
-from jobrunner.spec import Concurrency
 from jobrunner.structs import struct
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Concurrency
 
 REPLACED_WITHIN = 60.0
 """Seconds that a run which is to be replaced has for its end, where the job does not say."""

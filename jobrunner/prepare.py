@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jobrunner import cpus, trust
+from jobrunner import cpus, jobfile, trust
 from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
 from jobrunner.host import MODES
-from jobrunner.jobfile import JobFile, checks, given, params, read
-from jobrunner.jobfile.document import dotted
+from jobrunner.jobfile import JobFile, given, params
 from jobrunner.jobfile.params import Given
+from jobrunner.kinds import MOST_WORKERS
 from jobrunner.selection import Wanted, select
-from jobrunner.spec import MOST_WORKERS, Job, Mode, Pool
 from jobrunner.structs import field, struct
 
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Mode, StartMethod
+
 Durability = Literal["process", "disk"]
+Read: TypeAlias = Callable[[str | os.PathLike[str]], JobFile]
+
+_MODES = [name for name in MODES if name != "executor"]
 
 
 @struct
@@ -64,9 +69,11 @@ class Options:
 class PoolPlan:
     """One pool with its worker count decided for this machine."""
 
-    spec: Pool
     mode: str
     workers: int
+    executor: str | None = None
+    max_tasks_per_worker: int | None = None
+    start_method: StartMethod | None = None
 
 
 @struct
@@ -94,9 +101,10 @@ class Prepared:
         return [name for name, task in self.job.tasks.items() if task.at_most_once]
 
 
-def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
-    """Everything that can be refused, before anything is made or started."""
-    file = read(path)
+def prepare(path: str | os.PathLike[str], options: Options, *, read: Read | None = None) -> Prepared:
+    """Everything that can be refused, before anything is made or started. `read` is another way to read the job file."""
+    is_changed = options.mode is not None or options.workers is not None  # what is changed is checked by whoever reads a file
+    file = jobfile.read(path) if read is None or is_changed else read(path)
     trust.refuse_unsafe_file(file.path, "the job file", imports=_imports(file.job))
     for included in file.includes:
         trust.refuse_unsafe_file(included.path, "the included file")
@@ -142,8 +150,8 @@ def _current_folder() -> Path:
 def _check_pool(options: Options) -> None:
     if options.workers is not None and (type(options.workers) is not int or not 1 <= options.workers <= MOST_WORKERS):
         raise UsageError(f"--workers {options.workers}: give a whole number from 1 to {MOST_WORKERS}")
-    if options.mode is not None and options.mode not in get_args(Mode):
-        raise UsageError(f"--mode {options.mode}: modes are {', '.join(get_args(Mode))}")
+    if options.mode is not None and options.mode not in _MODES:
+        raise UsageError(f"--mode {options.mode}: modes are {', '.join(_MODES)}")
     if options.mode == "serial" and options.workers not in (None, 1):
         raise UsageError("--mode serial runs one at a time: leave --workers out")
 
@@ -152,6 +160,9 @@ def _check_changed(job: Job, options: Options) -> None:
     """What was right in the mode of the file can be wrong in another: threads share one environment and one folder."""
     if options.mode is None and options.workers is None:
         return
+    from jobrunner.jobfile import checks
+    from jobrunner.jobfile.document import dotted
+
     if findings := list(checks.find(job, dotted)):
         option = "--workers" if options.mode is None else f"--mode {options.mode}"
         told = (f"{option}: {dotted(finding.path)}: {finding.message}. {finding.hint}".rstrip() for finding in findings)
@@ -174,5 +185,11 @@ def _sized(job: Job) -> dict[str, PoolPlan]:
     for name, pool in job.used_pools().items():
         mode = "executor" if pool.executor else str(pool.mode)
         workers = 1 if mode == "serial" else cpus.worker_count(pool.workers, threads=MODES[mode].threads, cpus=usable)
-        found[name] = PoolPlan(spec=pool, mode=mode, workers=workers)
+        found[name] = PoolPlan(
+            mode=mode,
+            workers=workers,
+            executor=pool.executor,
+            max_tasks_per_worker=pool.max_tasks_per_worker,
+            start_method=pool.start_method,
+        )
     return found

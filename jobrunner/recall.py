@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from jobrunner import credentials, rundir
 from jobrunner.bind import Binder, Run, data_references
@@ -12,8 +13,10 @@ from jobrunner.masking import Mask
 from jobrunner.plan import Attempt, Plan
 from jobrunner.prepare import Prepared
 from jobrunner.recorded import Recorded
-from jobrunner.spec import Job
 from jobrunner.work import Outcome, Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job
 
 DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
 """What is kept of an attempt only where an expression asks for it."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
-from jobrunner.spec import Job
 from jobrunner.structs import struct
 
-Uses: TypeAlias = Callable[[Job], Collection[str]]
+if TYPE_CHECKING:
+    from jobrunner.spec import Job
+
+Uses: TypeAlias = "Callable[[Job], Collection[str]]"
 """The tasks whose data the tasks of a job use."""
 
 _MOST_SAID = 10

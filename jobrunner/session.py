@@ -13,8 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jobrunner import credentials, events, lifeline, lock, masking, rundir, signals, system, trust
+from jobrunner import compiled, credentials, events, lifeline, lock, masking, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
 from jobrunner.cache import Cache, directory_of
 from jobrunner.captured import KEPT_OUTPUT, Captured
@@ -25,6 +26,7 @@ from jobrunner.executors.commands import Commands
 from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import JournalFull
+from jobrunner.kinds import Limit
 from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
 from jobrunner.parts import Part, begin, marked
@@ -34,10 +36,12 @@ from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import DATA, binder_of, env_file_of, keeping, recalling
 from jobrunner.sinks.output import file_sink
 from jobrunner.slots import HostLimits, Slots
-from jobrunner.spec import Job, Limit, Pool, Stop
 from jobrunner.spilled import Spill
 from jobrunner.structs import struct
 from jobrunner.work import StopRule
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Stop
 
 _TIMED_OUT = 124  # as timeout(1) answers
 _SIGNALLED = 128
@@ -45,7 +49,7 @@ _LONGEST_UNSYNCED = 1.0
 """Seconds after which a record is made to outlast a loss of power, where nothing asks for it earlier."""
 _PATIENCE = 1.0
 """Seconds for a log that stalls to take its last lines."""
-_LOOKING = PoolPlan(spec=Pool(), mode="process_pool", workers=2)
+_LOOKING = PoolPlan(mode="process_pool", workers=2)
 """Where is looked whether what a task depends on has changed."""
 
 
@@ -238,6 +242,7 @@ class _Session:
                 for outlet in self._outlets:
                     outlet.attach(loop, self._degraded)
                 self._tell_beginning()
+                loop.call_at(loop.clock(), self._keep_job)  # when the first tasks have been started: they need not wait for it
                 try:
                     tally = engine.run()
                 except _GuardLost as lost:
@@ -278,6 +283,9 @@ class _Session:
         if self._lifeline is not None:
             self._lifeline.announce(str(part.directory.journal), self._lock_fds)
         self._has_begun = True
+
+    def _keep_job(self) -> None:
+        compiled.keep(self._prepared.file, self._part.directory.path.parent.parent)
 
     def _finish(self, tally: Tally) -> Finished:
         """The last record, after all that can still happen has happened. A run without a record of it has not finished."""
@@ -392,16 +400,16 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
         name=name,
         mode=pool.mode,
         workers=pool.workers,
-        executor=pool.spec.executor or "",
-        max_tasks_per_worker=pool.spec.max_tasks_per_worker,
-        start_method=start_method(pool.spec.start_method),
+        executor=pool.executor or "",
+        max_tasks_per_worker=pool.max_tasks_per_worker,
+        start_method=start_method(pool.start_method),
         path=[folder],
         env=dict(env),
         folder=folder,
         may_have_template=lifeline.current() is not None,
     )
     calls, commands = HostPool(settings, reaper), Commands(pool=name, slots=pool.workers, reaper=reaper)
-    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)
+    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
 
 
 def _stop_rule(stop: Stop) -> StopRule:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from jobrunner import kinds
+
 Mode: TypeAlias = Literal["serial", "thread", "process", "thread_pool", "process_pool"]
 ParamType: TypeAlias = Literal["str", "int", "float", "bool", "path", "date", "choice", "list"]
 StartMethod: TypeAlias = Literal["fork", "spawn"]
@@ -16,11 +18,10 @@ Signal: TypeAlias = Literal["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "KILL"
 LONGEST = 10 * 366 * 86_400.0
 """The longest duration a job file may ask for, in seconds: ten years."""
 
-MOST_WORKERS = 4096
+MOST_WORKERS = kinds.MOST_WORKERS
 MOST_FILES = 10_000_000
 """What `at_least` of a glob may ask for."""
-DEFAULT_POOL = "default"
-"""The pool of tasks that name none: `mode` and `workers` of the job."""
+DEFAULT_POOL = kinds.DEFAULT_POOL
 DEFAULT_GRACE = 10.0
 """Seconds between the stop signal and SIGKILL, where a task does not say."""
 
@@ -169,7 +170,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
-class Param(Model):
+class Param(Model, kinds.Param):
     """A declared parameter: `--set name=value` gives it, its default otherwise."""
 
     type: ParamType | None = Field(None, description="Type of the value; that of the default where it is not given, else str.")
@@ -231,7 +232,7 @@ class Resources(Model):
     cpus: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = Field(None, description="On so many CPUs it may run.")
 
 
-class Limit(Model):
+class Limit(Model, kinds.Limit):
     """So many slots, which tasks take while they run."""
 
     slots: Slots = Field(description="How many there are.")
@@ -304,7 +305,7 @@ def _kind_of_range(value: object) -> str | None:
     return "<count>" if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-class Range(Model):
+class Range(Model, kinds.Range):
     """`range: 3`, or `range: [start, stop]`, `range: [start, stop, step]`, as in Python."""
 
     range: Annotated[
@@ -319,7 +320,7 @@ def _kind_of_glob(value: object) -> str | None:
     return "<patterns>" if isinstance(value, list) else "<pattern>" if isinstance(value, str) else None
 
 
-class Glob(Model):
+class Glob(Model, kinds.Glob):
     """Files that match a pattern, or one of several (`**` crosses folders), sorted by name, each once.
 
     Patterns count from the job file's folder.
@@ -337,10 +338,10 @@ class Glob(Model):
     @property
     def patterns(self) -> list[str]:
         """The patterns, also where there is one."""
-        return [self.glob] if isinstance(self.glob, str) else self.glob
+        return kinds.patterns(self)
 
 
-class Lines(Model):
+class Lines(Model, kinds.Lines):
     """The lines of a text file without their line ends; empty ones are left out. Relative to the job file's folder."""
 
     lines: Annotated[str, Field(min_length=1)] = Field(description="Path of the text file.")
@@ -540,17 +541,17 @@ class Task(Defaults):
     @property
     def takes(self) -> dict[str, int]:
         """How many slots of which limits each instance takes."""
-        return dict.fromkeys(self.limits, 1) if isinstance(self.limits, list) else self.limits
+        return kinds.takes(self)
 
     @property
     def has_instances(self) -> bool:
         """It is a fan-out: what it comes to are the results of its instances."""
-        return self.foreach is not None or self.matrix is not None
+        return kinds.has_instances(self)
 
     @property
     def retries(self) -> Retry:
         """The retry rule, also where the job file gives only a number."""
-        return Retry(max=self.retry) if isinstance(self.retry, int) else self.retry
+        return kinds.retries(self.retry, Retry)
 
 
 class Job(Model):
@@ -593,21 +594,11 @@ class Job(Model):
 
     def pool_of(self, name: str) -> str:
         """Name of the pool that a task runs in: the one it names, its own where it has a mode or workers, else `default`."""
-        task = self.tasks[name]
-        return task.pool or (name if task.mode or task.workers else DEFAULT_POOL)
+        return kinds.pool_of(self, name)
 
     def used_pools(self) -> dict[str, Pool]:
         """Every pool that some task runs in, with mode and workers decided, in the order of first use."""
-        own = Pool(mode=self.mode, workers=self.workers)
-        found: dict[str, Pool] = {}
-        for name, task in self.tasks.items():
-            pool = self.pool_of(name)
-            if pool not in found:
-                declared = self.pools.get(pool) or (
-                    own if pool == DEFAULT_POOL else Pool(mode=task.mode, workers=task.workers or "auto")
-                )
-                found[pool] = declared if declared.mode or declared.executor else declared.model_copy(update={"mode": self.mode})
-        return found
+        return kinds.used_pools(self, Pool)
 
 
 def keys(model: type[BaseModel]) -> list[str]:

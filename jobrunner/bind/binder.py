@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -22,10 +22,13 @@ from jobrunner.bind.scope import CertainTasks, RunFacts, Tasks, Values
 from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.expressions import Scope
 from jobrunner.items import Items
+from jobrunner.kinds import Glob, Lines, Range
 from jobrunner.plan import Attempt, Plan, Skip
-from jobrunner.spec import Glob, Job, Lines, Range, Task
 from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Resources
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Task
 
 
 @struct

@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, overload
+from typing import TYPE_CHECKING, Final, overload
 
 from jobrunner import expressions
 from jobrunner.bind import matrix
@@ -21,8 +21,11 @@ from jobrunner.bind.paths import absolute, passable
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import Scope, text_of
 from jobrunner.items import Items
-from jobrunner.spec import Glob, Lines, Range, Task
+from jobrunner.kinds import Glob, Lines, Range
 from jobrunner.walk import Walk, has_glob
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Task
 
 MOST_LINES_BYTES: Final = 256 << 20
 """The largest file whose lines are read."""

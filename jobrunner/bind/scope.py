@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import Plan
 from jobrunner.reasons import error_of, reason_of
-from jobrunner.spec import Job, Task
 from jobrunner.structs import field, struct
 from jobrunner.work import Outcome, Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job, Task
 
 _OF_RUNS = frozenset({"results", "stdout", "outputs", "exit_code"})
 

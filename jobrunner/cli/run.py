@@ -79,11 +79,11 @@ def run(
     jobrunner run job.yaml -q --log-file job.jsonl     for cron: silent unless something fails
     jobrunner run job.yaml 2>&1 >/dev/null | jq .event every event by name
     """
-    from jobrunner import api
+    from jobrunner import api, compiled
 
     file = given.pop("file")
     wanted = dataclasses.replace(options(**given), resume=resume, durability=durability)
-    prepared = api.prepare(file, wanted)
+    prepared = api.prepare(file, wanted, read=None if dry_run else compiled.read)
     if dry_run:
         return _show_resume(prepared) if resume else _show_plan(prepared)
     return shown(prepared, quiet=quiet, log_format=log_format, log_level=log_level, log_file=log_file)

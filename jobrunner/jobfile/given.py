@@ -12,12 +12,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from jobrunner import spec, trust
+from jobrunner import trust
 from jobrunner.errors import JobFileError, Problem, UsageError
-from jobrunner.jobfile import params, reader
+from jobrunner.jobfile import params, sources
 from jobrunner.jobfile.params import Given
+
+if TYPE_CHECKING:
+    from jobrunner import spec
 
 _PAIR: Final = re.compile(rb"\\\\|(\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _PREFIX: Final = "JOBRUNNER_PARAM_"
@@ -47,6 +50,8 @@ def from_file(job: spec.Job, file: str | os.PathLike[str]) -> dict[str, Given]:
 
     Raises JobFileError with every problem of its YAML, UsageError where it cannot be read, UnsafeError where others may write it.
     """
+    from jobrunner.jobfile import reader
+
     name = os.fsdecode(file)
     document = reader.read(_plain(_bytes_of(name), name), name)
     if document.problems:
@@ -80,6 +85,6 @@ def _character(escapes: re.Match[bytes]) -> bytes:
 def _bytes_of(name: str) -> bytes:
     trust.refuse_unsafe_file(name, "the params file")
     try:
-        return reader.source_of(name)
-    except reader.Unreadable as error:
+        return sources.source_of(name)
+    except sources.Unreadable as error:
         raise UsageError(f"--params-file {name}: {str(error).replace('a job file', 'a params file')}") from None

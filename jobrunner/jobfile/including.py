@@ -21,6 +21,7 @@ from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
 from jobrunner.jobfile import foreign, mistakes, reader
 from jobrunner.jobfile.document import LONGEST_LINE, MOST_PROBLEMS, Document, Finding, shortened, visible
+from jobrunner.jobfile.sources import Included
 from jobrunner.structs import field, struct
 
 MOST_FILES: Final = 100
@@ -35,14 +36,6 @@ _RESTED_ON: Final = frozenset({"finally", "secrets", "mode", "workers"})
 
 SourceOf: TypeAlias = Callable[[str], bytes]
 """The bytes of a file; raises reader.Unreadable."""
-
-
-@struct
-class Included:
-    """A file that a job file includes, as it was: `path` is absolute, `source` the bytes that were read."""
-
-    path: Path
-    source: bytes
 
 
 @struct

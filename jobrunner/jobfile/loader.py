@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,27 +22,14 @@ from jobrunner import spec
 from jobrunner.errors import JobFileError, Problem
 from jobrunner.jobfile import checks, including, mistakes, params, reader, references, salvage
 from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding, Path
-from jobrunner.jobfile.including import Gathered, Included
+from jobrunner.jobfile.including import Gathered
 from jobrunner.jobfile.reader import LARGEST
 from jobrunner.jobfile.salvage import Unsure
-from jobrunner.structs import struct
+from jobrunner.jobfile.sources import Included, JobFile, name_of
 
 __all__ = ["LARGEST", "Included", "JobFile", "load", "name_of", "parse", "placed", "read"]
 
 _OWN_POOL = frozenset({"mode", "workers"})
-
-
-@struct
-class JobFile:
-    """A valid job with the file it came from, as it was: `path` is absolute, `source` the bytes that were read."""
-
-    path: pathlib.Path
-    source: bytes
-    job: spec.Job
-    includes: tuple[Included, ...] = ()
-    """The files that it includes, those that they include too, each once, in the order of reading."""
-    file: str = ""
-    """How the file was named: so it is called in problems."""
 
 
 def load(path: str | os.PathLike[str]) -> spec.Job:
@@ -99,12 +85,6 @@ def _judged(source: bytes, file: str) -> tuple[spec.Job | None, tuple[Problem, .
     gathered = including.gather(reader.read(source, file), file)
     job, findings = _checked(gathered)
     return job, _placed(findings, gathered), gathered.included
-
-
-def name_of(file: str) -> str:
-    """The file's stem as a job's name, that of the file itself if this is a link: what a name cannot hold becomes '_'."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", pathlib.Path(os.path.realpath(file)).stem)[:100].lstrip(".-")
-    return name or "job"
 
 
 @contextmanager

@@ -9,18 +9,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from pydantic import JsonValue
-
-from jobrunner import spec
 from jobrunner.errors import UsageError
 from jobrunner.expressions import is_constant
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile.document import Document, Finding, shortened
+from jobrunner.kinds import Param
 from jobrunner.structs import struct
 
-Parse: TypeAlias = Callable[[object], JsonValue]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from jobrunner import spec
+
+Parse: TypeAlias = "Callable[[object], JsonValue]"
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -45,9 +48,20 @@ class Given:
         return f"parameter {shortened(name)}: {message}{behind}{'.' if hint else ''} {hint}".rstrip()
 
 
+@struct
+class _Bare:
+    """What a spec.Param has that is only its default."""
+
+    default: JsonValue
+    type: None = None
+    required: bool = False
+    choices: None = None
+    description: str = ""
+
+
 def declared(param: spec.Param | JsonValue) -> spec.Param:
     """The declaration of a parameter, also where the job file gives only a value."""
-    return param if isinstance(param, spec.Param) else spec.Param(default=param)
+    return param if isinstance(param, Param) else cast("spec.Param", _Bare(default=param))
 
 
 def type_of(param: spec.Param | JsonValue) -> spec.ParamType:
@@ -92,11 +106,11 @@ def resolve(job: spec.Job, given: Mapping[str, Given], *, folder: Path) -> dict[
 def find(job: spec.Job) -> Iterator[Finding]:
     """Declarations that contradict themselves, and defaults that look as if they were evaluated."""
     for name, param in job.params.items():
-        value = param.default if isinstance(param, spec.Param) else param
+        value = param.default if isinstance(param, Param) else param
         if not is_constant(value):
-            path = ("params", name, "default") if isinstance(param, spec.Param) else ("params", name)
+            path = ("params", name, "default") if isinstance(param, Param) else ("params", name)
             yield Finding(path=path, message="a default is taken as written: expressions are not evaluated here")
-        elif isinstance(param, spec.Param):
+        elif isinstance(param, Param):
             yield from _contradictions(param, ("params", name))
 
 
@@ -258,7 +272,7 @@ def _as_list(value: object) -> JsonValue:
 
 def _as_json(value: object) -> JsonValue:
     try:
-        return cast(JsonValue, json.loads(json.dumps(value, allow_nan=False)))
+        return cast("JsonValue", json.loads(json.dumps(value, allow_nan=False)))
     except (TypeError, ValueError, RecursionError):
         raise ValueError("a list holds text, numbers, true, false, null, lists and maps; this one holds something else") from None
 

@@ -6,9 +6,7 @@ path ─source_of→ bytes ─_decoded→ text ─CParser.get_event→ events �
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,11 +16,14 @@ import yaml
 from yaml import cyaml
 
 from jobrunner.errors import JobFileError, Problem
+from jobrunner.jobfile import sources
 from jobrunner.jobfile.builder import Builder, Refused
 from jobrunner.jobfile.document import Document, problem_at, shortened
+from jobrunner.jobfile.sources import Unreadable
 
-LARGEST: Final = 64 * 1024 * 1024
-"""Bytes of the largest job file that is read, and of all that it includes together."""
+__all__ = ["LARGEST", "Unreadable", "read", "source_of", "tokens"]
+
+LARGEST: Final = sources.LARGEST
 
 _ASCII_CONTROLS: Final = bytes(code for code in range(0x20) if code not in b"\t\n\r") + b"\x7f"
 _UNFIT: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)"
@@ -65,44 +66,10 @@ def tokens(text: str) -> Iterator[yaml.Token]:
 
 # --- path → bytes ------------------------------------------------------------------------------------------------------------
 
-_STANDARD_INPUT: Final = "the name of a file is needed: standard input is not read"
-_TOO_LARGE: Final = f"the file is larger than {LARGEST // 2**20} MiB; a job file is never that large"
-
-
-class Unreadable(Exception):
-    """There are no bytes of a file to be had; the message says why."""
-
 
 def source_of(file: str) -> bytes:
     """The bytes of a file. Never blocks on a FIFO or a device; raises Unreadable, and nothing else."""
-    try:
-        if (wrong := _why_not(os.stat(file))) is not None:
-            raise Unreadable(wrong)
-        with open(file, "rb", opener=_without_waiting) as stream:
-            source: bytes | None = stream.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise Unreadable(_STANDARD_INPUT if file == "-" else "there is no such file") from None
-    except OSError as error:
-        raise Unreadable(f"the file cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise Unreadable("a file name holds no NUL character") from None
-    if source is None:  # regular by name, as /proc/kmsg, and yet it waits for somebody to write
-        raise Unreadable("the file cannot be read: it has nothing to read now")
-    if len(source) > LARGEST:
-        raise Unreadable(_TOO_LARGE)
-    return source
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _why_not(status: os.stat_result) -> str | None:
-    if stat.S_ISDIR(status.st_mode):
-        return "this is a directory, not a job file"
-    if not stat.S_ISREG(status.st_mode):
-        return "this is not a regular file"  # a FIFO would block, a device never end
-    return _TOO_LARGE if status.st_size > LARGEST else None
+    return sources.source_of(file, LARGEST)
 
 
 # --- bytes → text ------------------------------------------------------------------------------------------------------------

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan.attempt import Phase, State
-from jobrunner.spec import Task
 from jobrunner.structs import struct
 from jobrunner.work import Outcome, Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Task
 
 MOVES: Mapping[State, Collection[State]] = {
     Phase.WAITING: (Phase.READY, Outcome.SKIPPED),

@@ -17,15 +17,19 @@ import heapq
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
+from jobrunner.kinds import Limit
 from jobrunner.plan import retries
 from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
 from jobrunner.plan.node import FORGIVABLE, Node, Pool
 from jobrunner.plan.semaphores import Outside, Semaphores
-from jobrunner.spec import Job, Limit
 from jobrunner.work import Error, Outcome, Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Job
 
 _RELEASE_AFTER = 0.25
 """Seconds after which a slot is tried again that the system had no room for, where nothing has ended meanwhile."""

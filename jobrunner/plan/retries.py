@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
-from jobrunner.spec import Retry
 from jobrunner.work import Result
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Retry
 
 
 def is_worth_it(retry: Retry, result: Result) -> bool:
