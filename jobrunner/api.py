@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from jobrunner.events import Sink
 from jobrunner.outlet import Outlet
 from jobrunner.plan import Plan
 from jobrunner.prepare import Durability, Options, Prepared, prepare
+from jobrunner.structs import struct
 from jobrunner.work import Outcome
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Prepared", "RunResult", "TaskResult", "load", "prepare", "run", "run_prepared"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class TaskResult:
     """How a task ended. `value` is what its target returned; for a fan-out the list of values in the order of the items.
 
@@ -36,7 +36,7 @@ class TaskResult:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@struct
 class RunResult:
     """How a run ended. `exit_code` is that of the command line; `duration` (wall) and `task_time` (sum) are seconds."""
 

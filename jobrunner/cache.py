@@ -16,7 +16,6 @@ import posixpath
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from jobrunner.bind.lines import INTERPRETERS
 from jobrunner.errors import ExpressionError
 from jobrunner.fingerprint import Request, digest_of
 from jobrunner.plan import Attempt, Plan
-from jobrunner.structs import struct
+from jobrunner.structs import struct, values
 from jobrunner.work import Call, Command, Outcome, Result
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class Cache:
 
     def _facts(self, attempt: Attempt, work: Call | Command) -> dict[str, str]:
         """Digests, by what they are called to people."""
-        rest = {each.name: getattr(work, each.name) for each in fields(work) if each.name not in _SAYS_NOTHING}
+        rest = {name: value for name, value in values(work).items() if name not in _SAYS_NOTHING}
         folder = work.cwd.removeprefix(self._folder)  # the folder may have been moved with all that is in it
         facts = {"the folder it runs in": digest_of(folder)}
         if isinstance(work, Call):
@@ -261,7 +260,7 @@ def _stored(attempt: Attempt, data: str | None) -> Result:
 
 
 def _plain(request: Request) -> dict[str, object]:
-    return {each.name: getattr(request, each.name) for each in fields(request)}
+    return values(request)
 
 
 _Paths = Callable[[expressions.Scope], expressions.JsonValue]

@@ -9,11 +9,9 @@ kept for a file but its losses, and no file stays open: to open one costs 6 µs,
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 from jobrunner.errors import StateError
 
@@ -122,9 +120,13 @@ def output_file(folder: Path, task: str, item: str | None) -> Path:
 
 def file_name(item: str) -> str:
     """Shorter than the longest, or exactly that long and ending in a digest: so no name is like that of another item."""
+    from urllib.parse import quote  # only where there are items
+
     name = quote(item, safe=" ,+=@~()[]", errors="surrogatepass")
     if len(name) < _LONGEST_FILE_NAME:
         return name
+    import hashlib
+
     return f"{name[: _LONGEST_FILE_NAME - 33]}-{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 

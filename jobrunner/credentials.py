@@ -12,7 +12,6 @@ import re
 import select
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,8 @@ from jobrunner import trust
 from jobrunner.errors import UnsafeError, UsageError
 
 if TYPE_CHECKING:
+    import subprocess
+
     from jobrunner.spec import Job, Secret
 
 LARGEST: Final = 64 << 10
@@ -154,6 +155,8 @@ def _refuse_exposed(path: Path, found: os.stat_result) -> None:
 def _printed(command: str, folder: Path, environ: Mapping[str, str]) -> bytes:
     """What a command prints, run by `sh -e` in a session of its own, reading nothing; its errors go where ours go."""
     deadline = time.monotonic() + PATIENCE
+    import subprocess  # only where there are secrets from commands
+
     process = subprocess.Popen(
         ["/bin/sh", "-ec", command],
         stdin=subprocess.DEVNULL,
@@ -177,6 +180,8 @@ def _printed(command: str, folder: Path, environ: Mapping[str, str]) -> bytes:
 
 def _drained(process: subprocess.Popen[bytes], deadline: float) -> bytes:
     """All that the command prints, up to the size of a secret; whatever goes wrong, it is killed with what it started."""
+    import subprocess
+
     assert process.stdout is not None
     data = b""
     try:

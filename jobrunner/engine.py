@@ -14,10 +14,8 @@ import contextlib
 import os
 import signal
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol, TypeVar, assert_never
 
 from jobrunner import events, work
@@ -26,7 +24,7 @@ from jobrunner.events import Event
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Ended, Plan, Skip
 from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
 _TAIL_BYTES = 4096
@@ -204,6 +202,8 @@ class Engine:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
         running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began_at}
+        import traceback  # only for who asks
+
         stack = "".join(traceback.format_stack(sys._getframe(1)))
         self._emit(events.RunStacks(process="engine", pid=os.getpid(), stack=stack, running=running))
         for lane in self._lanes.values():

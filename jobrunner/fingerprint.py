@@ -20,10 +20,9 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from jobrunner.structs import field, struct
+from jobrunner.structs import field, replace, struct, values
 from jobrunner.walk import Walk, has_glob
 
 FORMAT = 1
@@ -466,7 +465,7 @@ def _locked(path: str) -> Iterator[None]:
 def _write(path: str, entry: Entry) -> None:
     """The whole entry or the one before it, never half of one. Not synced: an entry that a loss of power brings back is compared
     with the files like any other."""
-    body = json.dumps({each.name: getattr(entry, each.name) for each in fields(entry)}, separators=(",", ":")).encode()
+    body = json.dumps(values(entry), separators=(",", ":")).encode()
     fresh = f"{path}.new"
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from jobrunner import lock, rundir
@@ -20,7 +19,7 @@ from jobrunner.prepare import Options, Prepared, prepare
 from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, recalling, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Concurrency, Job
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import Outcome, Result
 
 

@@ -24,12 +24,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, kinds, resolve, run
 
 if TYPE_CHECKING:  # only one lane needs them, and they load much that would be copied by every host

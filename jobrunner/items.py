@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +44,8 @@ class Items(Sequence[object]):
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
         if is_short and text not in self._repeated and not _DIGEST_KEY.fullmatch(text):
             return text
+        import hashlib  # only where an item is too long to name itself
+
         return f"{index}-{hashlib.sha256(_text(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 

@@ -22,10 +22,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-import orjson
-
 from jobrunner import system
-from jobrunner.encoding import dumps
+from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
 from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput
 from jobrunner.structs import struct
@@ -416,7 +414,7 @@ def _crc_of(line: bytes) -> int | None:
 
 def _parsed(line: bytes) -> Record | None:
     try:
-        record = json.loads(line) if _BEYOND_ORJSON in line.translate(_ZEROS) else orjson.loads(line)
+        record = json.loads(line) if _BEYOND_ORJSON in line.translate(_ZEROS) else loads(line)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -50,6 +50,10 @@ if TYPE_CHECKING:
         def tasks(self) -> Mapping[str, _Task]: ...
 
 
+MODES = ("serial", "thread", "process", "thread_pool", "process_pool")
+"""The modes that a job file may name. What each of them does is in host.MODES, which loads threads and sockets."""
+THREADED = frozenset({"thread", "thread_pool", "executor"})
+"""Those whose attempts share one process, and that of an executor."""
 MOST_WORKERS = 4096
 DEFAULT_POOL = "default"
 """The pool of tasks that name none: `mode` and `workers` of the job."""

@@ -17,17 +17,14 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
 from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
 from jobrunner.events import timestamp
-from jobrunner.structs import struct
+from jobrunner.structs import defaults, replace, struct, values
 
 if TYPE_CHECKING:
     from jobrunner.spec import Concurrency
@@ -169,15 +166,15 @@ class _Lock:
     def holder(self) -> Holder:
         """Who says that it holds the lock; UNKNOWN where nothing, or nothing legible, is written."""
         try:
-            return _HOLDER.validate_json(os.pread(self.fd, _LONGEST_TEXT, 0))
-        except (OSError, ValidationError):
+            return _holder(json.loads(os.pread(self.fd, _LONGEST_TEXT, 0)))
+        except (OSError, ValueError, RecursionError):
             return UNKNOWN
 
     def tell(self, holder: Holder) -> None:
         told = replace(holder, file=_shown(holder.file), started=holder.started or _start_time(holder.pid))
         self.clear()
         with contextlib.suppress(OSError):
-            os.pwrite(self.fd, json.dumps(asdict(told)).encode() + b"\n", 0)
+            os.pwrite(self.fd, json.dumps(values(told)).encode() + b"\n", 0)
 
     def clear(self) -> None:
         with contextlib.suppress(OSError):
@@ -195,7 +192,15 @@ class _Lock:
             return False
 
 
-_HOLDER = TypeAdapter(Holder)
+def _holder(told: object) -> Holder:
+    """Who a lock file says it is. Raises ValueError where that is nobody."""
+    known = {name: told[name] for name in defaults(Holder) if name in told} if isinstance(told, dict) else {}
+    if {name: type(value) for name, value in {"started": 0, **known}.items()} != _KINDS:
+        raise ValueError("no holder")
+    return Holder(**known)
+
+
+_KINDS = {name: type(value) for name, value in values(UNKNOWN).items()}
 
 
 def _opened(folder: Path) -> int:

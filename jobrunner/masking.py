@@ -14,7 +14,6 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
 from typing import Final, TypeAlias, get_args
 from urllib.parse import quote, quote_plus
 
@@ -28,6 +27,7 @@ from jobrunner.events import (
     TaskOutput,
     TaskSkipped,
 )
+from jobrunner.structs import defaults, replace
 
 REPLACEMENT: Final = b"***"
 LEAST: Final = 4
@@ -174,7 +174,7 @@ _NAMES: Final = frozenset({
 })  # fmt: skip
 """Fields that hold words of ours or names from the job file. A secret may be the same word; a run that is resumed needs them."""
 _TEXTS: Final[dict[type, tuple[str, ...]]] = {
-    kind: tuple(each.name for each in fields(kind) if each.name not in _NAMES) for kind in get_args(Event)
+    kind: tuple(name for name in defaults(kind) if name not in _NAMES) for kind in get_args(Event)
 } | {TaskSkipped: ("item",)}
 _TAIL: Final = 64 << 10
 """Bytes of standard output that are kept: so many may be the rest of more."""
@@ -223,7 +223,7 @@ def _event(mask: Mask, event: Event) -> Event:
             changes[name] = shown
     if isinstance(event, TaskFinished) and event.output:
         changes["output"] = mask.rest(event.output)
-    return replace(event, **changes) if changes else event  # type: ignore[arg-type]  # each value has the type of its field
+    return replace(event, **changes) if changes else event
 
 
 def _data(mask: Mask, data: Data) -> Data:

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import select
-import socket
 import stat
 import sys
 import time
@@ -275,6 +274,8 @@ def _write_terminal(fd: int, data: memoryview) -> int:
 
 
 def _socket(owner: object, fd: int) -> _Port:
+    import socket  # hardly ever is there one
+
     own = socket.socket(fileno=fd)
     weakref.finalize(owner, own.close)
     flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)

@@ -11,10 +11,9 @@ from jobrunner import cpus, jobfile, trust
 from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
-from jobrunner.host import MODES
 from jobrunner.jobfile import JobFile, given, params
 from jobrunner.jobfile.params import Given
-from jobrunner.kinds import MOST_WORKERS
+from jobrunner.kinds import MODES, MOST_WORKERS, THREADED
 from jobrunner.selection import Wanted, select
 from jobrunner.structs import field, struct
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 Durability = Literal["process", "disk"]
 Read: TypeAlias = Callable[[str | os.PathLike[str]], JobFile]
-
-_MODES = [name for name in MODES if name != "executor"]
 
 
 @struct
@@ -150,8 +147,8 @@ def _current_folder() -> Path:
 def _check_pool(options: Options) -> None:
     if options.workers is not None and (type(options.workers) is not int or not 1 <= options.workers <= MOST_WORKERS):
         raise UsageError(f"--workers {options.workers}: give a whole number from 1 to {MOST_WORKERS}")
-    if options.mode is not None and options.mode not in _MODES:
-        raise UsageError(f"--mode {options.mode}: modes are {', '.join(_MODES)}")
+    if options.mode is not None and options.mode not in MODES:
+        raise UsageError(f"--mode {options.mode}: modes are {', '.join(MODES)}")
     if options.mode == "serial" and options.workers not in (None, 1):
         raise UsageError("--mode serial runs one at a time: leave --workers out")
 
@@ -184,7 +181,7 @@ def _sized(job: Job) -> dict[str, PoolPlan]:
     found = {}
     for name, pool in job.used_pools().items():
         mode = "executor" if pool.executor else str(pool.mode)
-        workers = 1 if mode == "serial" else cpus.worker_count(pool.workers, threads=MODES[mode].threads, cpus=usable)
+        workers = 1 if mode == "serial" else cpus.worker_count(pool.workers, threads=mode in THREADED, cpus=usable)
         found[name] = PoolPlan(
             mode=mode,
             workers=workers,

@@ -13,9 +13,8 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 
 COOKIE = "JOBRUNNER_RUNS"
 """The environment variable that holds the ids of the runs a process belongs to, outermost first, joined by colons."""

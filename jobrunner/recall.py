@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobrunner import credentials, rundir
 from jobrunner.bind import Binder, Run, data_references
-from jobrunner.masking import Mask
 from jobrunner.plan import Attempt, Plan
 from jobrunner.prepare import Prepared
 from jobrunner.recorded import Recorded
+from jobrunner.structs import replace
 from jobrunner.work import Outcome, Result
 
 if TYPE_CHECKING:
@@ -78,8 +77,17 @@ def binder_of(
     hidden = credentials.variables(job)
     facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
-    masked = Mask(secrets.values()).text if secrets else str
-    return Binder(job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets, masked=masked)
+    return Binder(
+        job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets, masked=_masked(secrets)
+    )
+
+
+def _masked(secrets: Mapping[str, str]) -> Callable[[str], str]:
+    if not secrets:
+        return str
+    from jobrunner.masking import Mask
+
+    return Mask(secrets.values()).text
 
 
 def unlimited(job: Job) -> Job:

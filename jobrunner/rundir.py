@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from jobrunner import trust
@@ -64,7 +63,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 def new_run_id(now: float, after: str = "") -> str:
     """Unique, and sorts by start time; behind the run `after`, also where the clock was set back meanwhile."""
     fraction = int(now % 1 * 0x1000)
-    found = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbits(28):07x}"
+    found = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{fraction:03x}{os.urandom(4).hex()[1:]}"
     if found > after:
         return found
     second, _, number = after.partition("-")

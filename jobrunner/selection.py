@@ -8,12 +8,11 @@ A final task runs in every selection but `only`, unless it is skipped by name: i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, TypeAlias
 
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
-from jobrunner.structs import struct
+from jobrunner.structs import struct, values
 
 if TYPE_CHECKING:
     from jobrunner.spec import Job
@@ -41,7 +40,7 @@ class Wanted:
     @property
     def named(self) -> dict[str, Sequence[str]]:
         """The names by the option that gives them, of the options that were given."""
-        return {option_of(each.name): names for each in fields(self) if len(names := getattr(self, each.name))}
+        return {option_of(name): names for name, names in values(self).items() if len(names)}
 
 
 def option_of(name: str) -> str:

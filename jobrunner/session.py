@@ -11,19 +11,17 @@ import select
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from jobrunner import compiled, credentials, events, lifeline, lock, masking, rundir, signals, system, trust
+from jobrunner import compiled, credentials, events, lifeline, lock, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
-from jobrunner.cache import Cache, directory_of
 from jobrunner.captured import KEPT_OUTPUT, Captured
-from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
+from jobrunner.engine import CACHE_LANE, Engine, Executor, Lane, Memory, Tally
 from jobrunner.errors import JobrunnerError
-from jobrunner.events import Sink, Stamped, Stream, timestamp
+from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
 from jobrunner.executors.commands import Commands
-from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import JournalFull
 from jobrunner.kinds import Limit
@@ -35,13 +33,16 @@ from jobrunner.precedence import Precedence
 from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import DATA, binder_of, env_file_of, keeping, recalling
 from jobrunner.sinks.output import file_sink
-from jobrunner.slots import HostLimits, Slots
 from jobrunner.spilled import Spill
 from jobrunner.structs import struct
-from jobrunner.work import StopRule
+from jobrunner.work import Call, StopRule
 
 if TYPE_CHECKING:
+    from jobrunner.cache import Cache
+    from jobrunner.slots import HostLimits, Slots
     from jobrunner.spec import Job, Stop
+
+Emit: TypeAlias = Callable[[Event], None]
 
 _TIMED_OUT = 124  # as timeout(1) answers
 _SIGNALLED = 128
@@ -97,6 +98,8 @@ def _shared_slots(prepared: Prepared, state: Path) -> Iterator[Slots | None]:
     if not _shared_counts(prepared.job):
         yield None
         return
+    from jobrunner.slots import Slots
+
     with contextlib.closing(Slots(state / ".limits", job=prepared.job.name)) as slots:
         yield slots
 
@@ -152,10 +155,20 @@ def _holder(prepared: Prepared, part: Part) -> lock.Holder:
 # --- the run -------------------------------------------------------------------------------------------------------------------
 
 
-def _spill_of(prepared: Prepared, part: Part, mask: masking.Mask) -> Spill:
+def _masking(secrets: Mapping[str, str], emit: Emit) -> tuple[Emit, Callable[[bytes], bool]]:
+    """What emits events without the secrets, and what tells whether a value holds one."""
+    if not secrets:
+        return emit, lambda _: False
+    from jobrunner.masking import Mask, masked
+
+    mask = Mask(secrets.values())
+    return masked(mask, emit), mask.holds
+
+
+def _spill_of(prepared: Prepared, part: Part, withhold: Callable[[bytes], bool]) -> Spill:
     """Where large values of this part of the run go."""
     directory, durable = part.directory.path / "values", prepared.options.durability == "disk"
-    return Spill(directory, prefix=str(part.attempt), sync=durable, withhold=mask.holds)
+    return Spill(directory, prefix=str(part.attempt), sync=durable, withhold=withhold)
 
 
 class _GuardLost(JobrunnerError):
@@ -188,9 +201,8 @@ class _Session:
             now=time.time,
             seq=part.journal.seq,
         )
-        mask = masking.Mask(secrets.values())
-        self._emit = masking.masked(mask, self._stream.emit) if secrets else self._stream.emit
-        self._spill = _spill_of(prepared, part, mask)
+        self._emit, withhold = _masking(secrets, self._stream.emit)
+        self._spill = _spill_of(prepared, part, withhold)
         self._used = data_references(prepared.job)
         self._keeps = keeping(prepared.job, keep_results)
         self._plan = Plan(
@@ -198,7 +210,7 @@ class _Session:
             pools={name: pool.workers for name, pool in prepared.pools.items()},
             expand=self._binder.items,
             decide=self._binder.decide,
-            outside=None if slots is None else HostLimits(slots, _shared_counts(prepared.job), tell=self._tell_waiting),
+            outside=None if slots is None else self._shared(slots),
             only=prepared.only,
             keeps=lambda name: keep_results or name in self._used,
             tries=part.recorded.tries,
@@ -206,18 +218,25 @@ class _Session:
             arrange=self._precedence.arrange,
             seed=hash(part.directory.id),
         )
-        self._cache = self._caching(mask)
+        self._cache = self._caching(withhold)
         self._recall = recalling(prepared, part.directory, part.recorded, self._plan, self._keeps)
         self._reaper = Reaper(inherits=self._lifeline is not None, run_id=part.directory.id, mark=str(part.directory.mark))
         self._sync_timer: Timer | None = None
         self._full: JournalFull | None = None
         self._has_begun = self._has_lost_guard = False
 
-    def _caching(self, mask: masking.Mask) -> Cache | None:
+    def _shared(self, slots: Slots) -> HostLimits:
+        from jobrunner.slots import HostLimits
+
+        return HostLimits(slots, _shared_counts(self._prepared.job), tell=self._tell_waiting)
+
+    def _caching(self, withhold: Callable[[bytes], bool]) -> Cache | None:
         """What knows which tasks need not run; None where no task asks."""
         prepared = self._prepared
         if not any(prepared.job.tasks[name].cache for name in self._plan.states):
             return None
+        from jobrunner.cache import Cache, directory_of
+
         directory = directory_of(self._part.directory.path.parent, prepared.file.path)
         for path in (directory.parent, directory):
             trust.make_directory(path)
@@ -229,7 +248,7 @@ class _Session:
             force=lambda task: prepared.options.force or task in prepared.options.rerun,
             now=time.time,
             keeps=self._keeps,
-            withhold=mask.holds,
+            withhold=withhold,
         )
         cache.attach(self._plan)
         return cache
@@ -367,9 +386,10 @@ class _Session:
         prepared, job, used = self._prepared, self._prepared.job, self._used
         env = {**self._binder.job_env, **self._binder.cookie}
         pools = prepared.pools if self._cache is None else {**prepared.pools, CACHE_LANE: _LOOKING}
+        calling = {CACHE_LANE, *(job.pool_of(name) for name, task in job.tasks.items() if task.target is not None)}
         engine = Engine(
             self._plan,
-            {name: _lane(name, pool, str(prepared.folder), env, self._reaper) for name, pool in pools.items()},
+            {name: _lane(name, pool, str(prepared.folder), env, self._reaper, name in calling) for name, pool in pools.items()},
             bind=lambda plan, attempt: self._binder.work(plan, attempt, needed=not DATA.isdisjoint(used.get(attempt.task, ()))),
             rule_of=lambda name: _stop_rule(job.tasks[name].stop),
             emit=self._emit,
@@ -395,7 +415,15 @@ def _on_signal(engine: Engine, number: int) -> None:
         engine.interrupt(number)
 
 
-def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> Lane:
+def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper, has_calls: bool) -> Lane:
+    calls = _hosts(name, pool, folder, env, reaper) if has_calls else _NoHosts()
+    commands = Commands(pool=name, slots=pool.workers, reaper=reaper)
+    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
+
+
+def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> Executor[Call]:
+    from jobrunner.executors.pool import HostPool, PoolSettings, start_method
+
     settings = PoolSettings(
         name=name,
         mode=pool.mode,
@@ -408,8 +436,21 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
         folder=folder,
         may_have_template=lifeline.current() is not None,
     )
-    calls, commands = HostPool(settings, reaper), Commands(pool=name, slots=pool.workers, reaper=reaper)
-    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
+    return HostPool(settings, reaper)
+
+
+class _NoHosts:
+    """The hosts of a pool that no target runs in: what it takes to have one is not even loaded."""
+
+    slots, closed = 0, True
+
+    def stop(self, *_: object) -> None:
+        """There is nothing to stop, nor to open."""
+
+    open = dump = kill = close = stop
+
+    def start(self, call: Call, /) -> None:
+        raise AssertionError(f"{call.target} has no host to run in [this is a bug]")
 
 
 def _stop_rule(stop: Stop) -> StopRule:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -24,22 +24,20 @@ def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    near, far = socket.socketpair()
-    for end in (near, far):
-        end.setblocking(False)
+    near, far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     handlers = {number: signal.getsignal(number) for number in _STOPPING}
     # None is a handler that was not installed from Python: it could not be put back, so it stays.
     previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     if (handler := signal.getsignal(_ASKING)) is signal.SIG_DFL:
         previous[_ASKING] = handler
-    wakeup = signal.set_wakeup_fd(far.fileno())
+    wakeup = signal.set_wakeup_fd(far)
 
     def on_readable() -> None:
-        for number in near.recv(64):
+        for number in os.read(near, 64):
             if number in previous:
                 on_signal(number)
 
-    watch = loop.watch(near.fileno(), on_readable)
+    watch = loop.watch(near, on_readable)
     for number in previous:
         signal.signal(number, lambda *_: None)
     try:
@@ -49,5 +47,5 @@ def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         watch.close()
-        near.close()
-        far.close()
+        os.close(near)
+        os.close(far)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from jobrunner.structs import replace
 from jobrunner.work import Result
 
 LARGEST_IN_JOURNAL = 1 << 20

@@ -90,6 +90,16 @@ def defaults(kind: type) -> dict[str, object]:
     return {name: fields.defaults.get(name, REQUIRED) for name in fields.names}
 
 
+def replace(one: T, /, **changes: Any) -> T:
+    """Another struct of that kind, with some fields changed."""
+    return type(one)(**{**values(one), **changes})
+
+
+def values(one: object) -> dict[str, Any]:
+    """The fields of a struct with what they hold."""
+    return {name: getattr(one, name) for name in defaults(type(one))}
+
+
 def _counts(default: object, what: str) -> bool:
     return not isinstance(default, _Field) or bool(getattr(default, what))
 
@@ -118,7 +128,9 @@ def _value_of(name: str, given: dict[str, Any]) -> str:
 
 
 def _refuse(self: Any, name: str, *_: Any) -> None:
-    raise AttributeError(f"{name} of a {type(self).__name__} does not change", name=name, obj=self)
+    from dataclasses import FrozenInstanceError  # what callers of the API may expect: an AttributeError
+
+    raise FrozenInstanceError(f"{name} of a {type(self).__name__} does not change", name=name, obj=self)
 
 
 def _restore(self: Any, state: tuple[None, dict[str, Any]]) -> None:

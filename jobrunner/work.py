@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import time
-import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
@@ -326,6 +325,8 @@ def _exited(exit: SystemExit) -> dict[str, Any]:
 def describe(error: BaseException) -> Error:
     """The exception as text, without the frames of this module; holds whatever the exception's own methods do."""
     try:
+        import traceback  # who runs commands alone does without; hosts have it from their beginning
+
         shown = traceback.TracebackException.from_exception(error, lookup_lines=True)
         shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if frame.filename != __file__])
         text = "".join(shown.format())

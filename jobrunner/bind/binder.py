@@ -5,13 +5,10 @@ Every text of a task is parsed once, when the task is first bound; after that an
 
 from __future__ import annotations
 
-import hashlib
-import json
 import posixpath
+from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
-
-import orjson
 
 from jobrunner import expressions
 from jobrunner.bind import matrix
@@ -19,6 +16,7 @@ from jobrunner.bind.fanout import unfolding
 from jobrunner.bind.lines import command_lines
 from jobrunner.bind.paths import absolute, passable, template_value
 from jobrunner.bind.scope import CertainTasks, RunFacts, Tasks, Values
+from jobrunner.encoding import sorted_dumps
 from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.expressions import Scope
 from jobrunner.items import Items
@@ -134,11 +132,7 @@ class Binder:
             what = [[work.argv, *work.then] if work.then else work.argv, env, work.cwd, self.job_env]
         if attempt.index is not None:
             what.append(attempt.item)
-        try:
-            data = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
-        except TypeError:  # a whole number beyond 64 bits, a half surrogate
-            data = json.dumps(what, sort_keys=True).encode()
-        return hashlib.blake2b(data, digest_size=8).hexdigest()
+        return blake2b(sorted_dumps(what), digest_size=8).hexdigest()
 
     def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
         first, *rest = [command(scope) for command in bound.commands]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobrunner.cli import completion
-from jobrunner.host import MODES
+from jobrunner.kinds import MODES
 
 if TYPE_CHECKING:
     from jobrunner.api import Options
@@ -37,9 +37,7 @@ _OPTIONS = (
         help="Values of parameters from a YAML or JSON file. --set stands above it, JOBRUNNER_PARAM_NAME below.",
     ),
     click.option("-j", "--workers", type=int, metavar="N", help="Workers of the job's default pool, instead of the file's."),
-    click.option(
-        "--mode", type=click.Choice([name for name in MODES if name != "executor"]), help="Mode of the job's default pool."
-    ),
+    click.option("--mode", type=click.Choice(MODES), help="Mode of the job's default pool."),
     _selecting("--only", "only", "Run only this task, without what it needs. Repeatable."),
     _selecting("--from", "start_from", "Run this task and all that needs it. Repeatable."),
     _selecting("--until", "until", "Run this task and all that it needs. Repeatable."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import os
 import stat
@@ -19,6 +18,7 @@ from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import FORMATS, LEVELS, log_sink
 from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
+from jobrunner.structs import replace
 
 if TYPE_CHECKING:
     from jobrunner.api import Prepared, RunResult
@@ -82,7 +82,7 @@ def run(
     from jobrunner import api, compiled
 
     file = given.pop("file")
-    wanted = dataclasses.replace(options(**given), resume=resume, durability=durability)
+    wanted = replace(options(**given), resume=resume, durability=durability)
     prepared = api.prepare(file, wanted, read=None if dry_run else compiled.read)
     if dry_run:
         return _show_resume(prepared) if resume else _show_plan(prepared)

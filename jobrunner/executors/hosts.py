@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from types import NoneType
 from typing import Protocol
@@ -26,7 +25,7 @@ from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.wire import Frame, Wire, result_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import (
     Began,
     Call,

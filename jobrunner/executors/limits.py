@@ -15,7 +15,6 @@ import contextlib
 import os
 import re
 import resource
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -78,6 +77,8 @@ def _lowered(size: int) -> int:
 
 @cache
 def _program(name: str) -> str | None:
+    import shutil
+
     return shutil.which(name, path=os.defpath)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
+from collections.abc import Iterator
 
 from jobrunner.executors import limits
 from jobrunner.work import Command
@@ -68,7 +68,15 @@ def _check_executable(path: str) -> None:
 
 def _found(name: str, path: str) -> str | None:
     """The file that `name` means: as a shell finds it, by the PATH that the command gets."""
-    return name if "/" in name else shutil.which(name, path=path)
+    return name if "/" in name else next(_executables(name, path), None)
+
+
+def _executables(name: str, path: str) -> Iterator[str]:
+    """As `shutil.which`, which loads two compressors."""
+    for folder in path.split(os.pathsep) if path else ():
+        found = os.path.join(folder, name)
+        if os.access(found, os.X_OK) and not os.path.isdir(found):
+            yield found
 
 
 def why_not(error: OSError | ValueError, command: Command) -> tuple[int, str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-from dataclasses import replace
 
 from jobrunner.processes import Exit, signal_name
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import Command
 
 _LONGEST_TITLE = 60

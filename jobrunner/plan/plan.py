@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobrunner.errors import ExpressionError
@@ -26,9 +24,12 @@ from jobrunner.plan import retries
 from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
 from jobrunner.plan.node import FORGIVABLE, Node, Pool
 from jobrunner.plan.semaphores import Outside, Semaphores
+from jobrunner.structs import replace
 from jobrunner.work import Error, Outcome, Result
 
 if TYPE_CHECKING:
+    import random
+
     from jobrunner.spec import Job
 
 _RELEASE_AFTER = 0.25
@@ -69,7 +70,8 @@ class Plan:
         seed: int = 0,
     ) -> None:
         self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
-        self._arrange, self._random = arrange, random.Random(seed)
+        self._arrange, self._seed = arrange, seed
+        self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = _semaphores(job, outside)
@@ -258,7 +260,7 @@ class Plan:
             return Ended(attempt=attempt, outcome=outcome)
         node.has_run = True
         if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node, result):
-            retry_at = now + retries.delay(node.task.retries, attempt.counted, self._random)
+            retry_at = now + retries.delay(node.task.retries, attempt.counted, self._chance())
             node.delayed += 1
             heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.serial + 1))
             self._queue(node)
@@ -466,6 +468,14 @@ class Plan:
         if node.takes:
             self._semaphores.give(node.takes)
         return node
+
+    def _chance(self) -> random.Random:
+        """What decides the jitter of retries: loaded at the first one."""
+        if self._random is None:
+            import random
+
+            self._random = random.Random(self._seed)
+        return self._random
 
     def _may_retry(self, attempt: Attempt, node: Node, result: Result) -> bool:
         retry = node.task.retries

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 from jobrunner.work import Result
 
 if TYPE_CHECKING:
+    import random
+
     from jobrunner.spec import Retry
 
 
