@@ -16,9 +16,10 @@ from typing import Any, Final, TypeAlias
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, shell_complete, split_arg_string
 
+from jobrunner.cli.words import QUESTION
 from jobrunner.structs import struct
 
-VARIABLE: Final = "_JOBRUNNER_COMPLETE"
+VARIABLE: Final = QUESTION
 """The variable by which the script of a shell asks, as click names it."""
 
 _MOST_BYTES: Final = 1 << 20

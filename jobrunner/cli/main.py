@@ -1,4 +1,8 @@
-"""The `jobrunner` command and its subcommands; `jobrunner FILE` is `jobrunner run FILE`."""
+"""The `jobrunner` command: what runs a job in the usual way is understood here, everything else by click.
+
+words ─▶ words.arguments ─▶ running.run          a run: click, and what it needs itself, would take as long as all the rest
+   └─ None: help, a mistake, another command ─▶ group ─▶ the command
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,16 @@ import contextlib
 import errno
 import os
 import sys
-from typing import Any
-
-import click
-from click.shell_completion import CompletionItem
+from typing import TYPE_CHECKING, Any
 
 from jobrunner import __version__
-from jobrunner.cli import completion
+from jobrunner.cli.words import COMMANDS, QUESTION, arguments
 from jobrunner.errors import JobrunnerError
-from jobrunner.hints import did_you_mean
 
-COMMANDS = ("run", "resume", "validate", "plan", "show", "why", "init", "schema")
+if TYPE_CHECKING:
+    from jobrunner.cli.group import jobrunner
+
+__all__ = ["COMMANDS", "cli", "jobrunner"]
 
 _BUG = 70
 _CANNOT_WRITE = 74  # EX_IOERR of sysexits.h
@@ -24,108 +27,55 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141  # as a shell reports a death by SIGPIPE
 
 
-class Cli(click.Group):
-    """A group whose default command is `run`, and whose mistakes are answered with what was probably meant.
+def __getattr__(name: str) -> Any:
+    if name != "jobrunner":
+        raise AttributeError(f"module 'jobrunner.cli.main' has no attribute {name!r}")
+    from jobrunner.cli.group import jobrunner
 
-    A command's module is imported when the command is asked for: `validate` does not pay for the engine.
-    """
-
-    def list_commands(self, _: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        match cmd_name:
-            case "run":
-                from jobrunner.cli.run import run
-
-                return run
-            case "resume":
-                from jobrunner.cli.resume import resume
-
-                return resume
-            case "validate":
-                from jobrunner.cli.validate import validate
-
-                return validate
-            case "plan" | "schema":
-                from jobrunner.cli import inspect
-
-                return {"plan": inspect.plan, "schema": inspect.schema}[cmd_name]
-            case "show":
-                from jobrunner.cli.show import show
-
-                return show
-            case "why":
-                from jobrunner.cli.why import why
-
-                return why
-            case "init":
-                from jobrunner.cli.init import init
-
-                return init
-        return None
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["run", *args] if args and _is_for_run(args[0]) else args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """Commands, and job files: bash shows files where no command begins so."""
-        return [CompletionItem(incomplete, type="file"), *super().shell_complete(ctx, incomplete)]
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
-            hint = did_you_mean(args[0], COMMANDS) or "Commands: " + ", ".join(COMMANDS)
-            ctx.fail(f"{args[0]!r} is neither a command nor a job file. {hint}")
-        return super().resolve_command(ctx, args)
-
-
-def _is_for_run(first: str) -> bool:
-    if first in COMMANDS or first in ("--help", "-h", "--version"):
-        return False
-    return first.startswith("-") or first.endswith((".yaml", ".yml")) or os.sep in first or os.path.exists(first)
-
-
-@click.group(cls=Cli, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="jobrunner", message="%(prog)s %(version)s")
-def jobrunner() -> None:
-    """Run the tasks of a job file in threads, processes, pools or as commands.
-
-    \b
-    jobrunner jobs/nightly.yaml                  run it (the same as `jobrunner run …`)
-    jobrunner jobs/nightly.yaml --set root=/srv  with a parameter
-    jobrunner validate jobs/*.yaml               check them, run nothing
-    jobrunner show jobs/nightly.yaml             what it is: parameters, tasks, pools
-    jobrunner plan jobs/nightly.yaml             show what would run
-    jobrunner resume                             go on with the last run that was stopped or killed
-    jobrunner init                               write a first job file
-
-    What tasks print and the summary go to stdout, the log to stderr: console text on a terminal, JSON lines elsewhere.
-
-    \b
-    Completion, also of tasks and parameters (zsh_source, fish_source for other shells), in ~/.bashrc:
-      eval "$(_JOBRUNNER_COMPLETE=bash_source jobrunner)"
-
-    \b
-    Exit codes:
-      0    every task succeeded, or its failure was allowed
-      1    a task failed, timed out, crashed, or was skipped because of one
-      2    bad job file or usage; nothing ran
-      70   a bug of jobrunner, or its process was killed
-      74   the journal cannot be written
-      75   it is running already
-      77   the job file or the state directory could be changed by others; nothing ran
-      124  the job's own timeout
-      129, 130, 143  stopped by HUP, INT, TERM
-    """
+    return jobrunner
 
 
 def cli(args: list[str] | None = None) -> int:
     """Run the command line; the exit code. Mistakes are told on stderr in a line or two, never as a traceback."""
     _open_standard_streams()
-    if args is None and (question := os.environ.get(completion.VARIABLE)):
+    if args is None and (question := os.environ.get(QUESTION)):
+        from jobrunner.cli import completion
+        from jobrunner.cli.group import jobrunner
+
         return completion.answer(jobrunner, "jobrunner", question)
     try:
-        code: Any = jobrunner.main(args=args, prog_name="jobrunner", standalone_mode=False)
+        return _run(sys.argv[1:] if args is None else args)
+    except JobrunnerError as error:
+        _tell(str(error))
+        return error.exit_code
+    except Exception as error:  # whatever it is: never exit code 0 or 1 by accident
+        return _unwritten(error) or _bug()
+
+
+def _run(words: list[str]) -> int:
+    given = arguments(words)
+    if given is None:
+        return _by_click(words)
+    from jobrunner.cli import running
+
+    try:
+        return running.run(**given)
+    except running.UnusableLog:
+        return _by_click(words)
+    except (EOFError, KeyboardInterrupt):
+        _tell("")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+
+
+def _by_click(words: list[str]) -> int:
+    import click
+
+    from jobrunner.cli.group import jobrunner
+
+    try:
+        code: Any = jobrunner.main(args=words, prog_name="jobrunner", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         with contextlib.suppress(OSError):  # nobody can be told; the exit code still tells
@@ -133,13 +83,8 @@ def cli(args: list[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         return _INTERRUPTED
-    except JobrunnerError as error:
-        _tell(str(error))
-        return error.exit_code
     except SystemExit:  # click's answer to a reader of our output that has gone away
         return _BROKEN_PIPE
-    except Exception as error:  # whatever it is: never exit code 0 or 1 by accident
-        return _unwritten(error) or _bug()
 
 
 def _open_standard_streams() -> None:
@@ -168,5 +113,7 @@ def _bug() -> int:
 
 
 def _tell(text: str) -> None:
+    import click
+
     with contextlib.suppress(OSError):
         click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""The options that several commands share, as click has them: made from the table of words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jobrunner.cli import completion
-from jobrunner.kinds import MODES
+from jobrunner.cli import completion, words
+from jobrunner.cli.words import Option
 
 if TYPE_CHECKING:
     from jobrunner.api import Options
@@ -16,68 +16,54 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _selecting(option: str, name: str, told: str) -> Callable[[Command], Command]:
-    return click.option(option, name, multiple=True, metavar="TASK", shell_complete=completion.tasks, help=told)
+def option(row: Option) -> Callable[[Command], Command]:
+    """An option of the table."""
+    more: dict[str, Any] = {"help": row.told, "metavar": row.metavar}
+    match row.kind:
+        case "flag":
+            more["is_flag"] = True
+        case "switch":
+            return click.option("/".join(row.words), row.name, default=None, help=row.told)
+        case "texts":
+            more |= {"multiple": True, "shell_complete": _COMPLETED.get(row.completes)}
+        case "number":
+            more["type"] = int
+        case "choice":
+            more |= {"type": click.Choice(row.choices), "default": row.default, "show_default": row.shows_default}
+        case "path" | "log":
+            more["type"] = click.Path(dir_okay=row.kind == "path")
+    return click.option(*row.words, row.name, **more)
 
 
-_OPTIONS = (
-    click.argument("file", type=click.Path()),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        shell_complete=completion.settings,
-        help="Give a parameter of the job a value. Repeatable.",
-    ),
-    click.option(
-        "--params-file",
-        type=click.Path(),
-        metavar="FILE",
-        help="Values of parameters from a YAML or JSON file. --set stands above it, JOBRUNNER_PARAM_NAME below.",
-    ),
-    click.option("-j", "--workers", type=int, metavar="N", help="Workers of the job's default pool, instead of the file's."),
-    click.option("--mode", type=click.Choice(MODES), help="Mode of the job's default pool."),
-    _selecting("--only", "only", "Run only this task, without what it needs. Repeatable."),
-    _selecting("--from", "start_from", "Run this task and all that needs it. Repeatable."),
-    _selecting("--until", "until", "Run this task and all that it needs. Repeatable."),
-    _selecting("--skip", "skip", "Leave this task out; what needs it runs all the same. Repeatable."),
-    click.option("--force", is_flag=True, help="Run tasks also where their cache says that nothing has changed."),
-    click.option(
-        "--fail-fast/--keep-going", default=None, help="After a failure stop everything, or go on with independent tasks."
-    ),
-)
+_COMPLETED = {"tasks": completion.tasks, "settings": completion.settings}
 
 
-durability_option = click.option(
-    "--durability",
-    type=click.Choice(["process", "disk"]),
-    default="disk",
-    show_default=True,
-    help="What the record of finished tasks outlives: the death of this process, or a loss of power too.",
-)
-"""What a run and a resume both decide."""
+def with_options(*rows: Option) -> Callable[[Command], Command]:
+    """Options of the table, in this order."""
+
+    def add(command: Command) -> Command:
+        for row in reversed(rows):
+            command = option(row)(command)
+        return command
+
+    return add
 
 
 def run_options(command: Command) -> Command:
     """FILE and the options that decide what a run does."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return click.argument("file", type=click.Path())(with_options(*words.DECIDING)(command))
 
 
 def options(settings: tuple[str, ...], **given: Any) -> Options:
     """What the command line said, as the Python API takes it: its options have the names of the fields of Options."""
     from jobrunner.api import Options
 
-    return Options(params=_pairs(settings), **given)
+    return Options(params=words.pairs(checked(settings)), **given)
 
 
-def _pairs(settings: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
+def checked(settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Settings, each of which has a name and a value."""
     for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found or not name:
+        if setting.find("=") < 1:
             raise click.BadParameter(f"{setting!r}: write NAME=VALUE", param_hint="--set")
-        pairs[name] = value
-    return pairs
+    return settings

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import click
 
-from jobrunner.cli import completion
-from jobrunner.cli.options import durability_option
-from jobrunner.cli.run import shown, shown_options
+from jobrunner.cli import completion, running, words
+from jobrunner.cli.options import with_options
 from jobrunner.errors import UsageError
 
 
@@ -26,8 +25,7 @@ from jobrunner.errors import UsageError
 )
 @click.option("--set", "settings", multiple=True, hidden=True)
 @click.option("--params-file", hidden=True)
-@durability_option
-@shown_options
+@with_options(words.DURABILITY, *words.SHOWING)
 def resume(
     what: str | None,
     dry_run: bool,
@@ -62,7 +60,12 @@ def resume(
     prepared, recorded = forecast.prepare_resume(directory, options)
     if dry_run or not quiet:
         click.echo(forecast.text(forecast.forecast(prepared, recorded, directory)))
-    return 0 if dry_run else shown(prepared, quiet=quiet, **shows)
+    if dry_run:
+        return 0
+    try:
+        return running.shown(prepared, quiet=quiet, **shows)
+    except running.UnusableLog as error:
+        raise click.BadParameter(str(error), param_hint="--log-file") from None
 
 
 def _refuse_params(what: str | None, settings: tuple[str, ...], params_file: str | None) -> None:

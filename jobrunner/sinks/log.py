@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 from jobrunner.events import Sink, Stamped, TaskOutput, level
 from jobrunner.outlet import Outlet
+from jobrunner.sinks.terminal import FORMATS, LEVELS
 
-FORMATS = ("auto", "console", "json", "logfmt")
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+__all__ = ["FORMATS", "LEVELS", "log_sink"]
 
 
 def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # noqa: A002  # as the option is called

@@ -6,6 +6,10 @@ import os
 import re
 from collections.abc import Callable
 
+FORMATS = ("auto", "console", "json", "logfmt")
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+"""What a log can be asked for."""
+
 _CODES = {"info": "32", "warning": "33", "error": "31", "bold": "1", "dim": "2"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_OR_COLOUR = re.compile(rf"\x1b\[[0-9;]*m|{_CONTROL.pattern}")
