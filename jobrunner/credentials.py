@@ -202,8 +202,8 @@ def _drained(process: subprocess.Popen[bytes], deadline: float) -> bytes:
 
 # --- env_file ----------------------------------------------------------------------------------------------------------------
 
-_LINE: Final = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)
-_QUOTED: Final = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")[ \t]*(?:[ \t]#.*)?""", re.DOTALL)
+_LINE: Final = r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)"
+_QUOTED: Final = r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")[ \t]*(?:[ \t]#.*)?"""
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
 
 
@@ -254,7 +254,7 @@ def _entry(line: str) -> tuple[str, str] | None:
         return None
     if "\0" in line:
         raise _Unavailable("a variable holds no NUL character")
-    match = _LINE.fullmatch(line)
+    match = re.fullmatch(_LINE, line, re.ASCII | re.DOTALL)
     if match is None:
         raise _Unavailable("a line is NAME=value, with a name of letters, digits and '_', no blanks around =, or a # comment")
     name, value = match.groups()
@@ -266,7 +266,7 @@ def _unquoted(name: str, value: str) -> str:
         if re.search(r"[ \t]#", value):
             raise _Unavailable(f"the value of {name} may end in a comment or hold a #: quote it")
         return value.strip(" \t")
-    match = _QUOTED.fullmatch(value)
+    match = re.fullmatch(_QUOTED, value, re.DOTALL)
     if match is None:
         said = f"the quotes of {name} are not closed on this line, or something stands behind them"
         raise _Unavailable(f"{said}; a line end in a value is written \\n in double quotes")

@@ -25,7 +25,7 @@ from jobrunner.errors import StateError, UsageError
 from jobrunner.structs import struct
 
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{10}")
-_BEGINNING = re.compile(r"\d{8}T?\d{0,6}Z?(?:-[0-9a-f]*)?")
+_BEGINNING = r"\d{8}T?\d{0,6}Z?(?:-[0-9a-f]*)?"
 _MOST_NAMED = 5
 
 
@@ -152,7 +152,7 @@ def find(state: Path, run_id: str) -> RunDir | None:
     if _RUN_ID.fullmatch(run_id):
         paths = (RunDir(id=run_id, job=job, path=state / job / run_id) for job in jobs(state))
         return next((found for found in paths if found.journal.is_file()), None)
-    if not _BEGINNING.fullmatch(run_id):
+    if not re.fullmatch(_BEGINNING, run_id):
         return None
     found = [run for job in jobs(state) for run in runs(state, job) if run.id.startswith(run_id)]
     if len(found) > 1:

@@ -13,6 +13,9 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 T = TypeVar("T")
 
+_FEW = 4
+"""Structs of a kind after which a constructor for it pays: to compile one takes as long as forty without."""
+
 REQUIRED = object()
 """What stands for the default of a field that has none."""
 
@@ -76,7 +79,13 @@ def _made(cls: type[T], kw_only: bool, frozen: bool, eq: bool) -> type[T]:
         values = _reader([name for name in names if _counts(defaults.get(name), "compare")])
         space |= {"__eq__": _equal(values), "__hash__": lambda self: hash(values(self))}
 
+    left = _FEW
+
     def first(self: Any, *args: Any, **given: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left and not args and _fill(self, names, defaults, given):
+            return
         made.__init__ = _constructor(made, names, defaults, kw_only, frozen)
         made.__init__(self, *args, **given)
 
@@ -121,6 +130,17 @@ def _constructor(cls: type, names: tuple[str, ...], defaults: dict[str, Any], kw
     exec(source, space)
     constructor: Callable[..., None] = space["__init__"]
     return constructor
+
+
+def _fill(self: object, names: tuple[str, ...], defaults: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Give a struct its values without a constructor; False where they are not what it takes, which a constructor tells best."""
+    values = [given.get(name, defaults.get(name, REQUIRED)) for name in names]
+    values = [(value.make() if value.make else REQUIRED) if isinstance(value, _Field) else value for value in values]
+    if any(value is REQUIRED for value in values) or not given.keys() <= set(names):
+        return False
+    for name, value in zip(names, values, strict=True):
+        object.__setattr__(self, name, value)
+    return True
 
 
 def _value_of(name: str, given: dict[str, Any]) -> str:

@@ -27,10 +27,9 @@ from jobrunner.work import Error, Resources
 KEPT_TAIL = 4096
 """Bytes at the end of the output in which the want of memory is looked for."""
 
-_NAMED = re.compile(
-    rb"memoryerror|bad_alloc|(can ?not|couldn't|could not|unable to|failed to) allocate|out ?of ?memory|memory exhausted"
-    rb"|failed to map segment",
-    re.IGNORECASE,
+_NAMED = (
+    rb"(?i)memoryerror|bad_alloc|(can ?not|couldn't|could not|unable to|failed to) allocate|out ?of ?memory|memory exhausted"
+    rb"|failed to map segment"
 )
 _NEAR = 0.9
 _FAR = 0.5
@@ -132,7 +131,7 @@ def out_of_memory(exit: Exit, limit: int | None, peak: int | None, tail: bytes, 
     reached = f", peak {_mebibytes(peak)}" if peak is not None else ""
     if by_kernel:
         told = f"killed by the kernel{reached}"
-    elif limit is not None and (_NAMED.search(tail) or (peak is not None and peak >= _NEAR * limit)):
+    elif limit is not None and (re.search(_NAMED, tail) or (peak is not None and peak >= _NEAR * limit)):
         # A peak far below it was no want of memory: one large allocation was, and had no part in the peak.
         is_far = peak is not None and peak < _FAR * limit
         told = f"limit {_mebibytes(limit)}{'; an allocation was refused' if is_far else reached}"

@@ -70,7 +70,7 @@ _REFUSED: Final[dict[type[ast.AST], str]] = {
     ast.Invert: "`~` is not available; write `not`",
 }
 _FOREIGN: Final = {"&&": "`and`", "||": "`or`", "!": "`not`", "?": "`a if c else b`", "=": "=="}
-_HYPHENATED: Final = re.compile(r"\b((?:tasks|params|secrets)(?:\.\w+)*)\.([^\W\d]\w*(?:-\w+)+)")
+_HYPHENATED: Final = r"\b((?:tasks|params|secrets)(?:\.\w+)*)\.([^\W\d]\w*(?:-\w+)+)"
 _LINE_ENDS: Final = str.maketrans("\r\n", "  ")
 _TOO_DEEP: Final = f"the expression is nested too deeply; at most {DEEPEST} levels are read"
 
@@ -160,7 +160,7 @@ def _parsed(code: Code) -> ast.expr:
 
 
 def _syntax_hint(source: str, at: int) -> str:
-    if match := _HYPHENATED.search(source):
+    if match := re.search(_HYPHENATED, source):
         return _hyphen_hint(match)
     return next((f"Write {ours}." for sign, ours in _FOREIGN.items() if sign in source[max(0, at - 1) : at + 2]), "")
 
@@ -272,7 +272,7 @@ def _literal_key(node: ast.expr) -> Key | None:
 
 def references(tree: ast.expr, code: Code) -> Iterator[Reference]:
     """The look-ups in `tree`, in source order, each with as many literal keys as it has."""
-    hyphens = [match for match in _HYPHENATED.finditer(code.text) if _is_name(match)]
+    hyphens = [match for match in re.finditer(_HYPHENATED, code.text) if _is_name(match)]
     rest: list[Node] = [tree]
     while rest:
         node = rest.pop()

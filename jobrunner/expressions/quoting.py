@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Final
 
 from jobrunner.expressions.values import kind_of, text_of
@@ -67,8 +68,7 @@ def quoted(value: object, place: str) -> str:
 _HOLE: Final = "\0"
 _IN_A_HERE_DOCUMENT: Final = "a here-document, where a shell expands it"
 # What opens, closes or hides something, by where the shell is. A hole that is part of a longer mark is hidden by it.
-_BARE: Final = re.compile(
-    r"""
+_BARE: Final = r"""(?sx)
       [$<>(](?:\\\n)+ | (?:\\\n)+\#                  # a line broken inside a mark
     | \\.\#*                                         # an escape; a # after it begins no comment
     | \$\$ | \$\0 | \$'                              # $$ opens nothing, whatever follows
@@ -82,21 +82,23 @@ _BARE: Final = re.compile(
          (?: (?: [^\\] | \\(?!\n) )*? \n )??         #   the body,
          (?(1)\t*)\3(?=\n|\Z)                        #   the delimiter again
     | <<                                             # or the start of one that is not so plain
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_IN_DOUBLE: Final = r"\$(?:\\\n)+|\\.|\$\$|\$\(\(|\$\(|\$\{|[\"`\0"
+    """
+_IN_DOUBLE: Final = r"(?s)\$(?:\\\n)+|\\.|\$\$|\$\(\(|\$\(|\$\{|[\"`\0"
 _MARKS: Final = {
     "bare": _BARE,
     "paren": _BARE,
-    "single": re.compile(r"['\0]"),
-    "double": re.compile(_IN_DOUBLE + "]", re.DOTALL),
-    "arithmetic": re.compile(_IN_DOUBLE + "'()]", re.DOTALL),
-    "${…}": re.compile(_IN_DOUBLE + "'}]", re.DOTALL),
-    "`…`; write $(…)": re.compile(r"\\.|[`\0]", re.DOTALL),
+    "single": r"['\0]",
+    "double": _IN_DOUBLE + "]",
+    "arithmetic": _IN_DOUBLE + "'()]",
+    "${…}": _IN_DOUBLE + "'}]",
+    "`…`; write $(…)": r"(?s)\\.|[`\0]",
 }
 _OPENS: Final = {"'": "single", '"': "double", "`": "`…`; write $(…)", "${": "${…}", "$(": "paren", "(": "paren"}
 _CLOSES: Final = {"'": "single", '"': "double", "`": "`…`; write $(…)", "}": "${…}", ")": "paren"}
+
+
+_compiled: Final = cache(re.compile)
+"""At the first use: commands without values need none of them."""
 
 
 def places(parts: Iterable[str | None]) -> Iterator[str]:
@@ -104,7 +106,7 @@ def places(parts: Iterable[str | None]) -> Iterator[str]:
     script = "".join(_HOLE if part is None else part.replace(_HOLE, " ") for part in parts)
     stack = ["bare"]
     at = 0
-    while stack[-1] in _MARKS and (mark := _MARKS[stack[-1]].search(script, at)):
+    while stack[-1] in _MARKS and (mark := _compiled(_MARKS[stack[-1]]).search(script, at)):
         sign, at = mark[0], mark.end()
         if sign == _HOLE:
             place = _place(stack)

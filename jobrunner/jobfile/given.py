@@ -22,7 +22,7 @@ from jobrunner.jobfile.params import Given
 if TYPE_CHECKING:
     from jobrunner import spec
 
-_PAIR: Final = re.compile(rb"\\\\|(\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_PAIR: Final = rb"\\\\|(\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _PREFIX: Final = "JOBRUNNER_PARAM_"
 _HOW: Final = "A params file has lines like name: value, or is JSON: {name: value}."
 
@@ -74,7 +74,7 @@ def _is_text(job: spec.Job, name: str, value: object) -> bool:
 
 def _plain(source: bytes, name: str) -> bytes:
     """JSON with characters outside the first plane as themselves: YAML has no pairs of escapes for them, and JSON no others."""
-    return _PAIR.sub(_character, source) if name.endswith(".json") else source
+    return re.sub(_PAIR, _character, source) if name.endswith(".json") else source
 
 
 def _character(escapes: re.Match[bytes]) -> bytes:

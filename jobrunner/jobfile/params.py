@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import os
@@ -240,6 +239,8 @@ def _as_str(value: object) -> JsonValue:
 
 
 def _as_date(value: object) -> JsonValue:
+    import datetime  # only for jobs that have such a parameter
+
     if isinstance(value, datetime.date):
         return value.isoformat()[:10]
     try:

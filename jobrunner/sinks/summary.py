@@ -21,9 +21,7 @@ _LOST_WITH_ITS_RUNNER = "RunnerDied"
 _FAILED = frozenset({"failed", "timed_out", "crashed"})
 _LEAST_GAIN = 1.05
 _VERBS = {"skipped": "was ", "cancelled": "was ", "unknown": "is "}
-_FRAME = re.compile(
-    r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?', re.MULTILINE
-)
+_FRAME = r'(?m)^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?'
 
 
 @struct(kw_only=False, frozen=False)
@@ -189,7 +187,7 @@ def _why_failed(event: TaskFinished) -> str:
 
 def _place(traceback: str, folder: str) -> list[str]:
     """The innermost line of the traceback in the job's folder, where the mistake most likely is; else the innermost of all."""
-    frames = list(_FRAME.finditer(traceback))
+    frames = list(re.finditer(_FRAME, traceback))
     own = [frame for frame in frames if frame["file"].startswith(f"{folder}/")]
     if not frames:
         return []
