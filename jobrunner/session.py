@@ -274,7 +274,7 @@ class _Session:
                 return self._finish(tally)
 
     def _tell_beginning(self) -> None:
-        """What came before, and that the run begins: on record before anything starts."""
+        """What came before, and that the run begins: on record, and synced by the engine's first commit, before anything starts."""
         part, plan, prepared = self._part, self._plan, self._prepared
         place = {"file": str(prepared.file.path), "run_dir": str(part.directory.path), "pid": os.getpid()}
         if part.attempt == 1:
@@ -298,7 +298,7 @@ class _Session:
                     in_flight=len(lost),
                 )
             )
-        self._commit(True)
+        self._commit(False)  # the engine syncs before it starts anything
         if self._lifeline is not None:
             self._lifeline.announce(str(part.directory.journal), self._lock_fds)
         self._has_begun = True
