@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobrunner import compiled, jobfile, session
+from jobrunner import session
 from jobrunner.events import Sink
 from jobrunner.outlet import Outlet
 from jobrunner.plan import Plan
@@ -19,9 +19,18 @@ from jobrunner.structs import struct
 from jobrunner.work import Outcome
 
 if TYPE_CHECKING:
+    from jobrunner.jobfile import load
     from jobrunner.spec import Job, Mode
 
 __all__ = ["Options", "Prepared", "RunResult", "TaskResult", "load", "prepare", "run", "run_prepared"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "load":
+        raise AttributeError(f"module 'jobrunner.api' has no attribute {name!r}")
+    from jobrunner.jobfile import load  # it loads what a run of a compiled job does without
+
+    return load
 
 
 @struct
@@ -52,11 +61,6 @@ class RunResult:
     def ok(self) -> bool:
         """Every task succeeded, or its failure was allowed."""
         return self.exit_code == 0
-
-
-def load(path: str | os.PathLike[str]) -> Job:
-    """The job in a file. Raises JobFileError with every problem, in file order."""
-    return jobfile.load(path)
 
 
 def run(
@@ -95,7 +99,7 @@ def run(
         resume=resume,
         durability=durability,
     )
-    return run_prepared(prepare(path, options, read=compiled.read), keep_results=True)
+    return run_prepared(prepare(path, options), keep_results=True)
 
 
 def run_prepared(

@@ -40,6 +40,8 @@ _LIBRARIES = ("pydantic", "pydantic_core", "yaml", "simpleeval", "cronsim")
 _Row: TypeAlias = tuple[str, dict[str, Any], dict[str, Any] | None]
 """A model by name, its attributes but for those left at their defaults, and which of them are other rows: by number, or by
 key and number. Rows that others need stand before them."""
+_Defaults: TypeAlias = tuple[tuple[str, ...], dict[str, Any], dict[str, Any] | None]
+"""The attributes of a model in order, and the defaults of those that have one, as in a row."""
 
 
 def read(path: str | os.PathLike[str]) -> JobFile:
@@ -184,7 +186,7 @@ def _state(path: str) -> tuple[int, int]:
 # --- job → rows → job --------------------------------------------------------------------------------------------------------
 
 
-def _packed(job: spec.Job) -> tuple[dict[str, _Row], list[_Row], int]:
+def _packed(job: spec.Job) -> tuple[dict[str, _Defaults], list[_Row], int]:
     """The defaults of every model that occurs, all parts of the job, and which of them is the job: all as `marshal` takes it."""
     packing = _Packing()
     number = packing.place(job)
@@ -216,12 +218,12 @@ class _Packing:
             self._numbers[id(model)] = number = len(self.rows) - 1
         return number
 
-    def defaults(self) -> dict[str, _Row]:
+    def defaults(self) -> dict[str, _Defaults]:
         """The defaults of what has been placed, and of what they need themselves."""
-        found: dict[str, _Row] = {}
+        found: dict[str, _Defaults] = {}
         while missing := self._kinds.keys() - found.keys():
             for kind in sorted(missing):
-                found[kind] = self._row(kind, self._defaults_of(self._kinds[kind]))
+                found[kind] = (tuple(self._kinds[kind].model_fields), *self._row(kind, self._defaults_of(self._kinds[kind]))[1:])
         return found
 
     def _defaults_of(self, kind: type[BaseModel]) -> dict[str, Any]:
@@ -252,10 +254,10 @@ def _is(value: object, default: object) -> bool:
     return value is default or (type(value) is type(default) and value == default)
 
 
-def _unpacked(defaults: dict[str, _Row], rows: list[_Row], number: int) -> kinds.Plain:
+def _unpacked(defaults: dict[str, _Defaults], rows: list[_Row], number: int) -> kinds.Plain:
     """The job that was packed, in plain objects: what was one object is one again."""
     classes: dict[str, type[kinds.Plain]] = {}
-    classes |= {kind: kinds.plain(kind, classes) for kind in defaults}
+    classes |= {kind: kinds.plain(kind, names, classes) for kind, (names, *_) in defaults.items()}
     made: list[kinds.Plain] = []
     new, give = kinds.Plain.__new__, object.__setattr__
     for kind, values, numbers in rows:

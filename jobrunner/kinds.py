@@ -132,6 +132,8 @@ def used_pools(job: _Job[P], make: Callable[..., P]) -> dict[str, P]:
 class Plain:
     """A part of a compiled job: the attributes of the model that it was, those it did not give in its class. It never changes."""
 
+    _names: tuple[str, ...] = ()
+
     def __init__(self, **given: object) -> None:
         object.__setattr__(self, "__dict__", given)
 
@@ -141,13 +143,27 @@ class Plain:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
+    def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:
+        """Its attributes by name, in the order of the model; what is in them too."""
+        values = {name: getattr(self, name) for name in self._names}
+        return {name: _dumped(value, exclude_none) for name, value in values.items() if value is not None or not exclude_none}
+
     def model_copy(self, *, update: Mapping[str, object]) -> Plain:
         """Another one with some attributes changed."""
         return type(self)(**{**vars(self), **update})
 
 
-def plain(model: str, classes: Mapping[str, type[Plain]]) -> type[Plain]:
-    """A class for the parts of a compiled job that were of a model, by its name; `classes` are, or will be, those of the job."""
+def _dumped(value: Any, exclude_none: bool) -> Any:
+    if isinstance(value, Plain):
+        return value.model_dump(exclude_none=exclude_none)
+    if isinstance(value, dict):
+        return {key: _dumped(each, exclude_none) for key, each in value.items() if each is not None or not exclude_none}
+    return value
+
+
+def plain(model: str, names: tuple[str, ...], classes: Mapping[str, type[Plain]]) -> type[Plain]:
+    """A class for the parts of a compiled job that were of a model, by its name; `names` are its attributes in order, and
+    `classes` are, or will be, those of the job."""
     methods: dict[str, Any] = {}
     match model:
         case "Glob":
@@ -160,7 +176,7 @@ def plain(model: str, classes: Mapping[str, type[Plain]]) -> type[Plain]:
             }
         case "Job":
             methods = {"pool_of": pool_of, "used_pools": lambda job: used_pools(job, classes["Pool"])}
-    return type(model, (Plain, *_TOLD_APART.get(model, ())), methods)
+    return type(model, (Plain, *_TOLD_APART.get(model, ())), {**methods, "_names": names})
 
 
 _TOLD_APART: dict[str, tuple[type, ...]] = {each.__name__: (each,) for each in (Param, Limit, Range, Glob, Lines)}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-from jobrunner import cpus, jobfile, trust
+from jobrunner import compiled, cpus, jobfile, trust
 from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jobrunner.spec import Job, Mode, StartMethod
 
 Durability = Literal["process", "disk"]
-Read: TypeAlias = Callable[[str | os.PathLike[str]], JobFile]
 
 
 @struct
@@ -98,10 +97,10 @@ class Prepared:
         return [name for name, task in self.job.tasks.items() if task.at_most_once]
 
 
-def prepare(path: str | os.PathLike[str], options: Options, *, read: Read | None = None) -> Prepared:
-    """Everything that can be refused, before anything is made or started. `read` is another way to read the job file."""
+def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
+    """Everything that can be refused, before anything is made or started."""
     is_changed = options.mode is not None or options.workers is not None  # what is changed is checked by whoever reads a file
-    file = jobfile.read(path) if read is None or is_changed else read(path)
+    file = jobfile.read(path) if is_changed else compiled.read(path)
     trust.refuse_unsafe_file(file.path, "the job file", imports=_imports(file.job))
     for included in file.includes:
         trust.refuse_unsafe_file(included.path, "the included file")

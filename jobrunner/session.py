@@ -274,7 +274,7 @@ class _Session:
                 return self._finish(tally)
 
     def _tell_beginning(self) -> None:
-        """What came before, and that the run begins: on record, and synced by the engine's first commit, before anything starts."""
+        """What came before, and that the run begins: on record, and synced by the engine before anything starts."""
         part, plan, prepared = self._part, self._plan, self._prepared
         place = {"file": str(prepared.file.path), "run_dir": str(part.directory.path), "pid": os.getpid()}
         if part.attempt == 1:

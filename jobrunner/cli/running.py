@@ -41,10 +41,10 @@ def run(
     **given: Any,
 ) -> int:
     """Run a job file; the arguments are those of the command line. The exit code."""
-    from jobrunner import api, compiled
+    from jobrunner import api
 
     options = api.Options(params=words.pairs(settings), resume=resume, durability=durability, **given)
-    prepared = api.prepare(file, options, read=compiled.read)
+    prepared = api.prepare(file, options)
     return shown(prepared, quiet=quiet, log_format=log_format, log_level=log_level, log_file=log_file)
 
 
