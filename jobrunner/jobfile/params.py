@@ -48,7 +48,7 @@ class Given:
 
 
 @struct
-class _Bare:
+class _Bare(Param):
     """What a spec.Param has that is only its default."""
 
     default: JsonValue

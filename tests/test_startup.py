@@ -1,0 +1,158 @@
+"""Start-up: nothing is loaded that a run does not use, and what is understood without click is what click understands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobrunner import encoding, host, kinds
+from jobrunner.cli import words
+from jobrunner.cli.run import run as command
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = "tasks: {a: {argv: ['true']}}"
+LIMITED = "limits: {db: 1}\ntasks: {a: {run: 'echo ${{ params.x }}', limits: [db], retry: 2}}\nparams: {x: 1}"
+CALL = "tasks: {a: {target: 'platform:node'}}"
+
+ALWAYS = {"rich", "jsonschema", "sqlite3", "unittest", "pydantic.v1", "structlog", "simpleeval", "cronsim", "asyncio", "ssl"}
+"""What no path here needs."""
+PARSING = {"pydantic", "pydantic_core", "yaml", "jobrunner.spec", "jobrunner.jobfile.loader", "jobrunner.jobfile.reader"}
+PEOPLE = {"click", "inspect", "gettext", "difflib"}
+HEAVY = {"orjson", "dataclasses", "uuid", "hashlib", "_hashlib", "shutil", "random", "secrets", "traceback", "subprocess"}
+HOSTS = {"jobrunner.executors.pool", "jobrunner.host", "socket", "multiprocessing", "concurrent.futures", "logging"}
+UNUSED = {"jobrunner.masking", "jobrunner.cache", "jobrunner.fingerprint", "jobrunner.slots", "jobrunner.forecast"}
+
+
+def loaded(folder: Path, *args: str) -> set[str]:
+    """The modules that a command line has loaded at its end."""
+    code = "import sys\nfrom jobrunner.cli.main import cli\nassert cli(sys.argv[1:]) == 0\nprint('\\nMODULES', *sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JOBRUNNER_STATE": str(folder / "state")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    return set(ended.stdout.rpartition("MODULES")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        (COMMAND, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED),
+        (LIMITED, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED),
+        (CALL, ALWAYS | PARSING | UNUSED | {"click"}),
+    ],
+)
+def test_a_run_of_an_unchanged_file_loads_only_what_it_uses(text: str, absent: set[str], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    first = loaded(tmp_path, "job.yaml", "-q")
+    assert {"pydantic", "yaml"} <= first
+    assert loaded(tmp_path, "job.yaml", "-q") & absent == set()
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "absent"),
+    [
+        (["job.yaml", "-q"], COMMAND, ALWAYS | {"click", "orjson"} | HOSTS - {"socket", "logging"} | UNUSED),
+        (["validate", "job.yaml"], COMMAND, ALWAYS | UNUSED | {"orjson", "jobrunner.engine", "jobrunner.session"}),
+        (["schema"], COMMAND, ALWAYS | UNUSED | {"orjson", "yaml", "jobrunner.engine"}),
+    ],
+)
+def test_other_paths_load_only_what_they_use(args: list[str], text: str, absent: set[str], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    assert loaded(tmp_path, *args) & absent == set()
+
+
+def test_a_host_has_what_calls_need(tmp_path: Path) -> None:
+    """The counterpart of the tables above: it would notice if modules were told wrongly."""
+    (tmp_path / "job.yaml").write_text(CALL)
+    assert loaded(tmp_path, "job.yaml", "-q") >= {"jobrunner.executors.pool", "jobrunner.host"}
+
+
+def test_modes_are_known_without_what_runs_them() -> None:
+    assert set(kinds.MODES) == host.MODES.keys() - {"executor"}
+    assert {name for name, mode in host.MODES.items() if mode.threads} == kinds.THREADED
+
+
+# --- the words of a run -------------------------------------------------------------------------------------------------------
+
+PIECES = (
+    "job.yaml", "run", "-q", "--quiet", "-j", "4", "-j4", "-1", "--workers=3", "--mode", "thread", "--mode=nope", "--set", "a=1",
+    "--set=b=2", "a", "=x", "--only", "--from=b", "--until", "--skip", "--force", "--fail-fast", "--keep-going", "--resume", "-n",
+    "--durability", "disk", "process", "--log-format=json", "--log-format", "--log-level", "debug", "--log-file", "log", "--",
+    "-", "--help", "-h", "--params-file", "p.json", "--forc", "--quiet=1", "", "./other.yml", "--log-file=/", "--set=",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=7))
+def test_what_is_understood_without_click_is_what_click_understands(line: list[str]) -> None:
+    understood = words.arguments(line)
+    if understood is None:
+        return
+    context = command.make_context("run", line[line[0] == "run" :])
+    assert context.params == {**understood, "dry_run": False}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "job.yaml",
+        "run job.yaml -q",
+        "-q job.yaml --set a=b --set c=d=e",
+        "job.yaml -j 4 --mode process --only a --only c --from b --fail-fast",
+        "job.yaml --keep-going --log-file x.log --log-format=json --log-level debug --force --resume --durability process",
+    ],
+)
+def test_the_usual_command_lines_need_no_click(line: str) -> None:
+    assert words.arguments(line.split()) is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "--help", "run --help", "validate job.yaml", "job.yaml -n", "job.yaml --bogus", "job.yaml --set x", "a.yaml b.yaml"],
+)
+def test_help_mistakes_and_other_commands_are_left_to_click(line: str) -> None:
+    assert words.arguments(line.split()) is None
+
+
+def test_every_option_of_the_table_is_one_of_the_command() -> None:
+    told = CliRunner().invoke(command, ["--help"]).output
+    for row in (*words.DECIDING, words.RESUMING, words.DURABILITY, *words.SHOWING):
+        assert all(word in told for word in row.words)
+
+
+# --- the first values without orjson --------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_a_value_is_the_same_bytes_with_and_without_orjson(value: object) -> None:
+    encoding._count = 0
+    try:
+        briefly, ordered = encoding._briefly(value, encoding._WRITE), encoding._briefly(value, encoding._SORT)
+        if briefly is not None:
+            assert briefly == orjson.dumps(value)
+        if ordered is not None:
+            assert ordered == orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    finally:
+        encoding._count = 0
+
+
+@pytest.mark.parametrize("value", [1e-5, 1e16, 5e-324, 1.5e300, 0.1, 1e15, 123456789.123, -0.0, 1e-4, [1e22], {"a": 0.00001}])
+def test_numbers_are_the_same_bytes_with_and_without_orjson(value: object) -> None:
+    encoding._count = 0
+    first = encoding.dumps(value), encoding.sorted_dumps(value)
+    encoding._count = 10_000
+    assert first == (encoding.dumps(value), encoding.sorted_dumps(value)) == (orjson.dumps(value),) * 2
