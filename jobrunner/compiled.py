@@ -193,6 +193,10 @@ def _packed(job: spec.Job) -> tuple[dict[str, _Defaults], list[_Row], int]:
     return packing.defaults(), packing.rows, number
 
 
+_FLAT = (str, list, int, float, bool, type(None))
+"""What no model is in: where a key holds several, it has a table of them."""
+
+
 class _Packing:
     """Makes rows, one for each model however often it stands in others."""
 
@@ -210,11 +214,13 @@ class _Packing:
         if number is None:
             kind = type(model).__name__
             self._kinds[kind] = type(model)
-            defaults = self._defaults_of(type(model))
-            row = self._row(
-                kind, {name: value for name, value in vars(model).items() if not _is(value, defaults.get(name, model))}
-            )
-            self.rows.append(row)
+            unsaid = self._defaults_of(type(model))
+            said = {
+                name: value
+                for name, value in vars(model).items()
+                if value is not (default := unsaid.get(name, model)) and (type(value) is not type(default) or value != default)
+            }
+            self.rows.append(self._row(kind, said))
             self._numbers[id(model)] = number = len(self.rows) - 1
         return number
 
@@ -235,7 +241,8 @@ class _Packing:
 
     def _row(self, kind: str, values: dict[str, Any]) -> _Row:
         """A row with its values; the models among them, and in tables among them, are placed in rows of their own."""
-        numbers = {name: found for name, value in values.items() if (found := self._placed(value)) is not None}
+        nested = [(name, value) for name, value in values.items() if type(value) not in _FLAT]
+        numbers = {name: found for name, value in nested if (found := self._placed(value)) is not None}
         for name, found in numbers.items():
             values[name] = (
                 None if isinstance(found, int) else {key: None if key in found else one for key, one in values[name].items()}
@@ -248,10 +255,6 @@ class _Packing:
         if not isinstance(value, dict):
             return None
         return {key: self.place(one) for key, one in value.items() if hasattr(one, "model_fields_set")} or None
-
-
-def _is(value: object, default: object) -> bool:
-    return value is default or (type(value) is type(default) and value == default)
 
 
 def _unpacked(defaults: dict[str, _Defaults], rows: list[_Row], number: int) -> kinds.Plain:

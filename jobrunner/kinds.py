@@ -54,6 +54,10 @@ MODES = ("serial", "thread", "process", "thread_pool", "process_pool")
 """The modes that a job file may name. What each of them does is in host.MODES, which loads threads and sockets."""
 THREADED = frozenset({"thread", "thread_pool", "executor"})
 """Those whose attempts share one process, and that of an executor."""
+ACTIONS = ("target", "run", "argv")
+"""What a task may do: exactly one of these."""
+SOURCES = ("env", "file", "command", "credential")
+"""Where a secret may come from: exactly one of these."""
 MOST_WORKERS = 4096
 DEFAULT_POOL = "default"
 """The pool of tasks that name none: `mode` and `workers` of the job."""
@@ -170,10 +174,13 @@ def plain(model: str, names: tuple[str, ...], classes: Mapping[str, type[Plain]]
             methods = {"patterns": property(patterns)}
         case "Task":
             methods = {
+                "ACTIONS": ACTIONS,
                 "takes": property(takes),
                 "has_instances": property(has_instances),
                 "retries": property(lambda task: retries(task.retry, classes["Retry"])),
             }
+        case "Secret":
+            methods = {"SOURCES": SOURCES}
         case "Job":
             methods = {"pool_of": pool_of, "used_pools": lambda job: used_pools(job, classes["Pool"])}
     return type(model, (Plain, *_TOLD_APART.get(model, ())), {**methods, "_names": names})

@@ -10,6 +10,7 @@ STATE/JOB/RUN_ID/mark           what processes of the run are known by that show
 STATE/JOB/cache/                what need not run again
 STATE/JOB/durations.json        how long tasks took, of use to the next run
 STATE/.limits/                  slots that all jobs share
+STATE/.compiled/                what unchanged job files came to
 """
 
 from __future__ import annotations

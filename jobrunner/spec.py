@@ -266,7 +266,7 @@ class Schedule(Model):
 class Secret(Model):
     """Where the value of a secret is read when a run starts: exactly one of env, file, command and credential."""
 
-    SOURCES: ClassVar[tuple[str, ...]] = ("env", "file", "command", "credential")
+    SOURCES: ClassVar[tuple[str, ...]] = kinds.SOURCES
 
     env: EnvName | None = Field(None, description="A variable of jobrunner's own environment; tasks no longer see it there.")
     file: Annotated[str, Field(min_length=1)] | None = Field(
@@ -495,7 +495,7 @@ class Defaults(Model):
 class Task(Defaults):
     """A named unit of work: a Python callable (`target`) or a command (`run`, `argv`)."""
 
-    ACTIONS: ClassVar[tuple[str, ...]] = ("target", "run", "argv")
+    ACTIONS: ClassVar[tuple[str, ...]] = kinds.ACTIONS
 
     description: str = Field("", description="Shown in lists and reports.")
     target: Target | None = Field(

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from jobrunner import compiled, jobfile, kinds
+from jobrunner.cli.main import cli
 from jobrunner.errors import JobFileError
 from jobrunner.jobfile import JobFile
 
@@ -87,7 +88,8 @@ def same(model: object, plain: object, at: str = "job") -> None:
         for told_apart in (kinds.Param, kinds.Limit, kinds.Range, kinds.Glob, kinds.Lines):
             assert isinstance(plain, told_apart) == isinstance(model, told_apart), at
         properties = [name for name, each in vars(type(model)).items() if isinstance(each, property)]
-        for name in (*type(model).model_fields, *properties):
+        constants = [name for name in type(model).__class_vars__ if name.isupper()]
+        for name in (*type(model).model_fields, *properties, *constants):
             same(getattr(model, name), getattr(plain, name), f"{at}.{name}")
         assert plain.model_dump() == model.model_dump(), at
         assert list(plain.model_dump(exclude_none=True)) == list(model.model_dump(exclude_none=True)), at
@@ -127,6 +129,17 @@ def test_a_compiled_job_is_the_job_attribute_by_attribute(path: Path, state: Pat
     if read is not None:
         compiled.keep(read, state)
         same_job(read, compiled.read(path))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_plan_of_a_compiled_job_is_the_plan_of_the_job(path: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli(["plan", "--json", str(path)])
+    told = capsys.readouterr()
+    if code == 0:
+        compiled.keep(jobfile.read(path), state)
+        assert compiled.read(path).is_compiled
+        assert cli(["plan", "--json", str(path)]) == 0
+        assert capsys.readouterr() == told
 
 
 def test_every_model_survives(job: Path) -> None:
