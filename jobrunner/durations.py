@@ -17,8 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from jobrunner.encoding import exact_dumps, loads
 from jobrunner.events import Stamped, TaskFinished
 from jobrunner.structs import field, struct
 
@@ -112,7 +111,7 @@ def _moved(before: float, now: float, share: float) -> float:
 def read(folder: Path) -> dict[str, Known]:
     """What is known in the directory of a job; nothing where that cannot be read or believed. Never raises."""
     try:
-        document = orjson.loads(_content(folder / NAME))
+        document = loads(_content(folder / NAME))
         tasks = document["tasks"] if document["version"] == _VERSION else {}
         return {name: known for name, each in tasks.items() if (known := _known(each)) is not None}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -156,7 +155,7 @@ def write(folder: Path, known: Mapping[str, Known], *, by_way_of: Path) -> None:
         return
     new = by_way_of / NAME
     try:
-        data = orjson.dumps({"version": _VERSION, "tasks": {name: _entry(each) for name, each in known.items()}})
+        data = exact_dumps({"version": _VERSION, "tasks": {name: _entry(each) for name, each in known.items()}})
         if len(data) <= LARGEST:
             with open(new, "wb", opener=_private) as file:
                 file.write(data)

@@ -47,6 +47,13 @@ def sorted_dumps(value: object) -> bytes:
         return json.dumps(value, sort_keys=True).encode()
 
 
+def exact_dumps(value: object) -> bytes:
+    """As `dumps`, but it raises TypeError for what JSON cannot hold."""
+    if _count < _FEW and (text := _briefly(value, _WRITE)) is not None:
+        return text
+    return bytes(_orjson().dumps(value))
+
+
 def loads(text: bytes) -> Any:
     """What JSON in UTF-8 says; raises ValueError. No whole number in it has more than 64 bits."""
     global _count

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.events import Sink
 from jobrunner.items import Items
 from jobrunner.prepare import Prepared
-from jobrunner.spec import Task
+
+if TYPE_CHECKING:
+    from jobrunner.spec import Task
 
 
 class Precedence:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from jobrunner import api
-from jobrunner.cli.run import shown
+from jobrunner.cli.running import shown
 
 
 def main(job: Path) -> int:
