@@ -36,6 +36,11 @@ def still_alive(processes: set[Process]) -> set[Process]:
     return {each for each in processes if _started(each.pid) == each.started}
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number that has not ended. It may be another one than was meant."""
+    return _started(pid) is not None
+
+
 def end(mark: str, *, patience: float = 5.0) -> None:
     """Kill all that carry the mark. Raises TimeoutError where some are left after `patience` seconds."""
     deadline = time.monotonic() + patience
