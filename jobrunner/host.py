@@ -17,12 +17,14 @@ import json
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import StrEnum
@@ -40,7 +42,15 @@ _CANNOT_SERVE = 71
 _LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
 _LONGEST_SAID = 1 << 20
-_PING = b"\n"
+_RECEIVE = 1 << 18
+_LONGEST_QUEUED = 1 << 17
+_PING = b""
+CHANNEL = b"!"
+"""How the line begins with which a host is given a queue; the mark of its output follows."""
+BACK = b"-"
+"""The line that asks a host of threads for the calls that nobody has taken up."""
+MARK = b"\0"
+"""How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
 WHERE = b"?"
 """How a line begins that asks where the thread of a call stands; its id follows."""
 STACK_SIGNAL = signal.SIGWINCH
@@ -76,27 +86,78 @@ _began_with: dict[str, str] = {}
 
 
 class Port:
-    """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams."""
+    """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams.
+
+    The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on.
+    """
 
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
         self._connection, self.streams = connection, streams
         self._lock, self._pid = threading.Lock(), os.getpid()
+        self._unsent: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        self._queue: socket.socket | None = None
+        self._poll = select.poll()
+        self._mark = b""
+        self._last_id = 0
         self.threads: dict[int, int] = {}
         """Calls that run in threads, and which (threading.get_ident)."""
+
+    # In.
 
     def calls(self) -> Iterator[Call]:
         """Every Call until the engine closes its side."""
         try:
-            for line in self._connection.makefile("rb", buffering=1 << 16):
-                if line == _PING:
-                    self._send(["alive"])
-                elif line.startswith(WHERE):
-                    call_id = int(line[len(WHERE) :])
-                    self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
-                else:
+            while (line := self._next()) is not None:
+                if line.startswith(b"{"):
                     yield _call_of(line)
+                else:
+                    self._answer(line)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
+
+    def _next(self) -> bytes | None:
+        """A line or a queued call; None when the engine is gone. What was put off is sent before it waits."""
+        if self._queue is not None and not self._lines:
+            with contextlib.suppress(BlockingIOError):
+                return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
+        self.flush()
+        while not self._lines:
+            if self._queue is not None and self._queue.fileno() in (fd for fd, _ in self._poll.poll()):
+                with contextlib.suppress(BlockingIOError):  # the engine may have taken it back
+                    return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
+            elif not self._receive():
+                return None
+        return self._lines.popleft()
+
+    def _receive(self) -> bool:
+        """Take in lines from the engine, and what it gives with them."""
+        data, given, _, _ = socket.recv_fds(self._connection, _RECEIVE, 1, socket.MSG_CMSG_CLOEXEC)
+        for fd in given:
+            self._queue = socket.socket(fileno=fd)
+            self._poll.register(self._connection, select.POLLIN)
+            self._poll.register(self._queue, select.POLLIN)
+        *lines, rest = data.split(b"\n")
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces.clear()
+        if rest:
+            self._pieces.append(rest)
+        self._lines.extend(lines)
+        return bool(data)
+
+    def _answer(self, line: bytes) -> None:
+        if line.startswith(CHANNEL):
+            self._mark = MARK + line[len(CHANNEL) :] + b"%d\n"
+            self._mark_output(self._last_id)
+        elif line.startswith(WHERE):
+            call_id = int(line[len(WHERE) :])
+            self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
+        elif line == _PING:
+            self._send(["alive"])
+
+    # Out.
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
         self._send(["began", call.id, worker, thread])
@@ -110,20 +171,59 @@ class Port:
         self._send(["joined", worker, thread, tasks, lived])
 
     def ended(self, result: Result, max_rss: int | None = None) -> None:
-        error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
-        has_value = result.value is not None
-        frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
-        self._send([*frame, has_value], result.value or b"")
+        self._put(_result_frame(result, max_rss))
+        self.flush()
 
-    def _send(self, frame: list[Any], value: bytes = b"") -> None:
+    def ended_before_next(self, result: Result, max_rss: int) -> None:
+        """Told with the begin of the next call, or when there is none: one send for both."""
+        self._last_id = result.id
+        if self._mark:
+            self._mark_output(result.id)
+        self._put(_result_frame(result, max_rss))
+
+    def _mark_output(self, call_id: int) -> None:
+        """What this process has written until here is of this call, or of those before it."""
+        with contextlib.suppress(OSError):  # the reader is gone: then so is the engine
+            self.streams.mark(self._mark % call_id)
+
+    def _send(self, frame: list[Any]) -> None:
+        self._put(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+        self.flush()
+
+    def _put(self, data: bytes) -> None:
         if os.getpid() != self._pid:  # a fork by a target that returned in the child too: it must not speak for this host
             os._exit(0)
-        line = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Send what was put; in the order in which it was."""
+        if not self._unsent:
+            return
         try:
             with self._lock:
-                self._connection.sendall(line + value + b"\n" if frame[-1] is True else line)
+                count = len(self._unsent)
+                data = b"".join(self._unsent[:count])
+                del self._unsent[:count]
+                self._connection.sendall(data)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
+
+
+_PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
+"""As most of them are."""
+
+
+def _result_frame(result: Result, max_rss: int | None) -> bytes:
+    """One line, and the value as another one."""
+    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
+    if is_plain and result.value is not None and result.cpu is not None:
+        rss = b"null" if max_rss is None else b"%d" % max_rss
+        return _PLAIN_RESULT % (result.id, result.duration, result.cpu, rss, result.value)
+    error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
+    has_value = result.value is not None
+    frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
+    line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
+    return line + (result.value or b"") + b"\n" if has_value else line
 
 
 def _call_of(line: bytes) -> Call:
@@ -159,17 +259,23 @@ class InOrder:
         self._env: dict[str, str] = {}
 
     def serve(self) -> None:
-        for call in self._port.calls():
-            self._port.began(call, self._worker)
-            try:
-                self._prepare(call)
-            except (OSError, ValueError) as error:
-                result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
-            else:
-                result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
-            signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
-            self._port.streams.restore()
-            self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
+        try:
+            for call in self._port.calls():
+                self._port.began(call, self._worker)
+                self._run(call)
+        finally:
+            self._port.flush()
+
+    def _run(self, call: Call) -> None:
+        try:
+            self._prepare(call)
+        except (OSError, ValueError) as error:
+            result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
+        else:
+            result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
+        self._port.streams.restore()
+        self._port.ended_before_next(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
 
     def _prepare(self, call: Call) -> None:
         """The working directory and environment of this attempt; those of the one before it are taken back."""
@@ -360,6 +466,8 @@ class Mode:
     hosts: Hosts
     threads: bool = False
     """Attempts share one process: its environment, its working directory, and its death."""
+    has_queue: bool = False
+    """Calls may wait in its hosts for their turn."""
 
 
 MODES: dict[str, Mode] = {
@@ -367,7 +475,7 @@ MODES: dict[str, Mode] = {
     "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True),
     "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True),
     "process": Mode(InOrder, Hosts.ATTEMPT),
-    "process_pool": Mode(InOrder, Hosts.WORKER),
+    "process_pool": Mode(InOrder, Hosts.WORKER, has_queue=True),
     "executor": Mode(Foreign, Hosts.ONE, threads=True),
 }
 

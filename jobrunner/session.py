@@ -401,7 +401,15 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
         may_have_template=lifeline.current() is not None,
     )
     calls, commands = HostPool(settings, reaper), Commands(pool=name, slots=pool.workers, reaper=reaper)
-    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.spec.executor)
+    return Lane(
+        mode=pool.mode,
+        workers=pool.workers,
+        calls=calls,
+        commands=commands,
+        executor=pool.spec.executor,
+        prepare=calls.prepare,
+        flush=calls.flush,
+    )
 
 
 def _stop_rule(stop: Stop) -> StopRule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -154,6 +155,16 @@ class Streams:
             os.dup2(self._spare, 2)
             self._open()
         sys.stdout, sys.stderr = self._out, self._err
+
+    def mark(self, data: bytes) -> None:
+        """Write it all, in one piece, where the streams wrote when they were new. Raises OSError where nobody reads any more."""
+        while True:
+            try:
+                os.write(self._spare, data)
+            except BlockingIOError:  # some program that a task ran has made it so, for all
+                select.select([], [self._spare], [])
+            else:
+                return
 
     def reopen(self) -> None:
         """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""

@@ -5,6 +5,9 @@ hand_over ─Call─▶ … ─Began─▶ … ─Result─▶        end      s
 finish ─▶ ends by itself, soon                           killed when empty, or when it does not answer a ping within the
 kill   ─▶ SIGKILL to its group                           grace (a thread that never lets go of the GIL)
 
+queue ─Call─▶ waits in the host for its turn ─Began─▶ …
+                 └─take_back─▶ Returned: it has not begun, and never will here
+
 Its end: SIGKILL to its group while it is not reaped, then to what has left the group. Only then the attempts that went with it
 are reported, so that none is tried again beside what is left of it. A host of one attempt reports that one always so.
 """
@@ -23,7 +26,8 @@ from jobrunner import host
 from jobrunner.executors import deaths, limits
 from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.stacks import PATIENCE, Stack
-from jobrunner.executors.wire import Frame, Wire, result_of
+from jobrunner.executors.turns import Turns
+from jobrunner.executors.wire import Frame, Wire, encoded, result_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import struct
@@ -50,6 +54,7 @@ _LONGEST_START = 60.0
 _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 _LONGEST_STACK = 1 << 16
+_MARK_BYTES = 8
 _LONGEST_HOLD = 1.0
 """Seconds that the result of an attempt waits for the end of its host. Then a failure ends the host, and a success is told."""
 
@@ -69,6 +74,7 @@ class Owner(Protocol):
     def report(self, report: Report, /) -> None: ...
     def began(self) -> None: ...
     def ended(self, host: Host, result: Result, /) -> None: ...
+    def returned(self, host: Host, call_ids: list[int], /) -> None: ...
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
 
 
@@ -85,7 +91,11 @@ class Host:
     def __init__(self, pool: Owner, started: tuple[Child, bytes], name: str, cpus: frozenset[int] = frozenset()) -> None:
         self._pool, (self._child, greeting), self.name, self.cpus = pool, started, name, cpus
         self.calls: dict[int, bool] = {}
-        """Calls in flight, and whether they began."""
+        """Calls in flight in the order in which they were handed over, and whether they began."""
+        self.waiting = 0
+        """Calls in flight that have not begun, as far as is known."""
+        self.heard_at = 0.0
+        """When something last began here, or was handed over to a host without work."""
         self.tasks = 0
         self.has_begun = False
         """It took up a call: it is able to work."""
@@ -102,6 +112,9 @@ class Host:
         self._hold_timer: Timer | None = None
         self._ping_timer: Timer | None = None
         self._overdue: Timer | None = None
+        self._turns: Turns | None = None
+        self._early: list[tuple[int, bytes]] = []
+        """Output of calls whose begin is still on its way."""
         self._patience = 0.0
         self._cause = ""
         self._memory: int | None = None
@@ -121,14 +134,68 @@ class Host:
     # Towards the host.
 
     def hand_over(self, call: Call) -> None:
-        self._wire.call(call)
-        self.calls[call.id] = False
-        self.tasks += 1
+        """To one that has a worker for it."""
+        self._wire.call(encoded(call, has_process=not self._pool.has_threads))
+        self._took(call)
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end
         self._memory = call.resources.memory if call.resources else None
-        if not self._pool.has_threads:
-            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._kill_as_asleep)
+
+    def queue(self, call: Call) -> bool:
+        """Have it wait here for its turn. False where it cannot, or not now."""
+        data = encoded(call, has_process=not self._pool.has_threads)
+        if self._pool.has_threads:
+            self._wire.call(data)
+        elif not (self._has_turns() and self._wire.queue(data)):
+            return False
+        self._took(call)
+        return True
+
+    def _has_turns(self) -> bool:
+        if self._turns is None:
+            mark = os.urandom(_MARK_BYTES).hex().encode()
+            if self._wire.open_channel(mark):
+                self._turns = Turns(host.MARK + mark)
+                for call_id in self.calls:
+                    self._turns.add(call_id)
+        return self._turns is not None
+
+    def _took(self, call: Call) -> None:
+        if not self.calls:
+            self.heard_at = self._pool.loop.clock()
+        if self._turns is not None:
+            self._turns.add(call.id)
+        self.calls[call.id] = False
+        self.waiting += 1
+        self.tasks += 1
+        if self._overdue is None and not self._pool.has_threads:
+            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
+
+    def take_back(self) -> None:
+        """What waits here is to begin somewhere else."""
+        if self._reaped is not None or not self.waiting:
+            return
+        if self._pool.has_threads:
+            self._wire.ask_back()
+        elif (taken := self._wire.take_back()) and self._turns is not None:
+            self._turns.remove_last(taken)
+            self._return(list(self.calls)[-taken:])
+
+    def _return(self, call_ids: list[int]) -> None:
+        for call_id in call_ids:
+            if self.calls.pop(call_id):  # KeyError or not: they are not what a host can give back
+                raise ValueError(call_id)
+        self.waiting -= len(call_ids)
+        self.tasks -= len(call_ids)
+        self._pool.returned(self, call_ids)
+
+    def hold(self) -> None:
+        """What is handed over now goes together, when `release` is called."""
+        self._wire.hold()
+
+    def release(self) -> None:
+        if self._reaped is None:
+            self._wire.release()
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
@@ -152,6 +219,17 @@ class Host:
         self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True, stack=stack))
         self._finish_if_empty()
 
+    def _on_overdue(self) -> None:
+        """Something was handed over so long ago: has it begun, or what came after it?"""
+        self._overdue = None
+        due = self.heard_at + _LONGEST_START
+        if not self.waiting or self.waiting < len(self.calls):
+            return
+        if due <= self._pool.loop.clock():
+            self._kill_as_asleep()
+        else:
+            self._overdue = self._pool.loop.call_at(due, self._on_overdue)
+
     def _kill_as_asleep(self) -> None:
         self._cause = f"it did not begin within {_LONGEST_START:g} s"
         self._signal_group(signal.SIGKILL)
@@ -172,6 +250,21 @@ class Host:
     def _kill_as_deaf(self) -> None:
         self._cause = f"its process did not answer for {self._patience:g} s: a thread holds the interpreter, or it was stopped"
         self.kill()
+
+    def stop(self, call_id: int, rule: StopRule) -> None:
+        """Stop an attempt of a host that runs one at a time: with the host, unless it has ended or can be taken back."""
+        self.take_back()
+        self._wire.drain()
+        if call_id not in self.calls:
+            return
+        if next(reversed(self.calls)) == call_id:
+            self.end(rule)
+        else:  # the host has taken the next one already: this one has ended, and its result is on the way
+            self._pool.loop.call_at(self._pool.loop.clock() + rule.grace, partial(self._end_with, call_id, rule))
+
+    def _end_with(self, call_id: int, rule: StopRule) -> None:
+        if call_id in self.calls:
+            self.end(rule)
 
     def end(self, rule: StopRule) -> None:
         """End this host: the rule's signal to its group, after the grace SIGKILL. Before that its stack is taken, if wanted."""
@@ -233,6 +326,8 @@ class Host:
                 self._say(frame[1] if frame[1] in self.calls else 0, frame[2].encode())
             case "joined":
                 self._on_joined(*frame[1:])
+            case "back":
+                self._return(frame[1])
             case "alive":
                 self._on_alive()
             case "stack":
@@ -251,17 +346,21 @@ class Host:
         if self.calls[call_id] or type(worker) is not str or type(thread) not in (int, NoneType):
             raise ValueError(call_id)
         self.calls[call_id] = self.has_begun = True
-        self._forget_overdue()
+        self.waiting -= 1
+        self.heard_at = self._pool.loop.clock()
         self._pool.began()
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
         if call_id not in self._abandoned:
             self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+        if self._early:
+            self._say_early()
 
     def _on_result(self, result: Result) -> None:
-        if not self._pool.has_threads:
+        if not self._pool.has_threads and (self._turns is None or self._turns.is_open(result.id)):
             self._on_output()  # all it printed was written before this frame
-        del self.calls[result.id]
+        if not self.calls.pop(result.id):
+            raise ValueError(result.id)
         if self.stopping:
             result = replace(result, stack=self._stack.text())
         if self._pool.is_for_one:
@@ -298,10 +397,29 @@ class Host:
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
-            alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
-            self._say(next(iter(self.calls)) if alone else 0, data)
+            self._tell_output(data)
         if data is None:
             self._output_watch.close()
+
+    def _tell_output(self, data: bytes) -> None:
+        if self._turns is None:
+            alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
+            self._say(next(iter(self.calls)) if alone else 0, data)
+            return
+        for call_id, piece in self._turns.split(data):
+            self._say_in_turn(call_id, piece)
+
+    def _say_in_turn(self, call_id: int, data: bytes) -> None:
+        """Not before it is known to have begun."""
+        if self.calls.get(call_id) is False:
+            self._early.append((call_id, data))
+        else:
+            self._say(call_id if call_id in self.calls else 0, data)
+
+    def _say_early(self) -> None:
+        early, self._early = self._early, []
+        for call_id, data in early:
+            self._say_in_turn(call_id, data)
 
     def _say(self, call_id: int, data: bytes) -> None:
         self._pool.report(Said(id=call_id, pool=self._pool.name, data=data))
@@ -312,12 +430,19 @@ class Host:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
         self._wire.drain()
         self._on_output()
+        self._say_rest()
         signal_group(self._child.pid, signal.SIGKILL)
         self._reaped = self._child.reap()
         text = self._stack.text()
         self._release()
         self.retired = True
         self._pool.reaped_child(self._child.pid, partial(self._on_gone, self._reaped, text))
+
+    def _say_rest(self) -> None:
+        if self._turns is not None and (rest := self._turns.rest()):
+            self._say(0, rest)
+        for _, data in self._early:
+            self._say(0, data)
 
     def _on_gone(self, reaped: Reaped, stack: str, leftovers: tuple[int, ...]) -> None:
         """Nothing of it is left, so that what it did not bring to its end can be tried again."""
