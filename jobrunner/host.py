@@ -14,6 +14,7 @@ import fcntl
 import gc
 import itertools
 import json
+import mmap
 import os
 import queue
 import resource
@@ -49,6 +50,14 @@ CHANNEL = b"!"
 """How the line begins with which a host is given a queue; the mark of its output follows."""
 BACK = b"-"
 """The line that asks a host of threads for the calls that nobody has taken up."""
+RINGS = b"#"
+"""The line with which a host of threads is given memory for its rings."""
+RING = 256
+"""Numbers of 8 bytes in a ring: the native id of its thread, the number in the name of its worker, and the calls that it took up
+last, more than may be on their way to a host."""
+RING_HEAD = 2
+_MOST_UNSENT = 16
+"""Frames that wait for the thread that sends them: with more, the one at hand sends them."""
 MARK = b"\0"
 """How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
 WHERE = b"?"
@@ -88,7 +97,9 @@ _began_with: dict[str, str] = {}
 class Port:
     """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams.
 
-    The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on.
+    The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on. A
+    host of threads it may give memory for `rings`, one for each worker: what a thread takes up stands there before it runs, so that
+    this need not be sent at once.
     """
 
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
@@ -99,8 +110,14 @@ class Port:
         self._pieces: list[bytes] = []
         self._queue: socket.socket | None = None
         self._poll = select.poll()
+        self._given: list[int] = []
+        self._rings: memoryview | None = None
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_rung = False
         self._mark = b""
         self._last_id = 0
+        self.take_back: Callable[[], list[int]] = list
+        """Gives the calls of the lane that no thread has taken up; none of them will."""
         self.threads: dict[int, int] = {}
         """Calls that run in threads, and which (threading.get_ident)."""
 
@@ -134,10 +151,7 @@ class Port:
     def _receive(self) -> bool:
         """Take in lines from the engine, and what it gives with them."""
         data, given, _, _ = socket.recv_fds(self._connection, _RECEIVE, 1, socket.MSG_CMSG_CLOEXEC)
-        for fd in given:
-            self._queue = socket.socket(fileno=fd)
-            self._poll.register(self._connection, select.POLLIN)
-            self._poll.register(self._queue, select.POLLIN)
+        self._given.extend(given)
         *lines, rest = data.split(b"\n")
         if lines and self._pieces:
             lines[0] = b"".join((*self._pieces, lines[0]))
@@ -149,15 +163,61 @@ class Port:
 
     def _answer(self, line: bytes) -> None:
         if line.startswith(CHANNEL):
+            self._open_queue()
             self._mark = MARK + line[len(CHANNEL) :] + b"%d\n"
             self._mark_output(self._last_id)
+        elif line == RINGS:
+            self._open_rings()
+        elif line == BACK:
+            self._send(["back", self.take_back()])
         elif line.startswith(WHERE):
             call_id = int(line[len(WHERE) :])
             self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
         elif line == _PING:
             self._send(["alive"])
 
+    def _open_queue(self) -> None:
+        self._queue = socket.socket(fileno=self._given.pop())
+        self._poll.register(self._connection, select.POLLIN)
+        self._poll.register(self._queue, select.POLLIN)
+
+    def _open_rings(self) -> None:
+        fd = self._given.pop()
+        self._rings = memoryview(mmap.mmap(fd, 0)).cast("q")
+        os.close(fd)
+        threading.Thread(target=self._post, name="post", daemon=True).start()
+
     # Out.
+
+    def took_up(self, call: Call, worker: str, ring: int, serial: int, tasks: int) -> None:
+        """A thread is about to run it. The engine knows, whatever becomes of this process and of what it has not sent."""
+        native_id = threading.get_native_id()
+        if self._rings is not None:
+            start = ring * RING
+            self._rings[start] = native_id
+            self._rings[start + 1] = serial
+            self._rings[start + RING_HEAD + tasks % (RING - RING_HEAD)] = call.id
+        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), native_id))
+        self._send_soon()
+
+    def ended_soon(self, result: Result) -> None:
+        self._put(_result_frame(result, None))
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        """Now, where the engine would not know otherwise what has begun, or where much has come together."""
+        if self._rings is None or len(self._unsent) >= _MOST_UNSENT:
+            self.flush()
+        elif not self._is_rung:
+            self._is_rung = True
+            self._bell.put(None)
+
+    def _post(self) -> None:
+        """Sends what threads leave to be sent: they go on meanwhile."""
+        while True:
+            self._bell.get()
+            self._is_rung = False  # before it looks: who puts something from now on rings again
+            self.flush()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
         self._send(["began", call.id, worker, thread])
@@ -209,6 +269,7 @@ class Port:
             os._exit(_ENGINE_IS_GONE)
 
 
+_BEGAN = b'["began",%d,%b,%d]\n'
 _PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
 
@@ -293,39 +354,70 @@ class InOrder:
 
 
 class ThreadPerCall:
-    """`thread`: a new thread for every call, joined by the main thread when it has ended."""
+    """`thread`: a new thread for every call, joined by the main thread when it has ended; at most `workers` at a time."""
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool = port, settings.pool
         self._inbox: queue.SimpleQueue[Call | _Ended | None] = queue.SimpleQueue()
+        self._waiting: deque[Call] = deque()
+        self._free = list(range(settings.workers - 1, -1, -1))
+        """Rings of which no thread makes use."""
+        port.take_back = self._take_back
 
     def serve(self) -> None:
         speech.install()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        started = alive = 0
+        self._started = self._alive = 0
         listening = True
-        while listening or alive:
+        while listening or self._alive:
             match self._inbox.get():
-                case Call() as call:
-                    started, alive = started + 1, alive + 1
-                    worker = f"{self._pool}-{started}"
-                    threading.Thread(target=self._run, args=(call, worker), name=worker).start()
+                case Call():
+                    self._start_next()
                 case _Ended() as ended:
-                    alive -= 1
-                    ended.thread.join()
-                    self._port.joined(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
+                    self._join(ended)
+                    self._start_next()
                 case None:
                     listening = False
 
+    def _start_next(self) -> None:
+        """Where there is a ring for it: an abandoned thread still has its own."""
+        if not self._free:
+            return
+        try:
+            call = self._waiting.popleft()
+        except IndexError:  # it was taken back, or there is none
+            return
+        self._started, self._alive = self._started + 1, self._alive + 1
+        worker = f"{self._pool}-{self._started}"
+        threading.Thread(target=self._run, args=(call, worker, self._free.pop(), self._started), name=worker).start()
+
+    def _join(self, ended: _Ended) -> None:
+        self._alive -= 1
+        self._free.append(ended.ring)
+        ended.thread.join()
+        self._port.joined(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
+
     def _listen(self) -> None:
         for call in self._port.calls():
+            self._waiting.append(call)
             self._inbox.put(call)
         self._inbox.put(None)
 
-    def _run(self, call: Call, worker: str) -> None:
+    def _take_back(self) -> list[int]:
+        return [call.id for call in _all_of(self._waiting.popleft, IndexError)]
+
+    def _run(self, call: Call, worker: str, ring: int, number: int) -> None:
         started = time.monotonic()
-        _run_in_thread(self._port, call, worker)
-        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started))
+        _run_in_thread(self._port, call, worker, ring, number, number)
+        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started, ring))
+
+
+def _all_of(take: Callable[[], Call | None], at_end: type[Exception]) -> Iterator[Call]:
+    """What `take` gives until it raises: nobody else gets the same."""
+    with contextlib.suppress(at_end):
+        while True:
+            if (call := take()) is not None:
+                yield call
 
 
 @struct(kw_only=False)
@@ -334,6 +426,7 @@ class _Ended:
     worker: str
     native_id: int
     started: float
+    ring: int
 
 
 class ThreadPool:
@@ -342,42 +435,45 @@ class ThreadPool:
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool, self._workers = port, settings.pool, settings.workers
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._taken = 0
+        self._ended = [0] * settings.workers
+        """Calls that each thread has ended: only it adds to its own."""
         self._threads: list[threading.Thread] = []
+        port.take_back = self._take_back
 
     def serve(self) -> None:
         speech.install()
         for call in self._port.calls():
-            if len(self._threads) < self._workers and not self._take_idle():
+            if len(self._threads) < self._workers and self._taken - sum(self._ended) >= len(self._threads):
                 self._start_thread()
+            self._taken += 1
             self._queue.put(call)
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _take_idle(self) -> bool:
-        try:
-            self._idle.get_nowait()
-        except queue.Empty:
-            return False
-        return True
-
-    def _go_idle(self) -> None:
-        if len(self._threads) < self._workers:
-            self._idle.put(None)
+    def _take_back(self) -> list[int]:
+        back = [call.id for call in _all_of(self._queue.get_nowait, queue.Empty)]
+        self._taken -= len(back)
+        return back
 
     def _start_thread(self) -> None:
-        worker = f"{self._pool}-{len(self._threads) + 1}"
-        thread = threading.Thread(target=self._work, args=(worker,), name=worker)
+        number = len(self._threads)
+        worker = f"{self._pool}-{number + 1}"
+        thread = threading.Thread(target=self._work, args=(worker, number), name=worker)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self, worker: str) -> None:
+    def _work(self, worker: str, number: int) -> None:
         started, tasks = time.monotonic(), 0
+
+        def count() -> None:
+            self._ended[number] += 1
+
         while (call := self._queue.get()) is not None:
             tasks += 1
-            _run_in_thread(self._port, call, worker, self._go_idle)
+            _run_in_thread(self._port, call, worker, number, number + 1, tasks, count)
         self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
 
 
@@ -445,9 +541,11 @@ def run_speaking(call: Call) -> tuple[Result, str]:
     return result, "".join(said)
 
 
-def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[], None] = lambda: None) -> None:
+def _run_in_thread(
+    port: Port, call: Call, worker: str, ring: int, serial: int, tasks: int, before_end: Callable[[], None] = lambda: None
+) -> None:
     """`worker` is given: a target may rename its thread."""
-    port.began(call, worker, threading.get_native_id())
+    port.took_up(call, worker, ring, serial, tasks)
     port.streams.reopen()
     speech.install()
     port.threads[call.id] = threading.get_ident()
@@ -455,7 +553,7 @@ def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[],
         result = run(call, time.thread_time)
     del port.threads[call.id]
     before_end()
-    port.ended(result)
+    port.ended_soon(result)
 
 
 @struct(kw_only=False)
@@ -472,8 +570,8 @@ class Mode:
 
 MODES: dict[str, Mode] = {
     "serial": Mode(InOrder, Hosts.ONE),
-    "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True),
-    "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True),
+    "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True, has_queue=True),
+    "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True, has_queue=True),
     "process": Mode(InOrder, Hosts.ATTEMPT),
     "process_pool": Mode(InOrder, Hosts.WORKER, has_queue=True),
     "executor": Mode(Foreign, Hosts.ONE, threads=True),

@@ -3,7 +3,7 @@
         engine ──put──▶ near ═══ the kernel's queue ═══ far ──recv──▶ host
                                                          └──recv──▶ take_back
 
-The engine holds both ends. Who receives a message has it, and nobody else: so there is no moment at which both have it or neither.
+The engine holds both ends. Who receives a message has it, and nobody else: at no moment both have it, or neither.
 """
 
 from __future__ import annotations

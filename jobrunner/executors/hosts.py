@@ -25,6 +25,7 @@ from typing import Protocol
 from jobrunner import host
 from jobrunner.executors import deaths, limits
 from jobrunner.executors.children import Child, Reaped
+from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
 from jobrunner.executors.wire import Frame, Wire, encoded, result_of
@@ -64,6 +65,7 @@ class Owner(Protocol):
 
     name: str
     loop: Loop
+    workers: int
     has_threads: bool
     is_for_one: bool
     """Its hosts run one attempt each."""
@@ -113,6 +115,12 @@ class Host:
         self._ping_timer: Timer | None = None
         self._overdue: Timer | None = None
         self._turns: Turns | None = None
+        self._rings: Rings | None = None
+        self._seen: set[int] = set()
+        """Calls that are known to have begun, and whose begin is still on its way."""
+        self._unwanted: dict[int, StopRule] = {}
+        """Calls that were asked back, and are to be stopped where they begin all the same."""
+        self._asked_back: Timer | None = None
         self._early: list[tuple[int, bytes]] = []
         """Output of calls whose begin is still on its way."""
         self._patience = 0.0
@@ -143,13 +151,25 @@ class Host:
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
-        data = encoded(call, has_process=not self._pool.has_threads)
-        if self._pool.has_threads:
-            self._wire.call(data)
-        elif not (self._has_turns() and self._wire.queue(data)):
+        if not (self._has_turns() and self._wire.queue(encoded(call, has_process=True))):
             return False
         self._took(call)
         return True
+
+    def has_rings(self) -> bool:
+        """What its threads take up is known, whatever becomes of it; tries to make it so."""
+        if self._rings is None:
+            self._rings = Rings.given(self._wire, self._pool.workers)
+        return self._rings is not None
+
+    def look(self) -> None:
+        """What has begun, and is not said yet, or never will be: a thread may hold the interpreter."""
+        if self._rings is None or not self.waiting:
+            return
+        for call_id, number, thread in self._rings.calls():
+            if self.calls.get(call_id) is False:
+                self._begin(call_id, f"{self.name}-{number}", thread)
+                self._seen.add(call_id)
 
     def _has_turns(self) -> bool:
         if self._turns is None:
@@ -176,15 +196,31 @@ class Host:
         if self._reaped is not None or not self.waiting:
             return
         if self._pool.has_threads:
-            self._wire.ask_back()
+            self._ask_back()
         elif (taken := self._wire.take_back()) and self._turns is not None:
             self._turns.remove_last(taken)
             self._return(list(self.calls)[-taken:])
 
+    def _ask_back(self) -> None:
+        """A host that does not answer is killed: what waits in it is ready again then, too."""
+        if self._asked_back is None:
+            self._patience = max(self._patience, _LEAST_PATIENCE)
+            self._asked_back = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
+            self._wire.ask_back()
+
+    def _on_back(self, call_ids: list[int]) -> None:
+        if self._asked_back is None or any(self.calls[call_id] for call_id in call_ids):
+            raise ValueError(call_ids)
+        self._asked_back.cancel()
+        self._asked_back = None
+        for call_id in call_ids:
+            self._unwanted.pop(call_id, None)
+        self._return(call_ids)
+        self._finish_if_empty()
+
     def _return(self, call_ids: list[int]) -> None:
         for call_id in call_ids:
-            if self.calls.pop(call_id):  # KeyError or not: they are not what a host can give back
-                raise ValueError(call_id)
+            del self.calls[call_id]
         self.waiting -= len(call_ids)
         self.tasks -= len(call_ids)
         self._pool.returned(self, call_ids)
@@ -199,7 +235,12 @@ class Host:
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
+        self.look()
+        self.take_back()
         if call_id not in self.calls or call_id in self._abandoned:
+            return
+        if not self.calls[call_id]:  # it comes back, or begins
+            self._unwanted[call_id] = rule
             return
         self.retired = True
         if rule.with_stack and self.calls[call_id]:
@@ -327,7 +368,7 @@ class Host:
             case "joined":
                 self._on_joined(*frame[1:])
             case "back":
-                self._return(frame[1])
+                self._on_back(frame[1])
             case "alive":
                 self._on_alive()
             case "stack":
@@ -343,18 +384,25 @@ class Host:
             self._signal_group(signal.SIGKILL)
 
     def _on_began(self, call_id: int, worker: str, thread: int | None) -> None:
+        if call_id in self._seen:
+            self._seen.discard(call_id)
+            return
         if self.calls[call_id] or type(worker) is not str or type(thread) not in (int, NoneType):
             raise ValueError(call_id)
+        self._begin(call_id, worker, thread)
+
+    def _begin(self, call_id: int, worker: str, thread: int | None) -> None:
         self.calls[call_id] = self.has_begun = True
         self.waiting -= 1
         self.heard_at = self._pool.loop.clock()
         self._pool.began()
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
-        if call_id not in self._abandoned:
-            self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+        self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
         if self._early:
             self._say_early()
+        if call_id in self._unwanted:
+            self.abandon(call_id, self._unwanted.pop(call_id))
 
     def _on_result(self, result: Result) -> None:
         if not self._pool.has_threads and (self._turns is None or self._turns.is_open(result.id)):
@@ -429,6 +477,7 @@ class Host:
     def _on_exit(self) -> None:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
         self._wire.drain()
+        self.look()
         self._on_output()
         self._say_rest()
         signal_group(self._child.pid, signal.SIGKILL)
@@ -473,7 +522,9 @@ class Host:
         self._stack.close()
         self._forget_ping()
         self._forget_overdue()
-        for timer in (self._timer, self._hold_timer):
+        if self._rings is not None:
+            self._rings.close()
+        for timer in (self._timer, self._hold_timer, self._asked_back):
             if timer is not None:
                 timer.cancel()
         os.close(self._child.pidfd)

@@ -42,6 +42,7 @@ _MOST_AHEAD = 32
 """Calls that may wait for one worker: more would not be faster."""
 _MOST_COUNTED = 0.02
 """Seconds: the first call of a host also imports, which may take long."""
+_MOST_AHEAD_OF_THREADS = 128
 _WEIGHT = 0.125
 """Of the latest call in the average."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
@@ -87,7 +88,7 @@ class HostPool:
 
     def __init__(self, settings: PoolSettings, reaper: Reaper | None = None) -> None:
         self.settings, self.name, self._reaper = settings, settings.name, reaper
-        self.slots = settings.workers
+        self.slots = self.workers = settings.workers
         self._mode = host.MODES[settings.mode]
         self.has_threads = self._mode.threads
         self.is_for_one = self._mode.hosts is host.Hosts.ATTEMPT
@@ -119,23 +120,38 @@ class HostPool:
         They wait in the hosts for their turn; what would wait for long comes back as Returned.
         """
         self._is_prepared = self._mode.has_queue
+        if self.has_threads:
+            for each in self._hosts:
+                each.hold()
         if not self._is_prepared or self._is_full or self._mean is None or self._mean > _LONGEST_AHEAD:
             return 0
         return sum(map(self._room, self._hosts))
 
     def _room(self, each: Host) -> int:
         """How many calls may wait there."""
+        if self.has_threads:
+            return self._room_of_threads(each)
         if each.retired or self.loop.clock() - each.heard_at > _LONGEST_AHEAD:
             return 0
         assert self._mean is not None
         return min(int(_WORK_AHEAD / max(self._mean, _LEAST_COST)), _MOST_AHEAD)
 
+    def _room_of_threads(self, each: Host) -> int:
+        """Whichever thread is free takes the next: nothing waits behind a slow one."""
+        if each.retired or not each.has_rings():
+            return 0
+        assert self._mean is not None
+        return min(int(_WORK_AHEAD * self.workers / max(self._mean, _LEAST_COST)), _MOST_AHEAD_OF_THREADS)
+
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""
+        if self.has_threads:
+            for each in self._hosts:
+                each.release()
 
     def start(self, call: Call) -> None:
         """Hand `call` to a host; its Began and its Result follow as reports. Exhausted where there is no room for a host."""
-        if self._is_prepared and self._busy >= self.settings.workers:
+        if self._is_prepared and not self.has_threads and self._busy >= self.settings.workers:
             self._queue(call)
             return
         try:
@@ -151,6 +167,8 @@ class HostPool:
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
         else:
             self._holders[call.id] = holder
+            if holder.waiting > self.workers:
+                self._look_soon()
 
     @property
     def _busy(self) -> int:
@@ -168,6 +186,9 @@ class HostPool:
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
             return
         self._holders[call.id] = holder
+        self._look_soon()
+
+    def _look_soon(self) -> None:
         if not self._has_queued:
             self._has_queued = True
             self.loop.call_at(self.loop.clock() + _LONGEST_AHEAD, self._look_for_slow)
@@ -182,10 +203,9 @@ class HostPool:
         now = self.loop.clock()
         for each in tuple(self._hosts):
             if each.waiting and now - each.heard_at >= _LONGEST_AHEAD:
-                each.take_back()
+                each.look() if self.has_threads else each.take_back()
         if any(each.waiting for each in self._hosts):
-            self._has_queued = True
-            self.loop.call_at(now + _LONGEST_AHEAD, self._look_for_slow)
+            self._look_soon()
 
     def returned(self, each: Host, call_ids: list[int]) -> None:
         """They are ready again, the first of them as the first: so it is told last."""

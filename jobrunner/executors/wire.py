@@ -84,6 +84,15 @@ class Wire:
                 self._channel = channel
         return self._channel is not None
 
+    def give_rings(self, fd: int) -> bool:
+        """Have a host of threads write there what they take up. False where that is not possible now."""
+        if self._unsent:
+            return False
+        with contextlib.suppress(OSError):
+            line = host.RINGS + b"\n"
+            return socket.send_fds(self._connection, [line], [fd]) == len(line)
+        return False
+
     def take_back(self) -> int:
         """How many of the calls that were queued last the host will not see."""
         return self._channel.take_back() if self._channel is not None else 0
