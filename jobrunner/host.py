@@ -98,7 +98,7 @@ class Port:
     """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams.
 
     The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on. A
-    host of threads it may give memory for `rings`, one for each worker: what a thread takes up stands there before it runs, so that
+    host of threads may get memory for `rings`, one for each worker: what a thread takes up stands there before it runs, so that
     this need not be sent at once.
     """
 
