@@ -197,7 +197,7 @@ class Port:
             self._rings[start] = native_id
             self._rings[start + 1] = serial
             self._rings[start + RING_HEAD + tasks % (RING - RING_HEAD)] = call.id
-        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), native_id))
+        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"%d" % native_id))
         self._send_soon()
 
     def ended_soon(self, result: Result) -> None:
@@ -220,7 +220,8 @@ class Port:
             self.flush()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
-        self._send(["began", call.id, worker, thread])
+        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"null" if thread is None else b"%d" % thread))
+        self.flush()
 
     def said(self, call_id: int, text: str) -> None:
         for start in range(0, len(text), _LONGEST_SAID):
@@ -269,7 +270,7 @@ class Port:
             os._exit(_ENGINE_IS_GONE)
 
 
-_BEGAN = b'["began",%d,%b,%d]\n'
+_BEGAN = b'["began",%d,%b,%b]\n'
 _PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
 
@@ -287,8 +288,11 @@ def _result_frame(result: Result, max_rss: int | None) -> bytes:
     return line + (result.value or b"") + b"\n" if has_value else line
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
 def _call_of(line: bytes) -> Call:
-    fields = json.loads(line)
+    fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
     if (resources := fields.get("resources")) is not None:
         fields["resources"] = Resources(**resources)
     return Call(**fields)

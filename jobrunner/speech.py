@@ -7,7 +7,6 @@ of the whole process.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
@@ -148,8 +147,10 @@ class Streams:
     def restore(self) -> None:
         """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # whatever a task left in their place may raise anything
+            try:  # noqa: SIM105  # a call of nothing pays for `suppress`
                 stream.flush()
+            except Exception:  # whatever a task left in their place may raise anything
+                pass
         if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
             os.dup2(self._spare, 1)
             os.dup2(self._spare, 2)
