@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
@@ -113,6 +114,8 @@ class Port:
         self._given: list[int] = []
         self._rings: memoryview | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.ring: Callable[[], None] = partial(self._bell.put, None)
+        """Have somebody answer the bell, soon."""
         self._is_rung = False
         self._mark = b""
         self._last_id = 0
@@ -210,14 +213,17 @@ class Port:
             self.flush()
         elif not self._is_rung:
             self._is_rung = True
-            self._bell.put(None)
+            self.ring()
+
+    def answer_bell(self) -> None:
+        """Send what threads have left to be sent: they go on meanwhile."""
+        self._is_rung = False  # before it looks: who puts something from now on rings again
+        self.flush()
 
     def _post(self) -> None:
-        """Sends what threads leave to be sent: they go on meanwhile."""
         while True:
             self._bell.get()
-            self._is_rung = False  # before it looks: who puts something from now on rings again
-            self.flush()
+            self.answer_bell()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
         self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"null" if thread is None else b"%d" % thread))
@@ -229,7 +235,12 @@ class Port:
             self._send(["said", call_id, piece.encode("utf-8", "backslashreplace").decode()])
 
     def joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
-        self._send(["joined", worker, thread, tasks, lived])
+        self.joined_soon(worker, thread, tasks, lived)
+        self.flush()
+
+    def joined_soon(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
+        """Told with what comes next: `answer_bell` has to follow."""
+        self._put(json.dumps(["joined", worker, thread, tasks, lived], separators=(",", ":")).encode() + b"\n")
 
     def ended(self, result: Result, max_rss: int | None = None) -> None:
         self._put(_result_frame(result, max_rss))
@@ -362,7 +373,7 @@ class ThreadPerCall:
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool = port, settings.pool
-        self._inbox: queue.SimpleQueue[Call | _Ended | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Call | _Ended | _Rung | None] = queue.SimpleQueue()
         self._waiting: deque[Call] = deque()
         self._free = list(range(settings.workers - 1, -1, -1))
         """Rings of which no thread makes use."""
@@ -373,15 +384,21 @@ class ThreadPerCall:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         self._started = self._alive = 0
         listening = True
+        self._port.ring = partial(self._inbox.put, _Rung())
         while listening or self._alive:
+            if self._inbox.empty():
+                self._port.answer_bell()
             match self._inbox.get():
                 case Call():
                     self._start_next()
+                case _Rung():
+                    pass
                 case _Ended() as ended:
                     self._join(ended)
                     self._start_next()
                 case None:
                     listening = False
+        self._port.flush()
 
     def _start_next(self) -> None:
         """Where there is a ring for it: an abandoned thread still has its own."""
@@ -399,7 +416,7 @@ class ThreadPerCall:
         self._alive -= 1
         self._free.append(ended.ring)
         ended.thread.join()
-        self._port.joined(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
+        self._port.joined_soon(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
 
     def _listen(self) -> None:
         for call in self._port.calls():
@@ -414,6 +431,10 @@ class ThreadPerCall:
         started = time.monotonic()
         _run_in_thread(self._port, call, worker, ring, number, number)
         self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started, ring))
+
+
+class _Rung:
+    """There is something to send."""
 
 
 def _all_of(take: Callable[[], Call | None], at_end: type[Exception]) -> Iterator[Call]:

@@ -167,7 +167,7 @@ class HostPool:
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
         else:
             self._holders[call.id] = holder
-            if holder.waiting > self.workers:
+            if self.has_threads and self._is_prepared:  # what has begun there is not always said in time
                 self._look_soon()
 
     @property
@@ -198,7 +198,7 @@ class HostPool:
         return 0 < len(each.calls) <= self._room(each) and not (limit and each.tasks >= limit)
 
     def _look_for_slow(self) -> None:
-        """Nothing waits for long behind one that is slow; it may begin elsewhere."""
+        """Nothing waits for long behind one that is slow: it may begin elsewhere. A thread that holds the interpreter is seen."""
         self._has_queued = False
         now = self.loop.clock()
         for each in tuple(self._hosts):
