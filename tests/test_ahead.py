@@ -55,9 +55,9 @@ def few_behind(first: tuple[int, str, list[object]], path: Path) -> Calls:
     return [first, *((number, "notes", [str(path), number]) for number in range(2, 12))]
 
 
-@pytest.fixture(params=POOLED)
+@pytest.fixture(params=[*((mode, "fork") for mode in POOLED), ("process_pool", "spawn"), ("thread_pool", "spawn")])
 def run(request: pytest.FixtureRequest) -> Iterator[Driven]:
-    with driven(request.param) as made:
+    with driven(*request.param) as made:
         warm(made)
         yield made
 

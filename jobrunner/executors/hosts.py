@@ -263,10 +263,11 @@ class Host:
     def _on_overdue(self) -> None:
         """Something was handed over so long ago: has it begun, or what came after it?"""
         self._overdue = None
-        due = self.heard_at + _LONGEST_START
-        if not self.waiting or self.waiting < len(self.calls):
+        if not self.waiting:
             return
-        if due <= self._pool.loop.clock():
+        now = self._pool.loop.clock()
+        due = self.heard_at + _LONGEST_START if self.waiting == len(self.calls) else now + _LONGEST_START
+        if due <= now:
             self._kill_as_asleep()
         else:
             self._overdue = self._pool.loop.call_at(due, self._on_overdue)
@@ -503,6 +504,7 @@ class Host:
         if self.stopping or self.calls or self._threads or not self._finishing:
             self._report_death(exit)
         self.calls.clear()
+        self.tasks -= len(lost)
         self._tell_held()
         for call_id in crashed:
             self._pool.ended(self, self._crash(call_id, reaped, shared=len(crashed) > 1, stack=stack))

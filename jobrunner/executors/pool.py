@@ -106,6 +106,9 @@ class HostPool:
         """Seconds that a call takes, on average."""
         self._is_prepared = self._is_full = False
         """Calls may wait in hosts; nothing more may before one has ended."""
+        self._room = 0
+        """Calls that may wait in each of the hosts that are quick, as of `prepare`."""
+        self._quick: list[Host] = []
         self._has_queued = False
         """Something waits in a host, or did so a moment ago."""
 
@@ -123,25 +126,17 @@ class HostPool:
         if self.has_threads:
             for each in self._hosts:
                 each.hold()
+        self._quick.clear()
         if not self._is_prepared or self._is_full or self._mean is None or self._mean > _LONGEST_AHEAD:
             return 0
-        return sum(map(self._room, self._hosts))
-
-    def _room(self, each: Host) -> int:
-        """How many calls may wait there."""
-        if self.has_threads:
-            return self._room_of_threads(each)
-        if each.retired or self.loop.clock() - each.heard_at > _LONGEST_AHEAD:
-            return 0
-        assert self._mean is not None
-        return min(int(_WORK_AHEAD / max(self._mean, _LEAST_COST)), _MOST_AHEAD)
-
-    def _room_of_threads(self, each: Host) -> int:
-        """Whichever thread is free takes the next: nothing waits behind a slow one."""
-        if each.retired or not each.has_rings():
-            return 0
-        assert self._mean is not None
-        return min(int(_WORK_AHEAD * self.workers / max(self._mean, _LEAST_COST)), _MOST_AHEAD_OF_THREADS)
+        ahead = _WORK_AHEAD / max(self._mean, _LEAST_COST)
+        if self.has_threads:  # whichever thread is free takes the next: nothing waits behind a slow one
+            has_room = any(not each.retired and each.has_rings() for each in self._hosts)
+            return min(int(ahead * self.workers), _MOST_AHEAD_OF_THREADS) if has_room else 0
+        self._room = min(int(ahead), _MOST_AHEAD)
+        since = self.loop.clock() - _LONGEST_AHEAD
+        self._quick.extend(each for each in self._hosts if not each.retired and each.heard_at >= since)
+        return self._room * len(self._quick)
 
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""
@@ -177,7 +172,7 @@ class HostPool:
     def _queue(self, call: Call) -> None:
         """Behind those that the host with the least work has."""
         try:
-            holder = min(filter(self._takes_more, self._hosts), key=lambda each: len(each.calls), default=None)
+            holder = min(filter(self._takes_more, self._quick), key=lambda each: len(each.calls), default=None)
             if holder is None or not holder.queue(call):
                 self._is_full = True
                 self._report(Returned(id=call.id))
@@ -195,7 +190,7 @@ class HostPool:
 
     def _takes_more(self, each: Host) -> bool:
         limit = self.settings.max_tasks_per_worker
-        return 0 < len(each.calls) <= self._room(each) and not (limit and each.tasks >= limit)
+        return 0 < len(each.calls) <= self._room and not each.retired and not (limit and each.tasks >= limit)
 
     def _look_for_slow(self) -> None:
         """Nothing waits for long behind one that is slow: it may begin elsewhere. A thread that holds the interpreter is seen."""
