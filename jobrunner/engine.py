@@ -59,6 +59,9 @@ class Lane:
     calls: Executor[Call]
     commands: Executor[Command]
     executor: str | None = None
+    prepare: Callable[[], int] = lambda: 0
+    """Calls follow, and `flush` after the last of them: how many more than there are workers may be handed over now."""
+    flush: Callable[[], None] = lambda: None
 
 
 @struct
@@ -237,8 +240,12 @@ class Engine:
 
     def _fill(self) -> None:
         self._stop_due()  # first: where the time of the job is over, that may let the final tasks start
+        for name, lane in self._lanes.items():
+            self._plan.allow_ahead(name, lane.prepare())
         for attempt in self._plan.take(self._loop.clock()):
             self._start(attempt)
+        for lane in self._lanes.values():
+            lane.flush()
         self._report_skipped()
 
     def _start(self, attempt: Attempt) -> None:

@@ -14,17 +14,21 @@ import fcntl
 import gc
 import itertools
 import json
+import mmap
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
@@ -39,7 +43,23 @@ _CANNOT_SERVE = 71
 _LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
 _LONGEST_SAID = 1 << 20
-_PING = b"\n"
+_RECEIVE = 1 << 18
+_LONGEST_QUEUED = 1 << 17
+_PING = b""
+CHANNEL = b"!"
+"""How the line begins with which a host is given a queue; the mark of its output follows."""
+BACK = b"-"
+"""The line that asks a host of threads for the calls that nobody has taken up."""
+RINGS = b"#"
+"""The line with which a host of threads is given memory for its rings."""
+RING = 256
+"""Numbers of 8 bytes in a ring: the native id of its thread, the number in the name of its worker, and the calls that it took up
+last, more than may be on their way to a host."""
+RING_HEAD = 2
+_MOST_UNSENT = 16
+"""Frames that wait for the thread that sends them: with more, the one at hand sends them."""
+MARK = b"\0"
+"""How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
 WHERE = b"?"
 """How a line begins that asks where the thread of a call stands; its id follows."""
 STACK_SIGNAL = signal.SIGWINCH
@@ -75,30 +95,138 @@ _began_with: dict[str, str] = {}
 
 
 class Port:
-    """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams."""
+    """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams.
+
+    The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on. A
+    host of threads may get memory for `rings`, one for each worker: what a thread takes up stands there before it runs, so that
+    this need not be sent at once.
+    """
 
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
         self._connection, self.streams = connection, streams
         self._lock, self._pid = threading.Lock(), os.getpid()
+        self._unsent: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        self._queue: socket.socket | None = None
+        self._poll = select.poll()
+        self._given: list[int] = []
+        self._rings: memoryview | None = None
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.ring: Callable[[], None] = partial(self._bell.put, None)
+        """Have somebody answer the bell, soon."""
+        self._is_rung = False
+        self._mark = b""
+        self._last_id = 0
+        self.take_back: Callable[[], list[int]] = list
+        """Gives the calls of the lane that no thread has taken up; none of them will."""
         self.threads: dict[int, int] = {}
         """Calls that run in threads, and which (threading.get_ident)."""
+
+    # In.
 
     def calls(self) -> Iterator[Call]:
         """Every Call until the engine closes its side."""
         try:
-            for line in self._connection.makefile("rb", buffering=1 << 16):
-                if line == _PING:
-                    self._send(["alive"])
-                elif line.startswith(WHERE):
-                    call_id = int(line[len(WHERE) :])
-                    self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
-                else:
+            while (line := self._next()) is not None:
+                if line.startswith(b"{"):
                     yield _call_of(line)
+                else:
+                    self._answer(line)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
 
+    def _next(self) -> bytes | None:
+        """A line or a queued call; None when the engine is gone. What was put off is sent before it waits."""
+        if self._queue is not None and not self._lines:
+            with contextlib.suppress(BlockingIOError):
+                return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
+        self.flush()
+        while not self._lines:
+            if self._queue is not None and self._queue.fileno() in (fd for fd, _ in self._poll.poll()):
+                with contextlib.suppress(BlockingIOError):  # the engine may have taken it back
+                    return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
+            elif not self._receive():
+                return None
+        return self._lines.popleft()
+
+    def _receive(self) -> bool:
+        """Take in lines from the engine, and what it gives with them."""
+        data, given, _, _ = socket.recv_fds(self._connection, _RECEIVE, 1, socket.MSG_CMSG_CLOEXEC)
+        self._given.extend(given)
+        *lines, rest = data.split(b"\n")
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces.clear()
+        if rest:
+            self._pieces.append(rest)
+        self._lines.extend(lines)
+        return bool(data)
+
+    def _answer(self, line: bytes) -> None:
+        if line.startswith(CHANNEL):
+            self._open_queue()
+            self._mark = MARK + line[len(CHANNEL) :] + b"%d\n"
+            self._mark_output(self._last_id)
+        elif line == RINGS:
+            self._open_rings()
+        elif line == BACK:
+            self._send(["back", self.take_back()])
+        elif line.startswith(WHERE):
+            call_id = int(line[len(WHERE) :])
+            self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
+        elif line == _PING:
+            self._send(["alive"])
+
+    def _open_queue(self) -> None:
+        self._queue = socket.socket(fileno=self._given.pop())
+        self._poll.register(self._connection, select.POLLIN)
+        self._poll.register(self._queue, select.POLLIN)
+
+    def _open_rings(self) -> None:
+        fd = self._given.pop()
+        self._rings = memoryview(mmap.mmap(fd, 0)).cast("q")
+        os.close(fd)
+        threading.Thread(target=self._post, name="post", daemon=True).start()
+
+    # Out.
+
+    def took_up(self, call: Call, worker: str, ring: int, serial: int, tasks: int) -> None:
+        """A thread is about to run it. The engine knows, whatever becomes of this process and of what it has not sent."""
+        native_id = threading.get_native_id()
+        if self._rings is not None:
+            start = ring * RING
+            self._rings[start] = native_id
+            self._rings[start + 1] = serial
+            self._rings[start + RING_HEAD + tasks % (RING - RING_HEAD)] = call.id
+        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"%d" % native_id))
+        self._send_soon()
+
+    def ended_soon(self, result: Result) -> None:
+        self._put(_result_frame(result, None))
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        """Now, where the engine would not know otherwise what has begun, or where much has come together."""
+        if self._rings is None or len(self._unsent) >= _MOST_UNSENT:
+            self.flush()
+        elif not self._is_rung:
+            self._is_rung = True
+            self.ring()
+
+    def answer_bell(self) -> None:
+        """Send what threads have left to be sent: they go on meanwhile."""
+        self._is_rung = False  # before it looks: who puts something from now on rings again
+        self.flush()
+
+    def _post(self) -> None:
+        while True:
+            self._bell.get()
+            self.answer_bell()
+
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
-        self._send(["began", call.id, worker, thread])
+        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"null" if thread is None else b"%d" % thread))
+        self.flush()
 
     def said(self, call_id: int, text: str) -> None:
         for start in range(0, len(text), _LONGEST_SAID):
@@ -106,27 +234,75 @@ class Port:
             self._send(["said", call_id, piece.encode("utf-8", "backslashreplace").decode()])
 
     def joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
-        self._send(["joined", worker, thread, tasks, lived])
+        self.joined_soon(worker, thread, tasks, lived)
+        self.flush()
+
+    def joined_soon(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
+        """Told with what comes next: `answer_bell` has to follow."""
+        self._put(json.dumps(["joined", worker, thread, tasks, lived], separators=(",", ":")).encode() + b"\n")
 
     def ended(self, result: Result, max_rss: int | None = None) -> None:
-        error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
-        has_value = result.value is not None
-        frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
-        self._send([*frame, has_value], result.value or b"")
+        self._put(_result_frame(result, max_rss))
+        self.flush()
 
-    def _send(self, frame: list[Any], value: bytes = b"") -> None:
+    def ended_before_next(self, result: Result, max_rss: int) -> None:
+        """Told with the begin of the next call, or when there is none: one send for both."""
+        self._last_id = result.id
+        if self._mark:
+            self._mark_output(result.id)
+        self._put(_result_frame(result, max_rss))
+
+    def _mark_output(self, call_id: int) -> None:
+        """What this process has written until here is of this call, or of those before it."""
+        with contextlib.suppress(OSError):  # the reader is gone: then so is the engine
+            self.streams.mark(self._mark % call_id)
+
+    def _send(self, frame: list[Any]) -> None:
+        self._put(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+        self.flush()
+
+    def _put(self, data: bytes) -> None:
         if os.getpid() != self._pid:  # a fork by a target that returned in the child too: it must not speak for this host
             os._exit(0)
-        line = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Send what was put; in the order in which it was."""
+        if not self._unsent:
+            return
         try:
             with self._lock:
-                self._connection.sendall(line + value + b"\n" if frame[-1] is True else line)
+                count = len(self._unsent)
+                data = b"".join(self._unsent[:count])
+                del self._unsent[:count]
+                self._connection.sendall(data)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
 
 
+_BEGAN = b'["began",%d,%b,%b]\n'
+_PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
+"""As most of them are."""
+
+
+def _result_frame(result: Result, max_rss: int | None) -> bytes:
+    """One line, and the value as another one."""
+    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
+    if is_plain and result.value is not None and result.cpu is not None:
+        rss = b"null" if max_rss is None else b"%d" % max_rss
+        return _PLAIN_RESULT % (result.id, result.duration, result.cpu, rss, result.value)
+    error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
+    has_value = result.value is not None
+    frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
+    line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
+    return line + (result.value or b"") + b"\n" if has_value else line
+
+
+_decode = json.JSONDecoder().raw_decode
+
+
 def _call_of(line: bytes) -> Call:
-    fields = json.loads(line)
+    fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
     if (resources := fields.get("resources")) is not None:
         fields["resources"] = Resources(**resources)
     return Call(**fields)
@@ -158,17 +334,23 @@ class InOrder:
         self._env: dict[str, str] = {}
 
     def serve(self) -> None:
-        for call in self._port.calls():
-            self._port.began(call, self._worker)
-            try:
-                self._prepare(call)
-            except (OSError, ValueError) as error:
-                result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
-            else:
-                result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
-            signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
-            self._port.streams.restore()
-            self._port.ended(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
+        try:
+            for call in self._port.calls():
+                self._port.began(call, self._worker)
+                self._run(call)
+        finally:
+            self._port.flush()
+
+    def _run(self, call: Call) -> None:
+        try:
+            self._prepare(call)
+        except (OSError, ValueError) as error:
+            result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
+        else:
+            result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
+        self._port.streams.restore()
+        self._port.ended_before_next(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
 
     def _prepare(self, call: Call) -> None:
         """The working directory and environment of this attempt; those of the one before it are taken back."""
@@ -186,39 +368,80 @@ class InOrder:
 
 
 class ThreadPerCall:
-    """`thread`: a new thread for every call, joined by the main thread when it has ended."""
+    """`thread`: a new thread for every call, joined by the main thread when it has ended; at most `workers` at a time."""
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool = port, settings.pool
-        self._inbox: queue.SimpleQueue[Call | _Ended | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Call | _Ended | _Rung | None] = queue.SimpleQueue()
+        self._waiting: deque[Call] = deque()
+        self._free = list(range(settings.workers - 1, -1, -1))
+        """Rings of which no thread makes use."""
+        port.take_back = self._take_back
 
     def serve(self) -> None:
         speech.install()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        started = alive = 0
+        self._started = self._alive = 0
         listening = True
-        while listening or alive:
+        self._port.ring = partial(self._inbox.put, _Rung())
+        while listening or self._alive:
+            if self._inbox.empty():
+                self._port.answer_bell()
             match self._inbox.get():
-                case Call() as call:
-                    started, alive = started + 1, alive + 1
-                    worker = f"{self._pool}-{started}"
-                    threading.Thread(target=self._run, args=(call, worker), name=worker).start()
+                case Call():
+                    self._start_next()
+                case _Rung():
+                    pass
                 case _Ended() as ended:
-                    alive -= 1
-                    ended.thread.join()
-                    self._port.joined(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
+                    self._join(ended)
+                    self._start_next()
                 case None:
                     listening = False
+        self._port.flush()
+
+    def _start_next(self) -> None:
+        """Where there is a ring for it: an abandoned thread still has its own."""
+        if not self._free:
+            return
+        try:
+            call = self._waiting.popleft()
+        except IndexError:  # it was taken back, or there is none
+            return
+        self._started, self._alive = self._started + 1, self._alive + 1
+        worker = f"{self._pool}-{self._started}"
+        threading.Thread(target=self._run, args=(call, worker, self._free.pop(), self._started), name=worker).start()
+
+    def _join(self, ended: _Ended) -> None:
+        self._alive -= 1
+        self._free.append(ended.ring)
+        ended.thread.join()
+        self._port.joined_soon(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
 
     def _listen(self) -> None:
         for call in self._port.calls():
+            self._waiting.append(call)
             self._inbox.put(call)
         self._inbox.put(None)
 
-    def _run(self, call: Call, worker: str) -> None:
+    def _take_back(self) -> list[int]:
+        return [call.id for call in _all_of(self._waiting.popleft, IndexError)]
+
+    def _run(self, call: Call, worker: str, ring: int, number: int) -> None:
         started = time.monotonic()
-        _run_in_thread(self._port, call, worker)
-        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started))
+        _run_in_thread(self._port, call, worker, ring, number, number)
+        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started, ring))
+
+
+class _Rung:
+    """There is something to send."""
+
+
+def _all_of(take: Callable[[], Call | None], at_end: type[Exception]) -> Iterator[Call]:
+    """What `take` gives until it raises: nobody else gets the same."""
+    with contextlib.suppress(at_end):
+        while True:
+            if (call := take()) is not None:
+                yield call
 
 
 @struct(kw_only=False)
@@ -227,6 +450,7 @@ class _Ended:
     worker: str
     native_id: int
     started: float
+    ring: int
 
 
 class ThreadPool:
@@ -235,42 +459,45 @@ class ThreadPool:
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool, self._workers = port, settings.pool, settings.workers
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._taken = 0
+        self._ended = [0] * settings.workers
+        """Calls that each thread has ended: only it adds to its own."""
         self._threads: list[threading.Thread] = []
+        port.take_back = self._take_back
 
     def serve(self) -> None:
         speech.install()
         for call in self._port.calls():
-            if len(self._threads) < self._workers and not self._take_idle():
+            if len(self._threads) < self._workers and self._taken - sum(self._ended) >= len(self._threads):
                 self._start_thread()
+            self._taken += 1
             self._queue.put(call)
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _take_idle(self) -> bool:
-        try:
-            self._idle.get_nowait()
-        except queue.Empty:
-            return False
-        return True
-
-    def _go_idle(self) -> None:
-        if len(self._threads) < self._workers:
-            self._idle.put(None)
+    def _take_back(self) -> list[int]:
+        back = [call.id for call in _all_of(self._queue.get_nowait, queue.Empty)]
+        self._taken -= len(back)
+        return back
 
     def _start_thread(self) -> None:
-        worker = f"{self._pool}-{len(self._threads) + 1}"
-        thread = threading.Thread(target=self._work, args=(worker,), name=worker)
+        number = len(self._threads)
+        worker = f"{self._pool}-{number + 1}"
+        thread = threading.Thread(target=self._work, args=(worker, number), name=worker)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self, worker: str) -> None:
+    def _work(self, worker: str, number: int) -> None:
         started, tasks = time.monotonic(), 0
+
+        def count() -> None:
+            self._ended[number] += 1
+
         while (call := self._queue.get()) is not None:
             tasks += 1
-            _run_in_thread(self._port, call, worker, self._go_idle)
+            _run_in_thread(self._port, call, worker, number, number + 1, tasks, count)
         self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
 
 
@@ -338,9 +565,11 @@ def run_speaking(call: Call) -> tuple[Result, str]:
     return result, "".join(said)
 
 
-def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[], None] = lambda: None) -> None:
+def _run_in_thread(
+    port: Port, call: Call, worker: str, ring: int, serial: int, tasks: int, before_end: Callable[[], None] = lambda: None
+) -> None:
     """`worker` is given: a target may rename its thread."""
-    port.began(call, worker, threading.get_native_id())
+    port.took_up(call, worker, ring, serial, tasks)
     port.streams.reopen()
     speech.install()
     port.threads[call.id] = threading.get_ident()
@@ -348,7 +577,7 @@ def _run_in_thread(port: Port, call: Call, worker: str, before_end: Callable[[],
         result = run(call, time.thread_time)
     del port.threads[call.id]
     before_end()
-    port.ended(result)
+    port.ended_soon(result)
 
 
 @struct(kw_only=False)
@@ -359,14 +588,16 @@ class Mode:
     hosts: Hosts
     threads: bool = False
     """Attempts share one process: its environment, its working directory, and its death."""
+    has_queue: bool = False
+    """Calls may wait in its hosts for their turn."""
 
 
 MODES: dict[str, Mode] = {
     "serial": Mode(InOrder, Hosts.ONE),
-    "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True),
-    "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True),
+    "thread": Mode(ThreadPerCall, Hosts.ONE, threads=True, has_queue=True),
+    "thread_pool": Mode(ThreadPool, Hosts.ONE, threads=True, has_queue=True),
     "process": Mode(InOrder, Hosts.ATTEMPT),
-    "process_pool": Mode(InOrder, Hosts.WORKER),
+    "process_pool": Mode(InOrder, Hosts.WORKER, has_queue=True),
     "executor": Mode(Foreign, Hosts.ONE, threads=True),
 }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from jobrunner import compiled, credentials, events, lifeline, lock, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
 from jobrunner.captured import KEPT_OUTPUT, Captured
-from jobrunner.engine import CACHE_LANE, Engine, Executor, Lane, Memory, Tally
+from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
 from jobrunner.errors import JobrunnerError
 from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
 from jobrunner.executors.commands import Commands
@@ -39,6 +39,7 @@ from jobrunner.work import Call, StopRule
 
 if TYPE_CHECKING:
     from jobrunner.cache import Cache
+    from jobrunner.executors.pool import HostPool
     from jobrunner.slots import HostLimits, Slots
     from jobrunner.spec import Job, Stop
 
@@ -418,10 +419,18 @@ def _on_signal(engine: Engine, number: int) -> None:
 def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper, has_calls: bool) -> Lane:
     calls = _hosts(name, pool, folder, env, reaper) if has_calls else _NoHosts()
     commands = Commands(pool=name, slots=pool.workers, reaper=reaper)
-    return Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
+    return Lane(
+        mode=pool.mode,
+        workers=pool.workers,
+        calls=calls,
+        commands=commands,
+        executor=pool.executor,
+        prepare=calls.prepare,
+        flush=calls.flush,
+    )
 
 
-def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> Executor[Call]:
+def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> HostPool:
     from jobrunner.executors.pool import HostPool, PoolSettings, start_method
 
     settings = PoolSettings(
@@ -447,10 +456,13 @@ class _NoHosts:
     def stop(self, *_: object) -> None:
         """There is nothing to stop, nor to open."""
 
-    open = dump = kill = close = stop
+    open = dump = kill = close = flush = stop
 
     def start(self, call: Call, /) -> None:
         raise AssertionError(f"{call.target} has no host to run in [this is a bug]")
+
+    def prepare(self) -> int:
+        return 0
 
 
 def _stop_rule(stop: Stop) -> StopRule:

@@ -7,9 +7,9 @@ of the whole process.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -147,13 +147,25 @@ class Streams:
     def restore(self) -> None:
         """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # whatever a task left in their place may raise anything
+            try:  # noqa: SIM105  # a call of nothing pays for `suppress`
                 stream.flush()
+            except Exception:  # whatever a task left in their place may raise anything
+                pass
         if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
             os.dup2(self._spare, 1)
             os.dup2(self._spare, 2)
             self._open()
         sys.stdout, sys.stderr = self._out, self._err
+
+    def mark(self, data: bytes) -> None:
+        """Write it all, in one piece, where the streams wrote when they were new. Raises OSError where nobody reads any more."""
+        while True:
+            try:
+                os.write(self._spare, data)
+            except BlockingIOError:  # some program that a task ran has made it so, for all
+                select.select([], [self._spare], [])
+            else:
+                return
 
     def reopen(self) -> None:
         """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""

@@ -101,7 +101,7 @@ class Error:
     """Of an exception: the dotted names of its class and of those that this derives from, up to Exception; at most 20."""
 
 
-@struct
+@struct(frozen=False)  # nobody changes it: it is made three times as fast
 class Result:
     """How one attempt ended. `duration` and `cpu` in seconds, `max_rss` in bytes, `value` the returned value as JSON."""
 
@@ -138,7 +138,7 @@ class Result:
             raise ValueError("it is nested too deeply") from None
 
 
-@struct
+@struct(frozen=False)  # as above
 class Began:
     """A worker has taken an attempt up. `thread` is the native thread id, None where the worker is a process."""
 
@@ -237,12 +237,15 @@ def run(call: Call, cpu_clock: Callable[[], float] = time.process_time) -> Resul
     """
     started, cpu = time.perf_counter(), cpu_clock()
     ending = _ending(call)
-    return Result(id=call.id, duration=time.perf_counter() - started, cpu=cpu_clock() - cpu, **ending)
+    duration, cpu = time.perf_counter() - started, cpu_clock() - cpu
+    return Result(id=call.id, duration=duration, cpu=cpu, **ending)
 
 
 def _ending(call: Call) -> dict[str, Any]:
     try:
         value = resolve(call.target)(*call.args, **call.kwargs)
+        if value is None:
+            return _NOTHING
         if hasattr(value, "__await__"):
             value = _awaited(value)
         return _valued(value, call.needed)
@@ -289,12 +292,15 @@ def _awaited(awaitable: Any) -> Any:
     return asyncio.run(wait())
 
 
+_NOTHING: dict[str, Any] = {"outcome": Outcome.SUCCEEDED, "value": b"null"}
+
+
 def _valued(value: Any, needed: bool) -> dict[str, Any]:
     """A success with its value as JSON. A value that is not JSON is dropped with a note, or fails the attempt if needed."""
     if (hasattr(value, "__next__") and hasattr(value, "send")) or hasattr(value, "__anext__"):
         return _refused("returned a generator, so nothing ran; return a list instead of using yield")
     try:
-        text = "null" if value is None else json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         data = text.encode()
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         said = f"returned {_article(_name(type(value)))}, which is not JSON ({_one_line(error)})"

@@ -859,3 +859,62 @@ def test_outcomes_are_those_of_an_obvious_model_whatever_the_order_of_answers(sc
     bad = [name for name, outcome in expected.items() if outcome is not SUCCEEDED]
     forgiven = [name for name in bad if expected[name] is not SKIPPED and scenario.tasks[name]["continue_on_error"]]
     assert drive.plan.failed == (len(forgiven) < len(bad))
+
+
+# --- more than there are workers ---------------------------------------------------------------------------------------------
+
+CALLS = {"target": "m:f", "run": None, "foreach": {"range": 9}}
+
+
+def test_what_is_allowed_ahead_is_handed_out_beyond_the_workers_and_no_more() -> None:
+    plan = plan_of({"a": CALLS}, workers=2)
+    plan.allow_ahead("default", 3)
+    first = take(plan)
+    assert [each.index for each in first] == [0, 1, 2, 3, 4]
+    plan.allow_ahead("default", 0)
+    for each in first[:3]:
+        end(plan, each)
+        assert take(plan) == []
+    end(plan, first[3])
+    assert [each.index for each in take(plan)] == [5]
+
+
+def test_what_comes_back_is_handed_out_first_and_in_its_order() -> None:
+    plan = plan_of({"a": CALLS}, workers=1)
+    plan.allow_ahead("default", 3)
+    first = take(plan)
+    for each in reversed(first[1:]):
+        plan.give_back(each)
+    assert [each.index for each in take(plan)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("task", "keys"),
+    [
+        ({"target": None, "run": "true"}, {}),
+        ({"at_most_once": True}, {}),
+        ({"limits": ["one"]}, {"limits": {"one": 5}}),
+        ({"resources": {"nice": 1}}, {}),
+        ({"cache": {"inputs": ["a"]}}, {}),
+        ({}, {"fail_fast": True}),
+    ],
+)
+def test_nothing_goes_ahead_in_a_pool_with_what_cannot_be_taken_back_or_needs_a_free_worker(
+    task: Mapping[str, Any], keys: Mapping[str, Any]
+) -> None:
+    plan = plan_of({"a": CALLS, "b": {**CALLS, **task}}, workers=2, **keys)
+    plan.allow_ahead("default", 3)
+    assert len(take(plan)) == 2
+
+
+def test_what_is_ahead_when_the_run_is_stopped_is_stopped_or_dropped() -> None:
+    plan = plan_of({"a": CALLS}, workers=1)
+    plan.allow_ahead("default", 3)
+    running, *ahead = take(plan)
+    plan.cancel()
+    assert plan.take_stops(0.0) == [running, *ahead]
+    for each in reversed(ahead):
+        plan.give_back(each)
+    end(plan, running, CANCELLED)
+    assert plan.done
+    assert plan.states == {"a": CANCELLED}

@@ -5,6 +5,9 @@ hand_over ─Call─▶ … ─Began─▶ … ─Result─▶        end      s
 finish ─▶ ends by itself, soon                           killed when empty, or when it does not answer a ping within the
 kill   ─▶ SIGKILL to its group                           grace (a thread that never lets go of the GIL)
 
+queue ─Call─▶ waits in the host for its turn ─Began─▶ …
+                 └─take_back─▶ Returned: it has not begun, and never will here
+
 Its end: SIGKILL to its group while it is not reaped, then to what has left the group. Only then the attempts that went with it
 are reported, so that none is tried again beside what is left of it. A host of one attempt reports that one always so.
 """
@@ -21,8 +24,10 @@ from typing import Protocol
 from jobrunner import host
 from jobrunner.executors import deaths, limits
 from jobrunner.executors.children import Child, Reaped
+from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
-from jobrunner.executors.wire import Frame, Wire, result_of
+from jobrunner.executors.turns import Turns
+from jobrunner.executors.wire import Frame, Wire, encoded, result_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
@@ -49,6 +54,7 @@ _LONGEST_START = 60.0
 _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 _LONGEST_STACK = 1 << 16
+_MARK_BYTES = 8
 _LONGEST_HOLD = 1.0
 """Seconds that the result of an attempt waits for the end of its host. Then a failure ends the host, and a success is told."""
 
@@ -58,6 +64,7 @@ class Owner(Protocol):
 
     name: str
     loop: Loop
+    workers: int
     has_threads: bool
     is_for_one: bool
     """Its hosts run one attempt each."""
@@ -68,6 +75,7 @@ class Owner(Protocol):
     def report(self, report: Report, /) -> None: ...
     def began(self) -> None: ...
     def ended(self, host: Host, result: Result, /) -> None: ...
+    def returned(self, host: Host, call_ids: list[int], /) -> None: ...
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
 
 
@@ -84,7 +92,11 @@ class Host:
     def __init__(self, pool: Owner, started: tuple[Child, bytes], name: str, cpus: frozenset[int] = frozenset()) -> None:
         self._pool, (self._child, greeting), self.name, self.cpus = pool, started, name, cpus
         self.calls: dict[int, bool] = {}
-        """Calls in flight, and whether they began."""
+        """Calls in flight in the order in which they were handed over, and whether they began."""
+        self.waiting = 0
+        """Calls in flight that have not begun, as far as is known."""
+        self.heard_at = 0.0
+        """When something last began here, or was handed over to a host without work."""
         self.tasks = 0
         self.has_begun = False
         """It took up a call: it is able to work."""
@@ -101,6 +113,15 @@ class Host:
         self._hold_timer: Timer | None = None
         self._ping_timer: Timer | None = None
         self._overdue: Timer | None = None
+        self._turns: Turns | None = None
+        self._rings: Rings | None = None
+        self._seen: set[int] = set()
+        """Calls that are known to have begun, and whose begin is still on its way."""
+        self._unwanted: dict[int, StopRule] = {}
+        """Calls that were asked back, and are to be stopped where they begin all the same."""
+        self._asked_back: Timer | None = None
+        self._early: list[tuple[int, bytes]] = []
+        """Output of calls whose begin is still on its way."""
         self._patience = 0.0
         self._cause = ""
         self._memory: int | None = None
@@ -120,18 +141,105 @@ class Host:
     # Towards the host.
 
     def hand_over(self, call: Call) -> None:
-        self._wire.call(call)
-        self.calls[call.id] = False
-        self.tasks += 1
+        """To one that has a worker for it."""
+        self._wire.call(encoded(call, has_process=not self._pool.has_threads))
+        self._took(call)
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end
         self._memory = call.resources.memory if call.resources else None
-        if not self._pool.has_threads:
-            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._kill_as_asleep)
+
+    def queue(self, call: Call) -> bool:
+        """Have it wait here for its turn. False where it cannot, or not now."""
+        if not (self._has_turns() and self._wire.queue(encoded(call, has_process=True))):
+            return False
+        self._took(call)
+        return True
+
+    def has_rings(self) -> bool:
+        """What its threads take up is known, whatever becomes of it; tries to make it so."""
+        if self._rings is None:
+            self._rings = Rings.given(self._wire, self._pool.workers)
+        return self._rings is not None
+
+    def look(self) -> None:
+        """What has begun, and is not said yet, or never will be: a thread may hold the interpreter."""
+        if self._rings is None or not self.waiting:
+            return
+        for call_id, number, thread in self._rings.calls():
+            if self.calls.get(call_id) is False:
+                self._begin(call_id, f"{self.name}-{number}", thread)
+                self._seen.add(call_id)
+
+    def _has_turns(self) -> bool:
+        if self._turns is None:
+            mark = os.urandom(_MARK_BYTES).hex().encode()
+            if self._wire.open_channel(mark):
+                self._turns = Turns(host.MARK + mark)
+                for call_id in self.calls:
+                    self._turns.add(call_id)
+        return self._turns is not None
+
+    def _took(self, call: Call) -> None:
+        if not self.calls:
+            self.heard_at = self._pool.loop.clock()
+        if self._turns is not None:
+            self._turns.add(call.id)
+        self.calls[call.id] = False
+        self.waiting += 1
+        self.tasks += 1
+        if self._overdue is None and not self._pool.has_threads:
+            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
+
+    def take_back(self) -> None:
+        """What waits here is to begin somewhere else."""
+        if self._reaped is not None or not self.waiting:
+            return
+        if self._pool.has_threads:
+            self._ask_back()
+        elif (taken := self._wire.take_back()) and self._turns is not None:
+            self._turns.remove_last(taken)
+            self._return(list(self.calls)[-taken:])
+
+    def _ask_back(self) -> None:
+        """A host that does not answer is killed: what waits in it is ready again then, too."""
+        if self._asked_back is None:
+            self._patience = max(self._patience, _LEAST_PATIENCE)
+            self._asked_back = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
+            self._wire.ask_back()
+
+    def _on_back(self, call_ids: list[int]) -> None:
+        if self._asked_back is None or any(self.calls[call_id] for call_id in call_ids):
+            raise ValueError(call_ids)
+        self._asked_back.cancel()
+        self._asked_back = None
+        for call_id in call_ids:
+            self._unwanted.pop(call_id, None)
+        self._return(call_ids)
+        self._finish_if_empty()
+
+    def _return(self, call_ids: list[int]) -> None:
+        for call_id in call_ids:
+            del self.calls[call_id]
+        self.waiting -= len(call_ids)
+        self.tasks -= len(call_ids)
+        self._pool.returned(self, call_ids)
+
+    def hold(self) -> None:
+        """What is handed over now goes together, when `release` is called."""
+        self._wire.hold()
+
+    def release(self) -> None:
+        if self._reaped is None:
+            self._wire.release()
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
+        self.look()
+        self.take_back()
         if call_id not in self.calls or call_id in self._abandoned:
+            return
+        if not self.calls[call_id]:  # it comes back, or begins
+            self._unwanted[call_id] = rule
             return
         self.retired = True
         if rule.with_stack and self.calls[call_id]:
@@ -150,6 +258,18 @@ class Host:
         self._abandoned.add(call_id)
         self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True, stack=stack))
         self._finish_if_empty()
+
+    def _on_overdue(self) -> None:
+        """Something was handed over so long ago: has it begun, or what came after it?"""
+        self._overdue = None
+        if not self.waiting:
+            return
+        now = self._pool.loop.clock()
+        due = self.heard_at + _LONGEST_START if self.waiting == len(self.calls) else now + _LONGEST_START
+        if due <= now:
+            self._kill_as_asleep()
+        else:
+            self._overdue = self._pool.loop.call_at(due, self._on_overdue)
 
     def _kill_as_asleep(self) -> None:
         self._cause = f"it did not begin within {_LONGEST_START:g} s"
@@ -171,6 +291,21 @@ class Host:
     def _kill_as_deaf(self) -> None:
         self._cause = f"its process did not answer for {self._patience:g} s: a thread holds the interpreter, or it was stopped"
         self.kill()
+
+    def stop(self, call_id: int, rule: StopRule) -> None:
+        """Stop an attempt of a host that runs one at a time: with the host, unless it has ended or can be taken back."""
+        self.take_back()
+        self._wire.drain()
+        if call_id not in self.calls:
+            return
+        if next(reversed(self.calls)) == call_id:
+            self.end(rule)
+        else:  # the host has taken the next one already: this one has ended, and its result is on the way
+            self._pool.loop.call_at(self._pool.loop.clock() + rule.grace, partial(self._end_with, call_id, rule))
+
+    def _end_with(self, call_id: int, rule: StopRule) -> None:
+        if call_id in self.calls:
+            self.end(rule)
 
     def end(self, rule: StopRule) -> None:
         """End this host: the rule's signal to its group, after the grace SIGKILL. Before that its stack is taken, if wanted."""
@@ -232,6 +367,8 @@ class Host:
                 self._say(frame[1] if frame[1] in self.calls else 0, frame[2].encode())
             case "joined":
                 self._on_joined(*frame[1:])
+            case "back":
+                self._on_back(frame[1])
             case "alive":
                 self._on_alive()
             case "stack":
@@ -247,20 +384,31 @@ class Host:
             self._signal_group(signal.SIGKILL)
 
     def _on_began(self, call_id: int, worker: str, thread: int | None) -> None:
+        if call_id in self._seen:
+            self._seen.discard(call_id)
+            return
         if self.calls[call_id] or type(worker) is not str or type(thread) not in (int, NoneType):
             raise ValueError(call_id)
+        self._begin(call_id, worker, thread)
+
+    def _begin(self, call_id: int, worker: str, thread: int | None) -> None:
         self.calls[call_id] = self.has_begun = True
-        self._forget_overdue()
+        self.waiting -= 1
+        self.heard_at = self._pool.loop.clock()
         self._pool.began()
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
-        if call_id not in self._abandoned:
-            self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+        self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+        if self._early:
+            self._say_early()
+        if call_id in self._unwanted:
+            self.abandon(call_id, self._unwanted.pop(call_id))
 
     def _on_result(self, result: Result) -> None:
-        if not self._pool.has_threads:
+        if not self._pool.has_threads and (self._turns is None or self._turns.is_open(result.id)):
             self._on_output()  # all it printed was written before this frame
-        del self.calls[result.id]
+        if not self.calls.pop(result.id):
+            raise ValueError(result.id)
         if self.stopping:
             result = replace(result, stack=self._stack.text())
         if self._pool.is_for_one:
@@ -297,10 +445,29 @@ class Host:
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
-            alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
-            self._say(next(iter(self.calls)) if alone else 0, data)
+            self._tell_output(data)
         if data is None:
             self._output_watch.close()
+
+    def _tell_output(self, data: bytes) -> None:
+        if self._turns is None:
+            alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
+            self._say(next(iter(self.calls)) if alone else 0, data)
+            return
+        for call_id, piece in self._turns.split(data):
+            self._say_in_turn(call_id, piece)
+
+    def _say_in_turn(self, call_id: int, data: bytes) -> None:
+        """Not before it is known to have begun."""
+        if self.calls.get(call_id) is False:
+            self._early.append((call_id, data))
+        else:
+            self._say(call_id if call_id in self.calls else 0, data)
+
+    def _say_early(self) -> None:
+        early, self._early = self._early, []
+        for call_id, data in early:
+            self._say_in_turn(call_id, data)
 
     def _say(self, call_id: int, data: bytes) -> None:
         self._pool.report(Said(id=call_id, pool=self._pool.name, data=data))
@@ -310,13 +477,21 @@ class Host:
     def _on_exit(self) -> None:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
         self._wire.drain()
+        self.look()
         self._on_output()
+        self._say_rest()
         signal_group(self._child.pid, signal.SIGKILL)
         self._reaped = self._child.reap()
         text = self._stack.text()
         self._release()
         self.retired = True
         self._pool.reaped_child(self._child.pid, partial(self._on_gone, self._reaped, text))
+
+    def _say_rest(self) -> None:
+        if self._turns is not None and (rest := self._turns.rest()):
+            self._say(0, rest)
+        for _, data in self._early:
+            self._say(0, data)
 
     def _on_gone(self, reaped: Reaped, stack: str, leftovers: tuple[int, ...]) -> None:
         """Nothing of it is left, so that what it did not bring to its end can be tried again."""
@@ -328,6 +503,7 @@ class Host:
         if self.stopping or self.calls or self._threads or not self._finishing:
             self._report_death(exit)
         self.calls.clear()
+        self.tasks -= len(lost)
         self._tell_held()
         for call_id in crashed:
             self._pool.ended(self, self._crash(call_id, reaped, shared=len(crashed) > 1, stack=stack))
@@ -347,7 +523,9 @@ class Host:
         self._stack.close()
         self._forget_ping()
         self._forget_overdue()
-        for timer in (self._timer, self._hold_timer):
+        if self._rings is not None:
+            self._rings.close()
+        for timer in (self._timer, self._hold_timer, self._asked_back):
             if timer is not None:
                 timer.cancel()
         os.close(self._child.pidfd)

@@ -1,7 +1,9 @@
 """The hosts of one pool: which one gets a call, when a new one is started, and when one has had enough.
 
 start(call) ─▶ host with room, or a new one ─▶ … ─Result─▶ idle, recycled or ended
-stop(call)  ─▶ a host of one attempt is ended; one of many abandons the attempt
+            └▶ where all have work: it waits in a host, if calls have been short (prepare says how many may)
+stop(call)  ─▶ one that waits is taken back; a host of one attempt is ended; one of many abandons the attempt
+slow host   ─▶ what waits in it is taken back, and is ready again
 death       ─▶ calls that began are CRASHED, calls that did not are returned; nobody else is touched
 """
 
@@ -30,6 +32,19 @@ _MOST_STILLBORN = 3
 tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
 _MOST_KILLED = 50
 """The same where SIGKILL ended them: an interpreter that cannot start does not end so, but somebody may be killing them."""
+_WORK_AHEAD = 0.002
+"""Seconds of work that may wait in a host, as far as the calls so far tell."""
+_LONGEST_AHEAD = 0.005
+"""Nothing waits behind calls that take longer than so many seconds on average, nor for longer than this behind one of them."""
+_LEAST_COST = 20e-6
+"""Seconds that a call costs around its target."""
+_MOST_AHEAD = 32
+"""Calls that may wait for one worker: more would not be faster."""
+_MOST_COUNTED = 0.02
+"""Seconds: the first call of a host also imports, which may take long."""
+_MOST_AHEAD_OF_THREADS = 128
+_WEIGHT = 0.125
+"""Of the latest call in the average."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
 
@@ -73,7 +88,7 @@ class HostPool:
 
     def __init__(self, settings: PoolSettings, reaper: Reaper | None = None) -> None:
         self.settings, self.name, self._reaper = settings, settings.name, reaper
-        self.slots = settings.workers
+        self.slots = self.workers = settings.workers
         self._mode = host.MODES[settings.mode]
         self.has_threads = self._mode.threads
         self.is_for_one = self._mode.hosts is host.Hosts.ATTEMPT
@@ -87,14 +102,53 @@ class HostPool:
         self._templates: list[Template] = []
         """The last one forks our hosts; those before it were over, or have failed."""
         self._stillborn = 0
+        self._mean: float | None = None
+        """Seconds that a call takes, on average."""
+        self._is_prepared = self._is_full = False
+        """Calls may wait in hosts; nothing more may before one has ended."""
+        self._room = 0
+        """Calls that may wait in each of the hosts that are quick, as of `prepare`."""
+        self._quick: list[Host] = []
+        self._has_queued = False
+        """Something waits in a host, or did so a moment ago."""
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         """Get ready; hosts are started when there is work for them."""
         self.loop, self._report = loop, report
         self.kernel_kills = limits.KernelKills()
 
+    def prepare(self) -> int:
+        """Calls follow, and `flush` after the last of them. So many more than there are workers may be handed over now.
+
+        They wait in the hosts for their turn; what would wait for long comes back as Returned.
+        """
+        self._is_prepared = self._mode.has_queue
+        if self.has_threads:
+            for each in self._hosts:
+                each.hold()
+        self._quick.clear()
+        if not self._is_prepared or self._is_full or self._mean is None or self._mean > _LONGEST_AHEAD:
+            return 0
+        ahead = _WORK_AHEAD / max(self._mean, _LEAST_COST)
+        if self.has_threads:  # whichever thread is free takes the next: nothing waits behind a slow one
+            has_room = any(not each.retired and each.has_rings() for each in self._hosts)
+            return min(int(ahead * self.workers), _MOST_AHEAD_OF_THREADS) if has_room else 0
+        self._room = min(int(ahead), _MOST_AHEAD)
+        since = self.loop.clock() - _LONGEST_AHEAD
+        self._quick.extend(each for each in self._hosts if not each.retired and each.heard_at >= since)
+        return self._room * len(self._quick)
+
+    def flush(self) -> None:
+        """All that was started since `prepare` is on its way."""
+        if self.has_threads:
+            for each in self._hosts:
+                each.release()
+
     def start(self, call: Call) -> None:
         """Hand `call` to a host; its Began and its Result follow as reports. Exhausted where there is no room for a host."""
+        if self._is_prepared and not self.has_threads and self._busy >= self.settings.workers:
+            self._queue(call)
+            return
         try:
             holder = self._idle_host() or self._shared_or_new(call.resources)
             holder.hand_over(call)
@@ -108,6 +162,52 @@ class HostPool:
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
         else:
             self._holders[call.id] = holder
+            if self.has_threads and self._is_prepared:  # what has begun there is not always said in time
+                self._look_soon()
+
+    @property
+    def _busy(self) -> int:
+        return sum(1 for each in self._hosts if each.calls)
+
+    def _queue(self, call: Call) -> None:
+        """Behind those that the host with the least work has."""
+        try:
+            holder = min(filter(self._takes_more, self._quick), key=lambda each: len(each.calls), default=None)
+            if holder is None or not holder.queue(call):
+                self._is_full = True
+                self._report(Returned(id=call.id))
+                return
+        except RecursionError as error:
+            self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
+            return
+        self._holders[call.id] = holder
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if not self._has_queued:
+            self._has_queued = True
+            self.loop.call_at(self.loop.clock() + _LONGEST_AHEAD, self._look_for_slow)
+
+    def _takes_more(self, each: Host) -> bool:
+        limit = self.settings.max_tasks_per_worker
+        return 0 < len(each.calls) <= self._room and not each.retired and not (limit and each.tasks >= limit)
+
+    def _look_for_slow(self) -> None:
+        """Nothing waits for long behind one that is slow: it may begin elsewhere. A thread that holds the interpreter is seen."""
+        self._has_queued = False
+        now = self.loop.clock()
+        for each in tuple(self._hosts):
+            if each.waiting and now - each.heard_at >= _LONGEST_AHEAD:
+                each.look() if self.has_threads else each.take_back()
+        if any(each.waiting for each in self._hosts):
+            self._look_soon()
+
+    def returned(self, each: Host, call_ids: list[int]) -> None:
+        """They are ready again, the first of them as the first: so it is told last."""
+        for call_id in reversed(call_ids):
+            del self._holders[call_id]
+            self.report(Returned(id=call_id))
+        self._place(each)
 
     def _refuse(self, call: Call, error: Exception, message: str) -> None:
         self.report(Result(id=call.id, outcome=Outcome.FAILED, error=Error(type=type(error).__name__, message=message)))
@@ -120,7 +220,7 @@ class HostPool:
         if self._mode.threads:
             holder.abandon(call_id, rule)
         else:
-            holder.end(rule)
+            holder.stop(call_id, rule)
 
     def close(self) -> None:
         """Ask every host to end; `closed` tells when all of them were joined."""
@@ -231,7 +331,10 @@ class HostPool:
 
     def ended(self, each: Host, result: Result) -> None:
         self._holders.pop(result.id, None)
-        self.report(result)
+        self._is_full = False
+        took = min(result.duration, _MOST_COUNTED)
+        self._mean = took if self._mean is None else self._mean + _WEIGHT * (took - self._mean)
+        self._report(result)
         self._place(each)
 
     def _place(self, each: Host) -> None:
@@ -254,7 +357,7 @@ class HostPool:
         if lost and not each.has_begun and not each.stopping:
             self._stillborn += 1
         most = _MOST_KILLED if exit.signal == signal.SIGKILL else _MOST_STILLBORN
-        for call_id in lost:
+        for call_id in reversed(lost):
             del self._holders[call_id]
             if self._stillborn < most + self.settings.workers:
                 self.report(Returned(id=call_id))

@@ -1,6 +1,7 @@
 """The engine's end of the socket to a host: Calls out, frames in, neither of which ever blocks.
 
-A frame is one line of JSON; the value of a result is the line after it, and is passed on unread.
+A frame is one line of JSON; the value of a result is the line after it, and is passed on unread. Calls that are to wait in a host
+of processes go through a Channel instead, which is given to the host when there is the first of them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
-from types import NoneType
 from typing import Any
 
 import orjson
 
 from jobrunner import host
+from jobrunner.executors.channel import LONGEST, Channel
 from jobrunner.loop import Loop, Watch
 from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Result
 
@@ -29,9 +30,9 @@ _PING = b"\n"
 _NO_DESCRIPTOR = 0.02
 """Seconds to the next try to send, where there is no descriptor to be told by that there is room."""
 
-_FAR_OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)
-_FAR_TYPES: tuple[type | tuple[type, ...], ...] = (int, float, (float, NoneType), (int, NoneType), (int, NoneType), str)
-"""What a result's fields are. A task can write to its host's socket, and what is no result must not get any further."""
+_FAR_OUTCOMES = {str(each): each for each in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)}
+"""A task can write to its host's socket, and what is no result must not get any further."""
+_NUMBER = (int, float)
 
 
 class Wire:
@@ -55,12 +56,59 @@ class Wire:
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._frame: Frame | None = None
+        self._is_held = False
+        self._channel: Channel | None = None
         self._watch = loop.watch(connection.fileno(), self.receive)
 
     # Out.
 
-    def call(self, call: Call) -> None:
-        self.send(_encoded(call) + b"\n")
+    def call(self, data: bytes) -> None:
+        """Send an encoded call to a host that has nothing else to do."""
+        if self._channel is None or len(data) > LONGEST or not self._channel.put(data):
+            self.send(data + b"\n")
+
+    def queue(self, data: bytes) -> bool:
+        """Put an encoded call behind those that the host has. False where there is no room, or no way, for it."""
+        return len(data) <= LONGEST and self._channel is not None and self._channel.put(data)
+
+    def open_channel(self, mark: bytes) -> bool:
+        """Give the host a channel, over which its calls come from now on. False where that is not possible now."""
+        if self._channel is None and not self._unsent:
+            with contextlib.suppress(OSError):
+                channel = Channel()
+                try:
+                    channel.give(self._connection, host.CHANNEL + mark + b"\n")
+                except BaseException:
+                    channel.close()
+                    raise
+                self._channel = channel
+        return self._channel is not None
+
+    def give_rings(self, fd: int) -> bool:
+        """Have a host of threads write there what they take up. False where that is not possible now."""
+        if self._unsent:
+            return False
+        with contextlib.suppress(OSError):
+            line = host.RINGS + b"\n"
+            return socket.send_fds(self._connection, [line], [fd]) == len(line)
+        return False
+
+    def take_back(self) -> int:
+        """How many of the calls that were queued last the host will not see."""
+        return self._channel.take_back() if self._channel is not None else 0
+
+    def ask_back(self) -> None:
+        """Have the host give back what waits in it: a frame `back` answers, if the interpreter can."""
+        self.send(host.BACK + b"\n")
+
+    def hold(self) -> None:
+        """Send nothing before `release`: what follows goes together."""
+        self._is_held = True
+
+    def release(self) -> None:
+        self._is_held = False
+        if self._unsent and self._unsent_watch is None:
+            self._flush()
 
     def ping(self) -> None:
         self.send(_PING)
@@ -72,7 +120,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send as much as fits now, and the rest when there is room."""
         self._unsent += data
-        if self._unsent_watch is None:
+        if self._unsent_watch is None and not self._is_held:
             self._flush()
 
     def shut(self) -> None:
@@ -139,6 +187,8 @@ class Wire:
         self._watch.close()
         self._forget_unsent()
         self._connection.close()
+        if self._channel is not None:
+            self._channel.close()
 
     def _lines(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Raises ValueError where one becomes longer than any that a host sends."""
@@ -168,31 +218,50 @@ class Wire:
 def result_of(frame: Frame, value: bytes | None) -> Result:
     """The Result in a frame. Raises ValueError or TypeError where it is none."""
     _, call_id, outcome, duration, cpu, max_rss, exit_code, note, error, _ = frame
-    fields = zip((call_id, duration, cpu, max_rss, exit_code, note), _FAR_TYPES, strict=True)
-    if outcome not in _FAR_OUTCOMES or not all(isinstance(value, kind) for value, kind in fields):
+    if (
+        outcome not in _FAR_OUTCOMES
+        or type(call_id) is not int
+        or type(duration) not in _NUMBER
+        or not (cpu is None or type(cpu) in _NUMBER)
+        or not (max_rss is None or type(max_rss) is int)
+        or not (exit_code is None or type(exit_code) is int)
+        or type(note) is not str
+    ):
         raise ValueError(outcome)
-    if error is not None and not all(isinstance(text, str) for text in error):
-        raise ValueError(error)
     return Result(
         id=call_id,
-        outcome=Outcome(outcome),
+        outcome=_FAR_OUTCOMES[outcome],
         duration=duration,
         cpu=cpu,
         max_rss=max_rss,
         exit_code=exit_code,
         note=note,
-        error=_error_of(error) if isinstance(error, list) else None,
+        error=None if error is None else _error_of(error),
         value=value,
     )
 
 
 def _error_of(texts: list[str]) -> Error:
+    if type(texts) is not list or not all(type(text) is str for text in texts):
+        raise ValueError(texts)
     kind, message, traceback, *kinds = texts
     return Error(type=kind, message=message, traceback=traceback, kinds=tuple(kinds[:MOST_KINDS]))
 
 
-def _encoded(call: Call) -> bytes:
+def encoded(call: Call, *, has_process: bool) -> bytes:
+    """As it goes out, without what is as it is by default. Raises RecursionError for what is nested too deeply."""
+    fields: dict[str, object] = {"id": call.id, "target": call.target, "args": call.args}
+    if call.kwargs:
+        fields["kwargs"] = call.kwargs
+    if call.needed:
+        fields["needed"] = True
+    if has_process:
+        fields["env"] = call.env
+        if call.cwd:
+            fields["cwd"] = call.cwd
+        if call.resources is not None:
+            fields["resources"] = asdict(call.resources)
     try:
-        return orjson.dumps(call)
+        return orjson.dumps(fields)
     except TypeError:  # a whole number beyond 64 bits, a lone surrogate from the environment: slower, but they pass
-        return json.dumps(asdict(call)).encode()
+        return json.dumps(fields).encode()

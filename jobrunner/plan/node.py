@@ -35,6 +35,8 @@ class Pool:
     ready: list[tuple[int, Node]]
     held: int = 0
     """Slots that the system had no room for: free again when something has ended, or some time has passed."""
+    ahead: int = 0
+    """So many attempts more than there are workers may be handed out; `free` is below zero then."""
 
 
 class Node:

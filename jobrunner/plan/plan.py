@@ -30,7 +30,7 @@ from jobrunner.work import Error, Outcome, Result
 if TYPE_CHECKING:
     import random
 
-    from jobrunner.spec import Job
+    from jobrunner.spec import Job, Task
 
 _RELEASE_AFTER = 0.25
 """Seconds after which a slot is tried again that the system had no room for, where nothing has ended meanwhile."""
@@ -73,6 +73,7 @@ class Plan:
         self._arrange, self._seed = arrange, seed
         self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
+        self._plain_pools = _plain_pools(job)
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = _semaphores(job, outside)
         self._nodes = {
@@ -165,15 +166,25 @@ class Plan:
             heads.append(self._released_at)
         return min(heads, default=None)
 
+    def allow_ahead(self, name: str, count: int) -> None:
+        """So many attempts more than the pool has workers may be handed out: they have not begun, and may be given back.
+
+        Only in a pool where that can make no difference but in speed.
+        """
+        pool = self._pools.get(name)
+        if pool is not None and pool.ahead != count and name in self._plain_pools:
+            pool.ahead = count
+            self._stirred[pool] = None
+
     def take(self, now: float) -> Iterator[Attempt]:
-        """Attempts to start now: as many as there are free workers, in the order of their turns."""
+        """Attempts to start now: as many as there are free workers, and what is allowed ahead, in the order of their turns."""
         self._wake(now)
         while self._stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
             if self._semaphores:
                 yield from self._take_limited(now)
             pool = next(iter(self._stirred))
             del self._stirred[pool]
-            if pool.free and (node := self._first(pool)) is not None:
+            if pool.free + pool.ahead > 0 and (node := self._first(pool)) is not None:
                 self._stirred[pool] = None
                 yield self._issue(node, pool)
 
@@ -574,3 +585,19 @@ def _semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
     slots = {name: rule.slots if isinstance(rule, Limit) else rule for name, rule in job.limits.items()}
     shared = frozenset(name for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host")
     return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
+
+
+def _plain_pools(job: Job) -> frozenset[str]:
+    """The pools all of whose tasks are calls that take no slots, may run again, and are not looked up anywhere first.
+
+    A command or a limit needs a worker that is free, which one that has work ahead never is; and what fail_fast stops, or may
+    run only once, should not have been handed out.
+    """
+    if job.fail_fast:
+        return frozenset()
+    tasks = [(job.pool_of(name), task) for name, task in job.tasks.items()]
+    return frozenset(pool for pool, _ in tasks) - frozenset(pool for pool, task in tasks if not _is_plain(task))
+
+
+def _is_plain(task: Task) -> bool:
+    return task.target is not None and not (task.takes or task.at_most_once or task.cache or task.resources)

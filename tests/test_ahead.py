@@ -1,0 +1,183 @@
+"""Calls that wait in a host for their turn: they begin in order, not behind a slow one, and have not begun until they have."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobrunner.executors.turns import Turns
+from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule
+from tests.hostpool import Driven, driven
+
+POOLED = ["process_pool", "thread_pool", "thread"]
+RULE = StopRule(signal=signal.SIGTERM, grace=5)
+Calls = list[tuple[int, str, list[object]]]
+
+
+def warm(run: Driven) -> None:
+    """Have calls done until many may wait in the hosts, which are idle then."""
+    for number in range(10_000, 20_000, 3):
+        hand_over(run, [(number + each, "quick", []) for each in range(run.pool.workers)])
+        room = run.pool.prepare()
+        run.pool.flush()
+        for each in range(run.pool.workers):
+            run.result(number + each)
+        run.reports.clear()
+        if room > 15:
+            return
+    raise AssertionError("nothing may wait")
+
+
+def hand_over(run: Driven, calls: Calls) -> None:
+    """All at once, as an engine does."""
+    run.pool.prepare()
+    for number, target, args in calls:
+        run.start(number, target, *args)
+    run.pool.flush()
+
+
+def noted(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def ends(run: Driven) -> dict[int, str]:
+    """How each call has ended, which it must do once: its outcome, or that it was returned."""
+    ended = [(each.id, str(each.outcome)) for each in run.of(Result)] + [(each.id, "returned") for each in run.of(Returned)]
+    assert len(dict(ended)) == len(ended), ended
+    return dict(ended)
+
+
+def few_behind(first: tuple[int, str, list[object]], path: Path) -> Calls:
+    return [first, *((number, "notes", [str(path), number]) for number in range(2, 12))]
+
+
+@pytest.fixture(params=[*((mode, "fork") for mode in POOLED), ("process_pool", "spawn"), ("thread_pool", "spawn")])
+def run(request: pytest.FixtureRequest) -> Iterator[Driven]:
+    with driven(*request.param) as made:
+        warm(made)
+        yield made
+
+
+def test_a_slow_call_holds_up_none_of_those_behind_it(run: Driven, tmp_path: Path) -> None:
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    calls = few_behind((1, "notes", [str(path), 1, str(gate)]), path)
+    hand_over(run, calls)
+    done: set[int] = set()
+    while len(done) < 10:
+        run.until(lambda: len(ends(run)) > 0)
+        again = [each for each in calls if ends(run).get(each[0]) == "returned"]
+        done |= {number for number, how in ends(run).items() if how == "succeeded"}
+        run.reports.clear()
+        run.loop.turn(run.loop.clock())  # where there was no room for one, it comes back at once
+        hand_over(run, again)
+    assert done == set(range(2, 12))
+    assert sorted(noted(path)) == list(range(1, 12))
+    gate.touch()
+    assert run.result(1).outcome is Outcome.SUCCEEDED
+
+
+def test_of_those_that_wait_in_a_host_that_dies_none_has_begun(run: Driven, tmp_path: Path) -> None:
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    hand_over(run, few_behind((1, "notes_and_dies", [str(path), 1, str(gate)]), path))
+    run.until(lambda: 1 in noted(path))
+    gate.touch()
+    run.until(lambda: len(ends(run)) == 11)
+    returned = {number for number, how in ends(run).items() if how == "returned"}
+    assert ends(run)[1] == "crashed"
+    assert set(noted(path)) <= {each.id for each in run.of(Began)} == set(range(1, 12)) - returned
+
+
+def test_a_crash_costs_no_call_of_another_process(tmp_path: Path) -> None:
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    with driven("process_pool") as run:
+        warm(run)
+        hand_over(run, few_behind((1, "notes_and_dies", [str(path), 1, str(gate)]), path))
+        run.until(lambda: 1 in noted(path))
+        gate.touch()
+        run.until(lambda: len(ends(run)) == 11)
+        assert [number for number, how in ends(run).items() if how == "crashed"] == [1]
+
+
+def test_what_waits_when_all_is_stopped_never_begins(run: Driven, tmp_path: Path) -> None:
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    calls: Calls = [(number, "notes", [str(path), number, str(gate)]) for number in range(1, 12)]
+    hand_over(run, calls)
+    for number, *_ in calls:
+        run.pool.stop(number, RULE)
+    run.until(lambda: len(ends(run)) == 11)
+    returned = {number for number, how in ends(run).items() if how == "returned"}
+    assert len(returned) >= 9
+    assert returned.isdisjoint(noted(path))
+    gate.touch()
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_they_begin_in_the_order_in_which_they_were_handed_over(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    with driven(mode, workers=1) as run:
+        warm(run)
+        hand_over(run, few_behind((1, "notes", [str(path), 1]), path))
+        run.until(lambda: len(ends(run)) == 11)
+        taken_back = {number for number, how in ends(run).items() if how == "returned"}
+        assert noted(path) == [number for number in range(1, 12) if number not in taken_back]
+        assert [each.id for each in run.of(Began)] == noted(path)
+
+
+def test_what_they_print_is_theirs(tmp_path: Path) -> None:
+    with driven("process_pool") as run:
+        warm(run)
+        for start in range(1, 400, 15):
+            run.reports.clear()
+            hand_over(run, [(number, "writes", [number]) for number in range(start, start + 15)])
+            run.until(lambda: len(ends(run)) == 15)
+            begun = [number for number, how in ends(run).items() if how == "succeeded"]
+            wrong = [each for each in run.of(Said) if set(re.findall(rb"<(\d+)>", each.data)) != {b"%d" % each.id}]
+            assert not wrong
+            assert sorted({each.id for each in run.of(Said)}) == sorted(number for number in begun if number % 3 == 0)
+
+
+def test_a_thread_that_holds_the_interpreter_is_known_to_have_begun(tmp_path: Path) -> None:
+    with driven("thread_pool") as run:
+        warm(run)
+        hand_over(run, [(1, "holds_the_interpreter", [str(tmp_path / "mark")])])
+        assert run.began(1).worker.startswith("p-")
+
+
+def test_a_recycled_worker_gets_no_more_than_its_share(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    with driven("process_pool", max_tasks_per_worker=3, workers=1) as run:
+        for start in range(1, 60, 3):
+            hand_over(run, [(number, "notes", [str(path), number]) for number in range(start, start + 1)])
+            run.result(start)
+        hosts: dict[int, int] = {}
+        for each in run.of(Began):
+            hosts[each.pid] = hosts.get(each.pid, 0) + 1
+    assert max(hosts.values()) == 3
+
+
+MARK = b"\0" + b"0123456789abcdef"
+
+
+@pytest.mark.parametrize("at", range(75))
+def test_output_is_split_at_marks_wherever_it_is_torn(at: int) -> None:
+    turns = Turns(MARK)
+    for number in (1, 2, 3):
+        turns.add(number)
+    text = b"one" + MARK + b"1\n" + MARK + b"2\n" + b"thr\0ee" + MARK + b"3\n" + b"nobody"
+    said: dict[int, bytes] = {}
+    for piece in (text[:at], text[at:]):
+        for number, data in turns.split(piece):
+            said[number] = said.get(number, b"") + data
+    assert said == {1: b"one", 3: b"thr\0ee", 0: b"nobody"}
+    assert not turns.is_open(3)
+
+
+def test_a_mark_of_nobody_ends_nothing() -> None:
+    turns = Turns(MARK)
+    turns.add(1)
+    assert turns.split(b"a" + MARK + b"7\nb" + MARK + b"x\nc") == [(1, b"a"), (1, b"b"), (1, b"c")]
+    assert turns.is_open(1)
