@@ -16,7 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar
 
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
@@ -98,7 +98,7 @@ CACHE_LANE = "(cache)"
 """The pool whose hosts look after what is cached. Its calls have the numbers of their attempts, below zero."""
 
 
-@struct(kw_only=False, frozen=False)
+@struct(kw_only=False, frozen=False, eq=False)
 class _Flight:
     """An attempt as the engine sees it: who runs it, and the last of what it printed."""
 
@@ -126,10 +126,10 @@ class Memory:
 
     commit: Callable[[bool], None] = lambda sync: None
     digest: Callable[[Attempt, Call | Command], str] = lambda attempt, work: ""
-    recall: Callable[[Attempt, str], Result | None] = lambda attempt, digest: None
+    recall: Callable[[Attempt, str], Result | None] | None = None
     keeps: Callable[[str], bool] = lambda task: False
-    spill: Callable[[str, Result], Result] = lambda task, result: result
-    """Puts a large value of a task into a file."""
+    spill: Callable[[Result], Result] = lambda result: result
+    """Puts a large value, if it is one that is kept, into a file."""
     cache: Cache | None = None
     most_output: int = 32 << 20
     """Of more output than this, in bytes, only a part is kept."""
@@ -151,7 +151,9 @@ class Engine:
     ) -> None:
         self._plan, self._lanes, self._emit, self._loop = plan, lanes, emit, loop
         self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
+        self._cache = self._memory.cache
         self._inbox: deque[Report] = deque()
+        self._handlers = self._by_kind()
         self._flights: dict[int, _Flight] = {}
         self._abandoned: dict[int, _Flight] = {}
         self._task_time = 0.0
@@ -250,7 +252,7 @@ class Engine:
 
     def _start(self, attempt: Attempt) -> None:
         lane = self._lanes[attempt.pool]
-        self._flights[attempt.id] = _Flight(attempt, "command" if attempt.is_command else lane.mode)
+        flight = self._flights[attempt.id] = _Flight(attempt, "command" if attempt.is_command else lane.mode)
         try:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
@@ -260,21 +262,23 @@ class Engine:
                 self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
             case None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
                 self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
-            case _ if not (self._is_recalled(attempt, bound) or self._is_looked_up(attempt, bound)):
-                self._launch(attempt, bound)
+            case _:
+                flight.digest = self._memory.digest(attempt, bound)
+                if not (self._is_recalled(flight) or self._is_looked_up(flight, bound)):
+                    self._launch(flight, bound)
 
-    def _launch(self, attempt: Attempt, bound: Call | Command) -> None:
+    def _launch(self, flight: _Flight, bound: Call | Command) -> None:
         """Hand it over. What may run only once is put on record before that."""
+        attempt = flight.attempt
         if attempt.at_most_once:
-            digest = self._flights[attempt.id].digest
+            digest = flight.digest
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
             self._memory.commit(True)
         lane = self._lanes[attempt.pool]
-        match bound:
-            case Call():
-                lane.calls.start(bound)
-            case Command():
-                lane.commands.start(bound)
+        if isinstance(bound, Call):
+            lane.calls.start(bound)
+        else:
+            lane.commands.start(bound)
 
     def _skip(self, attempt: Attempt, reason: Skip, result: Result) -> None:
         """It does not run now: this is what it comes to."""
@@ -285,23 +289,23 @@ class Engine:
         self._has_ended(flight, ended.outcome)
 
     def _has_ended(self, flight: _Flight, outcome: Outcome) -> None:
-        if self._memory.cache is not None and outcome is Outcome.SUCCEEDED:
-            self._memory.cache.ended(flight.attempt, flight.digest)
+        if self._cache is not None and outcome is Outcome.SUCCEEDED:
+            self._cache.ended(flight.attempt, flight.digest)
 
-    def _is_recalled(self, attempt: Attempt, bound: Call | Command) -> bool:
+    def _is_recalled(self, flight: _Flight) -> bool:
         """Whether it has ended in an earlier part of the run."""
-        flight = self._flights[attempt.id]
-        flight.digest = self._memory.digest(attempt, bound)
-        result = self._memory.recall(attempt, flight.digest)
+        recall = self._memory.recall
+        result = None if recall is None else recall(flight.attempt, flight.digest)
         if result is not None:
-            self._skip(attempt, Skip.RECORDED, result)
+            self._skip(flight.attempt, Skip.RECORDED, result)
         return result is not None
 
-    def _is_looked_up(self, attempt: Attempt, bound: Call | Command) -> bool:
+    def _is_looked_up(self, flight: _Flight, bound: Call | Command) -> bool:
         """Whether it may be cached: somebody looks, and it waits."""
-        look = None if self._memory.cache is None else self._memory.cache.check(attempt, bound)
+        attempt = flight.attempt
+        look = None if self._cache is None else self._cache.check(attempt, bound)
         if look is not None:
-            flight, now = self._flights[attempt.id], self._loop.clock()
+            now = self._loop.clock()
             flight.bound, flight.began_at = bound, now
             self._plan.began(attempt, now)  # a look that hangs is over with the timeout too
             self._lanes[CACHE_LANE].calls.start(look)
@@ -309,7 +313,7 @@ class Engine:
 
     def _on_cache(self, answer: Result) -> None:
         """Somebody has looked whether an attempt is cached, or has taken down what it has made."""
-        flight, cache = self._flights.get(-answer.id), self._memory.cache
+        flight, cache = self._flights.get(-answer.id), self._cache
         if flight is None or cache is None:
             return
         attempt = flight.attempt
@@ -326,7 +330,7 @@ class Engine:
             self._skip(attempt, Skip.CACHED, verdict.result)
         elif flight.bound is not None:
             flight.because = verdict.causes
-            self._launch(attempt, flight.bound)
+            self._launch(flight, flight.bound)
 
     def _stop_due(self) -> None:
         timed_out = self._plan.has_timed_out
@@ -350,9 +354,11 @@ class Engine:
 
     def _drain(self) -> bool:
         """Apply all that was reported. False where nothing was."""
-        had_reports = bool(self._inbox)
-        while self._inbox:
-            self._apply(self._inbox.popleft())
+        inbox, handlers = self._inbox, self._handlers
+        had_reports = bool(inbox)
+        while inbox:
+            report = inbox.popleft()
+            handlers[type(report)](report)
         return had_reports
 
     def _close(self) -> None:
@@ -369,31 +375,38 @@ class Engine:
 
     # What executors report.
 
-    def _apply(self, report: Report) -> None:
-        match report:
-            case Result() | work.Returned() | work.Exhausted() if report.id < 0:
-                self._on_cache(report if isinstance(report, Result) else Result(id=report.id, outcome=Outcome.FAILED))
-            case Result():
-                self._on_result(report)
-            case work.Began():
-                self._on_began(report)
-            case work.Said():
-                self._on_said(report)
-            case work.Returned():
-                self._plan.give_back(self._flights.pop(report.id).attempt)
-            case work.Exhausted():
-                self._on_exhausted(report)
-            case work.Leftover():
-                self._on_leftover(report)
-            case work.StackTaken():
-                self._emit(events.RunStacks(process=report.worker, pid=report.pid, stack=report.stack))
-            case work.WorkerStarted() | work.WorkerDied() | work.WorkerJoined():
-                self._emit(self._worker_event(report))
-            case _:
-                assert_never(report)
+    def _by_kind(self) -> dict[type, Callable[[Any], None]]:
+        """What is done with each kind of report."""
+        return {
+            Result: self._on_result,
+            work.Began: self._on_began,
+            work.Said: self._on_said,
+            work.Returned: self._on_returned,
+            work.Exhausted: self._on_exhausted,
+            work.Leftover: self._on_leftover,
+            work.StackTaken: self._on_stack,
+            work.WorkerStarted: self._on_worker,
+            work.WorkerDied: self._on_worker,
+            work.WorkerJoined: self._on_worker,
+        }
+
+    def _on_returned(self, report: work.Returned) -> None:
+        if report.id < 0:
+            self._on_cache(Result(id=report.id, outcome=Outcome.FAILED))
+        else:
+            self._plan.give_back(self._flights.pop(report.id).attempt)
+
+    def _on_stack(self, report: work.StackTaken) -> None:
+        self._emit(events.RunStacks(process=report.worker, pid=report.pid, stack=report.stack))
+
+    def _on_worker(self, report: work.WorkerStarted | work.WorkerDied | work.WorkerJoined) -> None:
+        self._emit(self._worker_event(report))
 
     def _on_exhausted(self, report: work.Exhausted) -> None:
         """The system has no room: the pool goes on with fewer. Where nothing at all can start, the attempt fails for it."""
+        if report.id < 0:
+            self._on_cache(Result(id=report.id, outcome=Outcome.FAILED))
+            return
         flight = self._flights[report.id]
         if not self._plan.hold_back(flight.attempt, self._loop.clock()):
             error = Error(type="OSError", message=f"could not start: {report.reason}")
@@ -413,18 +426,8 @@ class Engine:
         flight.began, flight.began_at = began, self._loop.clock()
         self._plan.began(flight.attempt, flight.began_at)
         attempt = flight.attempt
-        self._emit(
-            events.TaskStarted(
-                task=attempt.task,
-                item=attempt.key,
-                attempt=attempt.number,
-                mode=flight.mode,
-                worker=began.worker,
-                pid=began.pid,
-                thread=began.thread,
-                because=flight.because or None,
-            )
-        )
+        who = attempt.task, attempt.key, attempt.number, flight.mode, began.worker, began.pid
+        self._emit(events.TaskStarted(*who, began.thread, flight.because or None))
 
     def _on_said(self, said: work.Said) -> None:
         flight = self._flights.get(said.id) or self._abandoned.get(said.id)
@@ -439,7 +442,7 @@ class Engine:
     def _on_result(self, result: Result) -> None:
         flight = self._flights.pop(result.id, None)
         if flight is None:
-            self._on_late_result(result)
+            self._on_unexpected(result)
             return
         if flight.began is None:  # it never got as far as a worker
             self._flights[result.id] = flight
@@ -450,9 +453,16 @@ class Engine:
         if not self._is_taken_down(flight, result):
             self._end(flight, result)
 
+    def _on_unexpected(self, result: Result) -> None:
+        """Nobody waits for it: it is about the cache, or late."""
+        if result.id < 0:
+            self._on_cache(result)
+        else:
+            self._on_late_result(result)
+
     def _is_taken_down(self, flight: _Flight, result: Result) -> bool:
         """Whether the cache still has to see what it has made, before anybody can change that: until then it has not ended."""
-        cache, attempt = self._memory.cache, flight.attempt
+        cache, attempt = self._cache, flight.attempt
         if cache is None or flight.bound is None or result.outcome is not Outcome.SUCCEEDED or attempt.stopping is not None:
             return False
         call = cache.store(attempt, flight.bound, result)
@@ -464,12 +474,16 @@ class Engine:
 
     def _end(self, flight: _Flight, result: Result) -> None:
         """An attempt has come to its end: told to the plan first, then to all who listen."""
-        result = self._memory.spill(flight.attempt.task, result)
-        now = self._loop.clock()
+        is_kept, now = self._memory.keeps(flight.attempt.task), self._loop.clock()
+        if is_kept:
+            result = self._memory.spill(result)
         duration = result.duration or now - flight.began_at  # nobody measured the time of one that was lost
         self._task_time += duration
         ended = self._plan.apply(flight.attempt, result, now)
-        self._emit(self._finished(flight, result, ended, duration))
+        event = self._finished(flight, result, ended, duration)
+        if is_kept and ended.retry_at is None:
+            event.data = self._data(result)
+        self._emit(event)
         self._has_ended(flight, ended.outcome)
         if ended.retry_at is not None:
             self._report_retry(flight.attempt, ended.retry_at)
@@ -491,37 +505,16 @@ class Engine:
     def _finished(self, flight: _Flight, result: Result, ended: Ended, duration: float) -> events.TaskFinished:
         attempt, began = flight.attempt, flight.began
         assert began is not None
-        failed, retried = ended.outcome is not Outcome.SUCCEEDED, ended.retry_at is not None
-        error = error_of(ended.outcome, result, duration) if failed else None
-        return events.TaskFinished(
-            task=attempt.task,
-            item=attempt.key,
-            attempt=attempt.number,
-            mode=flight.mode,
-            worker=began.worker,
-            pid=began.pid,
-            thread=began.thread,
-            outcome=ended.outcome,
-            duration=duration,
-            reason=reason_of(error) if failed else None,
-            cpu=result.cpu,
-            max_rss=result.max_rss,
-            exit_code=result.exit_code,
-            signal=signal_name(result.signal),
-            error=error,
-            note=result.note or None,
-            output=last_lines(flight.tail) if failed else None,
-            abandoned=result.abandoned,
-            retried=retried,
-            forgiven=ended.forgiven,
-            truncated=flight.said > self._memory.most_output,
-            digest=flight.digest or None,
-            data=self._data(attempt.task, result) if not retried else None,
-        )
+        who = attempt.task, attempt.key, attempt.number, flight.mode, began.worker, began.pid
+        event = events.TaskFinished(*who, ended.outcome, duration)
+        event.thread, event.cpu, event.max_rss, event.exit_code = began.thread, result.cpu, result.max_rss, result.exit_code
+        event.note, event.digest = result.note or None, flight.digest or None
+        event.truncated = flight.said > self._memory.most_output
+        if ended.outcome is not Outcome.SUCCEEDED:
+            _explain(event, flight, result, ended)
+        return event
 
-    def _data(self, task: str, result: Result) -> events.Data | None:
-        if not self._memory.keeps(task):
-            return None
+    def _data(self, result: Result) -> events.Data:
         if result.unkept:
             return events.Data(withheld=True)
         value_file = "/".join(result.value_file.rsplit("/", 2)[1:])  # below the run's directory, wherever that will be
@@ -558,6 +551,14 @@ class Engine:
                     exit_code=report.exit_code,
                     signal=signal_name(report.signal),
                 )
+
+
+def _explain(event: events.TaskFinished, flight: _Flight, result: Result, ended: Ended) -> None:
+    """Put in what is told of an attempt that did not succeed."""
+    event.error = error_of(ended.outcome, result, event.duration)
+    event.reason, event.signal = reason_of(event.error), signal_name(result.signal)
+    event.output, event.abandoned = last_lines(flight.tail), result.abandoned
+    event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
 
 
 def _name(attempt: Attempt) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import floor
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -162,7 +163,7 @@ class TaskSubmitted:
     digest: str
 
 
-@struct
+@struct(frozen=False, kw_only=False)  # there are as many as attempts: made like this, in a third of the time
 class TaskStarted:
     """A worker has taken an attempt up. `because` says why one with a `cache` runs, one line a cause."""
 
@@ -190,7 +191,7 @@ class Data:
     """It held a secret, or no disk took it: it is not kept."""
 
 
-@struct
+@struct(frozen=False, kw_only=False)  # there are as many as attempts: made like this, in a third of the time
 class TaskFinished:
     """An attempt has ended. `duration` and `cpu` in seconds, `max_rss` in bytes; `output` are its last lines if it failed.
 
@@ -363,7 +364,7 @@ Event: TypeAlias = (
 )
 
 
-@struct(frozen=False)
+@struct(frozen=False, kw_only=False)
 class Stamped:
     """An event with its place in the run: `seq` counts from 1 (0: before there is a run), `ts` is UTC in RFC 3339.
 
@@ -377,15 +378,11 @@ class Stamped:
     event: Event
     encoded: bytes | None = None
 
-    def fields(self) -> bytes:
-        """The event's own fields as JSON, without the braces around them: encoded once, whoever asks."""
+    def body(self) -> bytes:
+        """`run_id`, `job` and the event's own fields as JSON, without the braces around them: encoded once, whoever asks."""
         if self.encoded is None:
-            self.encoded = dumps(payload(self.event))[1:-1]
+            self.encoded = b"%b,%b" % (_place(self.run_id, self.job), dumps(payload(self.event))[1:-1])
         return self.encoded
-
-    def place(self) -> bytes:
-        """Where it belongs, as `fields`: `run_id` and `job`."""
-        return _place(self.run_id, self.job)
 
 
 @lru_cache(maxsize=2)
@@ -404,17 +401,17 @@ class Stream:
         self._seq = seq
 
     def emit(self, event: Event) -> None:
-        if not isinstance(event, TaskOutput):
+        if type(event) is not TaskOutput:
             self._seq += 1
-        stamped = Stamped(seq=self._seq, ts=timestamp(self._now()), run_id=self._run_id, job=self._job, event=event)
+        stamped = Stamped(self._seq, timestamp(self._now()), self._run_id, self._job, event)
         for sink in self._sinks:
             sink(stamped)
 
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC with microseconds, for seconds since the epoch."""
-    whole = int(seconds // 1)
-    return f"{_second(whole)}.{int((seconds - whole) * 1_000_000):06d}Z"
+    whole = floor(seconds)
+    return "%s.%06dZ" % (_second(whole), (seconds - whole) * 1_000_000)  # noqa: UP031  # in half of the time of an f-string
 
 
 @lru_cache(maxsize=1)
@@ -453,12 +450,17 @@ def _payload_of(kind: type) -> Callable[[Any], dict[str, Any]]:
     return found
 
 
+# Both events of an attempt are written out: there are as many of them as attempts, and this takes a third of the time.
+
+
 def _of_started(event: TaskStarted) -> dict[str, Any]:
-    """There are as many as attempts: in half of the time."""
     found: dict[str, Any] = {"task": event.task}
     if event.item is not None:
         found["item"] = event.item
-    found |= {"attempt": event.attempt, "mode": event.mode, "worker": event.worker, "pid": event.pid}
+    found["attempt"] = event.attempt
+    found["mode"] = event.mode
+    found["worker"] = event.worker
+    found["pid"] = event.pid
     if event.thread is not None:
         found["thread"] = event.thread
     if event.because is not None:
@@ -466,22 +468,60 @@ def _of_started(event: TaskStarted) -> dict[str, Any]:
     return found
 
 
-_PAYLOADS[TaskStarted] = _of_started
+def _of_finished(event: TaskFinished) -> dict[str, Any]:
+    found: dict[str, Any] = {"task": event.task}
+    if event.item is not None:
+        found["item"] = event.item
+    found["attempt"] = event.attempt
+    found["mode"] = event.mode
+    found["worker"] = event.worker
+    found["pid"] = event.pid
+    found["outcome"] = event.outcome
+    found["duration"] = event.duration
+    if event.reason is not None:
+        found["reason"] = event.reason
+    if event.thread is not None:
+        found["thread"] = event.thread
+    if event.cpu is not None:
+        found["cpu"] = event.cpu
+    if event.max_rss is not None:
+        found["max_rss"] = event.max_rss
+    if event.exit_code is not None:
+        found["exit_code"] = event.exit_code
+    if event.signal is not None:
+        found["signal"] = event.signal
+    if event.error is not None:
+        found["error"] = event.error
+    if event.note is not None:
+        found["note"] = event.note
+    if event.output is not None:
+        found["output"] = event.output
+    if event.abandoned:
+        found["abandoned"] = True
+    if event.retried:
+        found["retried"] = True
+    if event.forgiven:
+        found["forgiven"] = True
+    if event.truncated:
+        found["truncated"] = True
+    if event.digest is not None:
+        found["digest"] = event.digest
+    return found
+
+
+_PAYLOADS[TaskStarted], _PAYLOADS[TaskFinished] = _of_started, _of_finished
 
 
 def level(event: Event) -> Level:
     """How much a person should care."""
-    match event:
-        case TaskStarted():
-            return "info"
-        case TaskFinished():
-            return "info" if event.outcome == "succeeded" else "warning" if event.forgiven or event.retried else "error"
-        case RunFinished(exit_code=code):
-            return "error" if code else "info"
-    return "warning" if isinstance(event, _WARNINGS) else "info"
+    if isinstance(event, TaskFinished):
+        return "info" if event.outcome == "succeeded" else "warning" if event.forgiven or event.retried else "error"
+    if isinstance(event, RunFinished):
+        return "error" if event.exit_code else "info"
+    return "warning" if type(event) in _WARNINGS else "info"
 
 
-_WARNINGS = (
+_WARNINGS = {
     WorkerDied,
     RunInterrupted,
     TaskRetrying,
@@ -493,7 +533,7 @@ _WARNINGS = (
     LimitBusy,
     JournalRepaired,
     LogDegraded,
-)
+}
 
 
 def json_schema() -> dict[str, Any]:

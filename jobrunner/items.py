@@ -39,14 +39,18 @@ class Items(Sequence[object]):
         return iter(self._values)
 
     def key(self, index: int) -> str:
+        return self.named(index)[1]
+
+    def named(self, index: int) -> tuple[object, str]:
+        """An item and its key."""
         value = self._values[index]
         text = self._named(value)
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
-        if is_short and text not in self._repeated and not _DIGEST_KEY.fullmatch(text):
-            return text
+        if is_short and text not in self._repeated and not ("-" in text and _DIGEST_KEY.fullmatch(text)):
+            return value, text
         import hashlib  # only where an item is too long to name itself
 
-        return f"{index}-{hashlib.sha256(_text(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+        return value, f"{index}-{hashlib.sha256(_text(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def _repeated(values: Sequence[object], named: Callable[[object], str]) -> frozenset[str]:
@@ -72,4 +76,6 @@ def _suspects(values: Sequence[object], named: Callable[[object], str]) -> Itera
 
 
 def _text(value: object) -> str:
+    if type(value) is int:
+        return str(value)  # as JSON has it, in a tenth of the time
     return value if isinstance(value, str) else json.dumps(value, default=str, separators=(",", ":"), sort_keys=True)

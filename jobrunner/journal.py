@@ -92,7 +92,7 @@ class Journal:
         self._seq, self._crc = replay.seq, replay.crc
         self._size, self._reserved = replay.offset, reserved
         self._buffer: list[bytes] = []
-        self._synced = replay.seq if sync else 0  # 0: nobody knows what the disk has
+        self._mark = _mark(replay.seq) if sync else b""  # empty: nobody knows what the disk has
         self._is_dirty = False
         self._full = self._failure = ""
 
@@ -150,11 +150,11 @@ class Journal:
 
         Raises JournalError if numbers are missing. After a failure it takes nothing: `commit` is what tells.
         """
-        if isinstance(stamped.event, TaskOutput) or self._failure:
+        if type(stamped.event) is TaskOutput or self._failure:
             return
         if stamped.seq != self._seq + 1:
             raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
-        body = _record(stamped, self._synced)
+        body = _record(stamped) + self._mark
         self._seq = stamped.seq
         self._crc = zlib.crc32(body, self._crc)
         self._buffer.append(b'%b,"crc":"%08x"}\n' % (body, self._crc))
@@ -224,7 +224,7 @@ class Journal:
         if self._is_synced and self._is_dirty:
             _sync(self._fd)
             self._is_dirty = False
-            self._synced = self._seq
+            self._mark = _mark(self._seq)
 
     def _fail(self, error: OSError) -> NoReturn:
         self._buffer.clear()
@@ -233,14 +233,18 @@ class Journal:
         raise JournalError(self._failure) from None
 
 
-def _record(stamped: Stamped, synced: int) -> bytes:
-    """The record but for its seal: an object of JSON that is still open."""
-    event, version = stamped.event, b'"v":%d,' % VERSION if stamped.seq == 1 else b""
-    head = b'{%b"seq":%d,"ts":"%b","event":"%b",' % (version, stamped.seq, stamped.ts.encode(), event.NAME.encode())
-    body = b"%b%b,%b" % (head, stamped.place(), stamped.fields())
+def _record(stamped: Stamped) -> bytes:
+    """The record but for what the disk has and its seal: an object of JSON that is still open."""
+    event, version = stamped.event, f'"v":{VERSION},' if stamped.seq == 1 else ""
+    head = f'{{{version}"seq":{stamped.seq},"ts":"{stamped.ts}","event":"{event.NAME}",'
     if isinstance(event, TaskFinished) and event.data is not None:
-        body += b',"data":' + dumps(_texts(event.data))
-    return body + b',"synced":%d' % synced if synced else body
+        return b'%b%b,"data":%b' % (head.encode(), stamped.body(), dumps(_texts(event.data)))
+    return head.encode() + stamped.body()
+
+
+def _mark(seq: int) -> bytes:
+    """Says that the disk has all records up to this one."""
+    return b',"synced":%d' % seq if seq else b""
 
 
 def _texts(data: Data) -> Record:

@@ -29,6 +29,8 @@ from jobrunner.structs import struct
 MOST_QUEUED = 8 << 20
 """Bytes that wait for their reader, with what Python needs to keep them."""
 _OVERHEAD = 64
+_LARGEST_GROUP = 1 << 16
+"""Bytes of lines that are made one write, about."""
 _RETRY_AFTER = 1.0
 """Seconds after which a file that failed is tried again."""
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ENXIO})
@@ -49,6 +51,8 @@ class _Port:
     """The descriptor, of our own, that tells when more can be sent; None where nothing can tell."""
     most: int = sys.maxsize
     """Bytes that are written as a whole or not at all."""
+    takes_groups: bool = False
+    """Several lines may be one write."""
     gone: frozenset[int] = _GONE
 
 
@@ -127,6 +131,8 @@ class Outlet:
         if self._not_before and self._not_before > time.monotonic():
             return
         while self._queue and self._port is not None:
+            if self._port.takes_groups and len(self._queue) > 1:
+                self._group(len(self._queue[0]))
             try:
                 sent = self._port.send(self._piece(self._port.most))
             except BlockingIOError:
@@ -141,6 +147,15 @@ class Outlet:
                 self._sent = 0
         self._unwatch()
         self._is_degraded, self._not_before = False, 0.0
+
+    def _group(self, length: int) -> None:
+        """Make one piece of the first lines of the queue: a write costs as much for fifty as for one."""
+        lines = [self._queue.popleft()]
+        while self._queue and length < _LARGEST_GROUP:
+            length += len(self._queue[0])
+            lines.append(self._queue.popleft())
+        self._queue.appendleft(b"".join(lines))
+        self._queued -= _OVERHEAD * (len(lines) - 1)
 
     def _piece(self, most: int) -> memoryview:
         """Whole lines of what comes next, no more than are written in one piece; a longer line alone."""
@@ -239,7 +254,7 @@ def _port(owner: object, file: BinaryIO) -> _Port | None:
     if os.isatty(own):
         return _reopened(owner, own, _write_terminal, _GONE | {errno.EIO})  # what it says when it has hung up
     weakref.finalize(owner, os.close, own)
-    return _Port(send=lambda data: os.write(own, data))
+    return _Port(send=lambda data: os.write(own, data), takes_groups=True)
 
 
 def _reopened(owner: object, fd: int, write: Callable[[int, memoryview], int], gone: frozenset[int]) -> _Port:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DATA = frozenset({"result", "results", "stdout", "outputs", "failures"})
 """What is kept of an attempt only where an expression asks for it."""
+_SHARED = frozenset({"thread", "thread_pool", "executor"})
+"""Modes in which calls share one environment."""
 NO_LIMIT = 1 << 40
 """Workers of a pool in which nothing waits, as nothing runs."""
 
@@ -29,10 +31,14 @@ def env_file_of(prepared: Prepared) -> dict[str, str]:
     return {} if name is None else credentials.env_file(prepared.folder / os.path.expanduser(name))
 
 
-def keeping(job: Job, keep_results: bool = False) -> Callable[[str], bool]:
-    """Whether what a task gives is kept: because an expression asks for it, or the caller."""
-    used = data_references(job)
-    return lambda name: keep_results or not DATA.isdisjoint(used.get(name, ()))
+def keeping(job: Job) -> Callable[[str], bool]:
+    """Whether what a task gives is kept: because an expression asks for it."""
+    return waited_for(data_references(job)).__contains__
+
+
+def waited_for(used: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The tasks of whose data, as `data_references` has it, somebody asks for more than how they ended."""
+    return frozenset(name for name, values in used.items() if not DATA.isdisjoint(values))
 
 
 def recalling(
@@ -78,7 +84,14 @@ def binder_of(
     facts = Run(id=directory.id, dir=str(directory.path), started_at=started_at, folder=folder, attempt=recorded.parts + 1)
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
     return Binder(
-        job, params=prepared.params, environ=environ, run=facts, env_file=env_file, secrets=secrets, masked=_masked(secrets)
+        job,
+        params=prepared.params,
+        environ=environ,
+        run=facts,
+        env_file=env_file,
+        secrets=secrets,
+        masked=_masked(secrets),
+        shared=[name for name, pool in prepared.pools.items() if pool.mode in _SHARED],
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from jobrunner import expressions
@@ -28,6 +28,8 @@ from jobrunner.work import Call, Command, Resources
 if TYPE_CHECKING:
     from jobrunner.spec import Job, Task
 
+_NO_ENV: dict[str, str] = {}
+
 
 @struct
 class Run:
@@ -40,23 +42,29 @@ class Run:
     attempt: int = 1
 
 
-@struct
+@struct(frozen=False)  # of a graph there is one for each task
 class _Bound:
     """The texts of one task as functions of a scope."""
 
-    items: Callable[[Scope], Items] | None
     condition: Callable[[Scope], bool] | None
-    args: Callable[[Scope], Any]
-    kwargs: Callable[[Scope], Any]
+    args: Callable[[Scope], Any] | None
+    """None, also below, where no expression stands there."""
+    kwargs: Callable[[Scope], Any] | None
     commands: tuple[Callable[[Scope], tuple[str, ...]], ...]
-    env: Callable[[Scope], dict[str, str]]
-    secret_env: Callable[[Scope], dict[str, str]]
+    env: Callable[[Scope], dict[str, str]] | None
+    secret_env: Callable[[Scope], dict[str, str]] | None
     """What holds secrets: it reaches the attempt, and no digest."""
     cwd: Callable[[Scope], str]
+    has_own_env: bool
+    """The task declares variables or secrets."""
+    resources: Resources | None
 
 
 class Binder:
-    """Gives what an attempt runs. Raises ExpressionError where a value that it needs cannot be had."""
+    """Gives what an attempt runs. Raises ExpressionError where a value that it needs cannot be had.
+
+    `shared` names the pools in which calls share one environment: they get none of their own.
+    """
 
     def __init__(
         self,
@@ -68,8 +76,9 @@ class Binder:
         env_file: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         masked: Callable[[str], str] = str,
+        shared: Collection[str] = (),
     ) -> None:
-        self._masked = masked
+        self._masked, self._shared = masked, shared
         self._job, self._run, self._secrets = job, run, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
         from_file = env_file or {}
@@ -81,6 +90,8 @@ class Binder:
         """What every command has in its environment: made once, for it may be long."""
         self._scope["env"] = self._around
         self._bound: dict[str, _Bound] = {}
+        """Of fan-outs: any other task is bound once, and kept it would only take up room."""
+        self._scope_known: tuple[Plan | None, dict[str, object]] = None, {}
         self._values: dict[str, Values] = {}
         runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
         self.cookie = {"JOBRUNNER_RUN_ID": run.id, "JOBRUNNER_RUNS": runs}
@@ -88,14 +99,12 @@ class Binder:
 
     def items(self, plan: Plan, name: str) -> Items:
         """The items of a fan-out, once its needs have ended."""
-        items = self._of(name).items
-        assert items is not None
-        return items(self.scope(plan))
+        return unfolding(self._job.tasks[name], self._run.folder)(self.scope(plan))
 
     def decide(self, plan: Plan, name: str) -> bool:
         """What the condition of a task says, once its needs have ended."""
-        condition = self._of(name).condition
-        return condition is None or condition(self._judging(self.scope(plan), plan, name))
+        condition = self._job.tasks[name].condition
+        return condition is None or _judged(condition)(self._judging(self.scope(plan), plan, name))
 
     def work(self, plan: Plan, attempt: Attempt, needed: bool) -> Call | Command | Skip:
         """What `attempt` runs; `needed` says that an expression somewhere waits for its result.
@@ -103,29 +112,34 @@ class Binder:
         A Skip where its condition, which looks at the item, says so.
         """
         task, bound = self._job.tasks[attempt.task], self._of(attempt.task)
-        scope = self.scope(plan, attempt)
-        certain = {**scope, "tasks": CertainTasks(scope["tasks"])}  # type: ignore[arg-type]  # it is made above
         is_judged = attempt.is_conditional and bound.condition is not None
-        if is_judged and not bound.condition(self._judging(scope, plan, attempt.task)):  # type: ignore[misc]  # it is there
+        if is_judged and not bound.condition(self._judging(self.scope(plan, attempt), plan, attempt.task)):  # type: ignore[misc]  # it is there
             return Skip.CONDITION
         if task.target is None:
-            return self._command(attempt, task, bound, certain, needed)
-        return Call(
-            id=attempt.id,
-            target=task.target,
-            args=bound.args(scope),
-            kwargs=bound.kwargs(scope),
-            env={**bound.env(certain), **bound.secret_env(certain), **self._facts(attempt)},
-            cwd=bound.cwd(certain) if task.cwd else "",
-            needed=needed,
-            resources=_resources(task),
-        )
+            return self._command(plan, attempt, task, bound, needed)
+        args = task.args if bound.args is None else bound.args(self.scope(plan, attempt))
+        kwargs = task.kwargs if bound.kwargs is None else bound.kwargs(self.scope(plan, attempt))
+        cwd = bound.cwd(self._certain(plan, attempt)) if task.cwd else ""
+        return Call(attempt.id, task.target, args, kwargs, self._call_env(plan, attempt, bound), cwd, needed, bound.resources)
+
+    def _call_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
+        """What is put into the environment of the host while it runs this call."""
+        if bound.has_own_env:
+            return {**self._own_env(plan, attempt, bound), **self._facts(attempt)}
+        return _NO_ENV if attempt.pool in self._shared else self._facts(attempt)
+
+    def _own_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
+        """What the task declares, and the secrets that it lists."""
+        scope = self._certain(plan, attempt)
+        public, secret = bound.env, bound.secret_env
+        return {**(public(scope) if public else {}), **(secret(scope) if secret else {})}
 
     def digest(self, attempt: Attempt, work: Call | Command) -> str:
         """Names what `work` is: its definition with every value in it, and its item, of which a command is told in its
         environment; not the item's place nor the attempt.
         """
-        env = {name: work.env[name] for name, text in self._job.tasks[attempt.task].env.items() if not _reads_secret(text)}
+        declared = self._job.tasks[attempt.task].env
+        env = {name: work.env[name] for name, text in declared.items() if not _reads_secret(text)} if declared else {}
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
         else:
@@ -134,7 +148,8 @@ class Binder:
             what.append(attempt.item)
         return blake2b(sorted_dumps(what), digest_size=8).hexdigest()
 
-    def _command(self, attempt: Attempt, task: Task, bound: _Bound, scope: Scope, needed: bool) -> Command:
+    def _command(self, plan: Plan, attempt: Attempt, task: Task, bound: _Bound, needed: bool) -> Command:
+        scope = self._certain(plan, attempt)
         first, *rest = [command(scope) for command in bound.commands]
         output_file = f"{self._run.dir}/outputs/{attempt.id}"
         facts = {**self._facts(attempt), "JOBRUNNER_OUTPUT": output_file}
@@ -142,12 +157,12 @@ class Binder:
             id=attempt.id,
             argv=first,
             then=tuple(rest),
-            env={**self._around, **bound.env(scope), **bound.secret_env(scope), **facts},
+            env={**self._around, **(self._own_env(plan, attempt, bound) if bound.has_own_env else {}), **facts},
             cwd=bound.cwd(scope),
             output_file=output_file,
             stdout_needed=needed,
             leftover_allowed=task.stop.leftover == "allow",
-            resources=_resources(task),
+            resources=bound.resources,
         )
 
     def _facts(self, attempt: Attempt) -> dict[str, str]:
@@ -163,18 +178,29 @@ class Binder:
 
     def scope(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
         """What the names in the expressions of a task mean, or in those of one of its instances."""
-        scope: dict[str, object] = {
-            **self._scope,
-            "run": RunFacts(self._facts_of_run, plan),
-            "tasks": Tasks(self._job, plan, self._values, self._masked),
-        }
-        if attempt is not None and attempt.index is not None:
-            scope["index"] = attempt.index
-            if self._job.tasks[attempt.task].matrix is None:
-                scope["item"] = attempt.item
-            else:
-                scope["matrix"] = matrix.Values(attempt.item)
+        around = self._scope_of(plan)
+        if attempt is None or attempt.index is None:
+            return around
+        if self._job.tasks[attempt.task].matrix is None:
+            return {**around, "index": attempt.index, "item": attempt.item}
+        return {**around, "index": attempt.index, "matrix": matrix.Values(attempt.item)}
+
+    def _scope_of(self, plan: Plan) -> Scope:
+        """What is the same for all attempts of a plan."""
+        known, scope = self._scope_known
+        if known is not plan:
+            scope = {
+                **self._scope,
+                "run": RunFacts(self._facts_of_run, plan),
+                "tasks": Tasks(self._job, plan, self._values, self._masked),
+            }
+            self._scope_known = plan, scope
         return scope
+
+    def _certain(self, plan: Plan, attempt: Attempt) -> Scope:
+        """The scope of what goes to the system, where nothing may be missing."""
+        scope = self.scope(plan, attempt)
+        return {**scope, "tasks": CertainTasks(scope["tasks"])}  # type: ignore[arg-type]  # it is made above
 
     def _judging(self, scope: Scope, plan: Plan, name: str) -> Scope:
         is_met = plan.needs_met(name)
@@ -183,27 +209,38 @@ class Binder:
     def _of(self, name: str) -> _Bound:
         bound = self._bound.get(name)
         if bound is None:
-            bound = self._bound[name] = self._compile(self._job.tasks[name])
+            task = self._job.tasks[name]
+            bound = self._compile(task)
+            if task.has_instances:
+                self._bound[name] = bound
         return bound
 
-    def _secret_env(self, task: Task) -> Callable[[Scope], dict[str, str]]:
+    def _secret_env(self, task: Task) -> Callable[[Scope], dict[str, str]] | None:
         """The secrets that a task lists, under their own names and where its `env` names them."""
         listed = {name: self._secrets[name] for name in task.secrets if name in self._secrets}
+        if not listed:
+            return None
         own = {name: value for name, value in listed.items() if "-" not in name and name not in task.env}
         named = _texts({name: text for name, text in task.env.items() if _reads_secret(text)})
-        return lambda scope: {**own, **named({**scope, "secrets": listed})} if listed else {}
+        return lambda scope: {**own, **named({**scope, "secrets": listed})}
 
     def _compile(self, task: Task) -> _Bound:
         return _Bound(
-            items=unfolding(task, self._run.folder) if task.has_instances else None,
             condition=None if task.condition is None else _judged(task.condition),
-            args=expressions.compiled(list(task.args)),
-            kwargs=expressions.compiled(dict(task.kwargs)),
-            commands=command_lines(task),
-            env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}),
-            secret_env=self._secret_env(task),
+            args=_varying(task.args),
+            kwargs=_varying(task.kwargs),
+            commands=command_lines(task) if task.target is None else (),
+            env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}) if task.env else None,
+            secret_env=self._secret_env(task) if task.secrets else None,
             cwd=_folder(task.cwd, self._run.folder),
+            has_own_env=bool(task.env or task.secrets),
+            resources=_resources(task),
         )
+
+
+def _varying(value: Any) -> Callable[[Scope], Any] | None:
+    """The value as a function of the scope; None where it holds no expression."""
+    return None if not value or expressions.is_constant(value) else expressions.compiled(value)
 
 
 def _reads_secret(text: str) -> bool:
@@ -232,7 +269,9 @@ def _templates(task: Task) -> Iterator[expressions.Template]:
     values = [task.args, task.kwargs, task.run, task.argv, task.env, task.cwd, _foreach_text(task), task.matrix]
     if task.cache is not None:
         values += [task.cache.inputs, task.cache.outputs]
-    yield from filter(None, map(expressions.parse, _all_texts(values)))
+    for value in values:
+        if value:  # most keys of most tasks are not given
+            yield from filter(None, map(expressions.parse, _all_texts(value)))
     if task.condition is not None:
         yield expressions.condition(task.condition)
 
@@ -252,10 +291,10 @@ def _all_texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         if "${{" in value:
             yield value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for each in value.values():
             yield from _all_texts(each)
-    elif isinstance(value, Sequence):
+    elif isinstance(value, list):
         for each in value:
             yield from _all_texts(each)
 

@@ -48,7 +48,7 @@ class Tries:
     counted: int = 0
 
 
-@struct(frozen=False, eq=False)
+@struct(frozen=False, eq=False, kw_only=False)
 class Attempt:
     """One try of one instance, from `take` until `apply`."""
 
@@ -77,7 +77,7 @@ class Attempt:
     """It was asked to stop; whatever it answers, this is its outcome."""
 
 
-@struct
+@struct(frozen=False, kw_only=False)  # nobody keeps one; there are as many as attempts
 class Ended:
     """What the end of an attempt means: its outcome, and when (in the plan's time) its instance is tried again, if it is.
 

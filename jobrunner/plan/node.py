@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ MOVES: Mapping[State, Collection[State]] = {
 """Where a task may go from where it stands; an outcome is final."""
 FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 """What continue_on_error allows."""
+_NOTHING: Mapping[str, int] = {}
 _OF_AN_ITEM = frozenset({"item", "index", "matrix"})
 
 
@@ -44,15 +46,17 @@ class Node:
 
     __slots__ = (
         "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
-        "is_judged_by_item", "is_queued", "items", "name", "next", "order", "outcomes", "pool", "refused", "results", "sequence",
-        "state", "takes", "task", "turn", "unmet",
+        "is_judged_by_item", "is_queued", "items", "most", "name", "next", "order", "outcomes", "pool", "refused", "results",
+        "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
         self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
         self.turn = order
         """Its place among those that are ready in its pool: as declared, unless it is known how long tasks take."""
-        self.takes = task.takes
+        self.takes: Mapping[str, int] = task.takes if task.limits else _NOTHING
+        self.most = sys.maxsize if task.max_parallel is None else task.max_parallel
+        """Instances at once."""
         self.asks = False
         """Its condition asks how its needs have ended: that they have not ended well does not decide."""
         self.is_judged_by_item = False
@@ -65,15 +69,18 @@ class Node:
         self.refused: ExpressionError | None = None
         """Why its condition could not be judged."""
         self.state: State = Phase.WAITING
-        self.blockers = len(set(task.needs))
+        self.blockers = 0
         self.dependents: list[Node] = []
         self.items: Items | None = None
         self.sequence: Sequence[int] | None = None
         """The order of its items, where that is not the declared one."""
+        self.size = 1
         self.next = self.in_flight = self.delayed = self.dropped = 0
-        self.again: deque[tuple[int, int]] = deque()
+        self.again: deque[tuple[int, int]] | None = None
+        """Instances that are ready once more, and the number of their attempt: None while there were none, in most tasks ever."""
         self.outcomes: dict[Outcome, int] = {}
-        self.results: dict[int, Result] = {}
+        self.results: dict[int, Result] | None = None
+        """By the place of the item; None where nothing is kept."""
         self.is_queued = self.has_run = self.is_excused = False
 
     def __lt__(self, other: Node) -> bool:
@@ -90,14 +97,29 @@ class Node:
         else:
             self.outcomes[Outcome.FAILED] = self.outcomes.get(Outcome.FAILED, 0) + 1
 
-    @property
-    def size(self) -> int:
-        return 1 if self.items is None else len(self.items)
+    def unfold(self, items: Items, sequence: Sequence[int] | None) -> None:
+        self.items, self.size, self.sequence = items, len(items), sequence
+
+    def retry(self, index: int, number: int, *, first: bool = False) -> None:
+        """An instance is ready once more, before all others of its kind or behind them."""
+        if self.again is None:
+            self.again = deque()
+        if first:
+            self.again.appendleft((index, number))
+        else:
+            self.again.append((index, number))
+
+    def pop(self) -> tuple[int, int]:
+        """The next instance and the number of its attempt."""
+        if self.again:
+            return self.again.popleft()
+        place = self.next
+        self.next += 1
+        return place if self.sequence is None else self.sequence[place], 1
 
     @property
     def can_start(self) -> bool:
-        cap = self.task.max_parallel
-        return (bool(self.again) or self.next < self.size) and (cap is None or self.in_flight < cap)
+        return self.in_flight < self.most and (self.next < self.size or bool(self.again))
 
     @property
     def is_over(self) -> bool:

@@ -41,8 +41,6 @@ _ASK_AGAIN_AFTER = 0.1
 _STALE_DEADLINES = 1000
 """So many deadlines of attempts that have ended may lie behind the one of a slow attempt before they are swept out."""
 
-_FIRST = Tries()
-
 
 class Plan:
     """The states of all tasks of a valid Job, moved by the engine's reports alone.
@@ -50,8 +48,9 @@ class Plan:
     `pools` gives the worker count of each pool by name. `expand` gives the items of a fan-out when its needs have ended, and
     `decide` what a condition says; both may raise ExpressionError. `outside` has the slots that other runs take too. `only`
     leaves out all other tasks and what they are needed for. `keeps` says whose results `results` will be asked for. `tries`
-    tells how often an instance was tried before the run was resumed. `turns` gives the places of tasks among those that are ready
-    in their pool (of all of a pool or of none), and `arrange` the order of a fan-out's items; without, both are as declared.
+    tells how often an instance was tried before the run was resumed; None where there was nothing before. `turns` gives the
+    places of tasks among those that are ready in their pool (of all of a pool or of none), and `arrange` the order of a
+    fan-out's items; without, both are as declared.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Plan:
         outside: Outside | None = None,
         only: Collection[str] = (),
         keeps: Callable[[str], bool] = lambda name: True,
-        tries: Callable[[str, str | None], Tries] = lambda name, key: _FIRST,
+        tries: Callable[[str, str | None], Tries] | None = None,
         turns: Mapping[str, int] | None = None,
         arrange: Callable[[str, Items], Sequence[int] | None] = lambda name, items: None,
         seed: int = 0,
@@ -240,7 +239,7 @@ class Plan:
             node.drop(attempt.serial)
             self._settle(node)
         else:
-            node.again.appendleft((attempt.index or 0, attempt.serial))
+            node.retry(attempt.index or 0, attempt.serial, first=True)
             self._queue(node)
 
     def hold_back(self, attempt: Attempt, now: float) -> bool:
@@ -268,20 +267,20 @@ class Plan:
         if recorded:
             self._record(node, attempt, result, outcome)
             self._settle(node)
-            return Ended(attempt=attempt, outcome=outcome)
+            return Ended(attempt, outcome)
         node.has_run = True
         if outcome is not Outcome.SUCCEEDED and self._may_retry(attempt, node, result):
             retry_at = now + retries.delay(node.task.retries, attempt.counted, self._chance())
             node.delayed += 1
             heapq.heappush(self._delayed, (retry_at, attempt.id, node, attempt.index or 0, attempt.serial + 1))
             self._queue(node)
-            return Ended(attempt=attempt, outcome=outcome, retry_at=retry_at)
+            return Ended(attempt, outcome, retry_at=retry_at)
         self._record(node, attempt, result, outcome)
         self._settle(node)
         forgiven = node.task.continue_on_error and outcome in FORGIVABLE
         if outcome is not Outcome.SUCCEEDED and self._job.fail_fast and not forgiven:
             self.cancel()
-        return Ended(attempt=attempt, outcome=outcome, forgiven=forgiven)
+        return Ended(attempt, outcome, forgiven=forgiven)
 
     def cancel(self, *, stop: bool = True, finals: bool = False) -> None:
         """Nothing new starts, what waits is skipped, and what runs is to be stopped, unless `stop` lets it end by itself.
@@ -326,7 +325,8 @@ class Plan:
         node = self._nodes[name]
         if node.items is None and node.task.has_instances:
             return []
-        return [node.results.get(index) for index in range(node.size)]
+        kept = node.results or {}
+        return [kept.get(index) for index in range(node.size)]
 
     # Below here, one step each.
 
@@ -374,7 +374,7 @@ class Plan:
 
     def _can_start(self, node: Node) -> bool:
         """Whether an instance of a queued node can start. A fan-out has its items from here on, or has ended without."""
-        if node.state is Phase.READY and node.items is None and node.task.has_instances:
+        if node.items is None and node.state is Phase.READY and node.task.has_instances:
             self._unfold(node)
         return node.can_start and isinstance(node.state, Phase)
 
@@ -398,20 +398,16 @@ class Plan:
     def _unfold(self, node: Node) -> None:
         """Ask for the items of a fan-out: where there are none, that ends the task."""
         try:
-            node.items = Items([node.refused]) if node.refused else self._expand(self, node.name)
+            items = Items([node.refused]) if node.refused else self._expand(self, node.name)
         except ExpressionError as error:
-            node.items = Items([_told("foreach" if node.task.matrix is None else "matrix", error)])
-        node.sequence = self._arrange(node.name, node.items)
-        if not node.items:
+            items = Items([_told("foreach" if node.task.matrix is None else "matrix", error)])
+        node.unfold(items, self._arrange(node.name, items))
+        if not items:
             self._skipped.append(Skipped(task=node.name, reason=Skip.EMPTY))
             self._finish(node, Outcome.SUCCEEDED)
 
     def _issue(self, node: Node, pool: Pool) -> Attempt:
-        if node.again:
-            index, number = node.again.popleft()
-        else:
-            index, number = node.next if node.sequence is None else node.sequence[node.next], 1
-            node.next += 1
+        index, number = node.pop()
         if node.state is Phase.READY:
             node.move(Phase.RUNNING)
         pool.free -= 1
@@ -422,31 +418,25 @@ class Plan:
         return attempt
 
     def _attempt(self, node: Node, index: int, number: int) -> Attempt:
-        attempt = Attempt(
-            id=self._last_id,
-            task=node.name,
-            number=number,
-            counted=number,
-            serial=number,
-            pool=node.pool,
-            is_command=node.task.target is None,
-            at_most_once=node.task.at_most_once,
-            is_conditional=node.is_judged_by_item,
-        )
+        attempt = Attempt(self._last_id, node.name, number, node.pool)
+        attempt.counted = attempt.serial = number
+        attempt.is_command = node.task.target is None
+        attempt.at_most_once = node.task.at_most_once
+        attempt.is_conditional = node.is_judged_by_item
         if node.items is not None:
             self._give_item(attempt, node.items, index)
-        before = self._tries(node.name, attempt.key)
         if node.refused is not None:
             attempt.refused = Error(type="ExpressionError", message=str(node.refused))
-        attempt.number, attempt.counted = number + before.made, number + before.counted
+        if self._tries is not None:
+            before = self._tries(node.name, attempt.key)
+            attempt.number, attempt.counted = number + before.made, number + before.counted
         return attempt
 
     def _give_item(self, attempt: Attempt, items: Items, index: int) -> None:
-        item = items[index]
-        if isinstance(item, ExpressionError):
-            attempt.refused = Error(type="ExpressionError", message=str(item))
-        else:
-            attempt.index, attempt.item, attempt.key = index, item, items.key(index)
+        attempt.index, attempt.item, attempt.key = index, *items.named(index)
+        if isinstance(attempt.item, ExpressionError):
+            attempt.refused = Error(type="ExpressionError", message=str(attempt.item))
+            attempt.index = attempt.item = attempt.key = None
 
     def _release_held(self) -> None:
         if self._released_at is None:
@@ -466,7 +456,7 @@ class Plan:
         while self._delayed and self._delayed[0][0] <= now:
             _, _, node, index, number = heapq.heappop(self._delayed)
             node.delayed -= 1
-            node.again.append((index, number))
+            node.retry(index, number)
             self._queue(node)
 
     def _land(self, attempt: Attempt) -> Node:
@@ -497,6 +487,8 @@ class Plan:
     def _record(self, node: Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
         if outcome is not Outcome.SKIPPED and self._keeps(node.name):
+            if node.results is None:
+                node.results = {}
             node.results[attempt.index or 0] = result if result.outcome is outcome else replace(result, outcome=outcome)
 
     def _settle(self, node: Node) -> None:
@@ -508,6 +500,7 @@ class Plan:
 
     def _finish(self, node: Node, outcome: Outcome) -> None:
         node.move(outcome)
+        node.outcomes = {}  # its own says all that is asked from now on
         self._close(node)
         self._pass_on(node)
         self._begin_finals()
@@ -526,9 +519,11 @@ class Plan:
         pending = [ended]
         while pending:
             node = pending.pop()
-            for dependent in node.dependents:
+            dependents, node.dependents = node.dependents, []  # nobody asks again, and they would take up room
+            has_ended_well = node.ended_well
+            for dependent in dependents:
                 dependent.blockers -= 1
-                if not node.ended_well:
+                if not has_ended_well:
                     dependent.unmet = dependent.unmet or node
                 if dependent.state is Phase.WAITING and not self._move_on(dependent):
                     pending.append(dependent)
@@ -572,7 +567,7 @@ class Plan:
             node.dropped += node.size - node.next
             node.next = node.size
             while node.again:
-                node.drop(node.again.popleft()[1])
+                node.drop(node.pop()[1])
             if node.is_over:
                 self._finish(node, node.outcome)
 

@@ -24,7 +24,7 @@ def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # no
     least = LEVELS[minimum]
 
     def write(stamped: Stamped) -> None:
-        if isinstance(stamped.event, TaskOutput):
+        if type(stamped.event) is TaskOutput:
             return
         importance = level(stamped.event)
         if LEVELS[importance] >= least:
@@ -41,8 +41,8 @@ def _json(outlet: Outlet) -> Teller:
     send = outlet.write
 
     def tell(stamped: Stamped, importance: str) -> None:
-        head = f'{{"ts":"{stamped.ts}","level":"{importance}","event":"{stamped.event.NAME}","seq":{stamped.seq},'.encode()
-        send(b"%b%b,%b}\n" % (head, stamped.place(), stamped.fields()))
+        head = f'{{"ts":"{stamped.ts}","level":"{importance}","event":"{stamped.event.NAME}","seq":{stamped.seq},'
+        send(head.encode() + stamped.body() + b"}\n")
 
     return tell
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 
-from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, Stamped, TaskFinished, TaskSkipped
+from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, Stamped, TaskFinished, TaskSkipped, TaskStarted
 from jobrunner.sinks.terminal import escaped
 from jobrunner.structs import field, struct
 
@@ -43,13 +43,24 @@ class Summary:
     finished: RunFinished | None = None
 
     def __call__(self, stamped: Stamped) -> None:
+        event = stamped.event
+        if isinstance(event, TaskFinished):
+            self._on_finished(event)
+        elif not isinstance(event, TaskStarted):  # there are as many of them as attempts
+            self._on_another(stamped)
+
+    def _on_finished(self, event: TaskFinished) -> None:
+        if event.outcome == "unknown":
+            self.unknown.add(name_of(event))
+        elif event.retried:
+            self.retries += (event.error or {}).get("type") != _LOST_WITH_ITS_RUNNER
+        else:
+            self._count(event)
+
+    def _on_another(self, stamped: Stamped) -> None:
         match stamped.event:
-            case TaskFinished(outcome="unknown") | TaskSkipped(outcome="unknown") as event:
+            case TaskSkipped(outcome="unknown") as event:
                 self.unknown.add(name_of(event))
-            case TaskFinished(retried=True) as event:
-                self.retries += (event.error or {}).get("type") != _LOST_WITH_ITS_RUNNER
-            case TaskFinished() as event:
-                self._count(event)
             case TaskSkipped(reason="recorded", outcome="succeeded") | TaskSkipped(reason="condition"):
                 pass  # counted in the event that the run goes on with; as the author of the job wants it
             case TaskSkipped() as event:
@@ -64,9 +75,10 @@ class Summary:
 
     def _count(self, event: TaskFinished) -> None:
         self.attempts[event.outcome] += 1
-        heapq.heappush(self.slowest, (event.duration, name_of(event)))
-        if len(self.slowest) > _SLOWEST:
-            heapq.heappop(self.slowest)
+        if len(self.slowest) < _SLOWEST:
+            heapq.heappush(self.slowest, (event.duration, name_of(event)))
+        elif event.duration >= self.slowest[0][0]:
+            heapq.heappushpop(self.slowest, (event.duration, name_of(event)))
         if event.outcome == "cancelled":
             self.stopped[event.task] += 1
         elif event.outcome != "succeeded":
