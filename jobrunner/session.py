@@ -35,7 +35,7 @@ from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import binder_of, env_file_of, recalling, waited_for
 from jobrunner.sinks.output import file_sink
 from jobrunner.spilled import Spill
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 from jobrunner.work import Call, StopRule
 
 if TYPE_CHECKING:
@@ -438,15 +438,10 @@ def _on_signal(engine: Engine, number: int) -> None:
 def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper, has_calls: bool) -> Lane:
     calls = _hosts(name, pool, folder, env, reaper) if has_calls else _NoHosts()
     commands = Commands(pool=name, slots=pool.workers, reaper=reaper)
-    return Lane(
-        mode=pool.mode,
-        workers=pool.workers,
-        calls=calls,
-        commands=commands,
-        executor=pool.executor,
-        prepare=calls.prepare,
-        flush=calls.flush,
-    )
+    lane = Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
+    if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
+        return lane
+    return replace(lane, prepare=calls.prepare, flush=calls.flush)
 
 
 def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> HostPool:
