@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MOST_KEPT, MOST_BYTES = 100, 256 << 20
 """How many compiled jobs are kept, and how large all together: the oldest go."""
 
+_STEP = 200
+"""Tasks that are packed at a time."""
 _MAGIC = b"jobrunner, compiled 1\n"
 _DIGEST = 20
 _LIBRARIES = ("pydantic", "pydantic_core", "yaml", "simpleeval", "cronsim")
@@ -51,11 +53,22 @@ def read(path: str | os.PathLike[str]) -> JobFile:
 
 def keep(file: JobFile, state: Path) -> None:
     """Keep what a job file came to, for the next run of it. Never raises: without it the next run takes a little longer."""
+    for _ in keeping(file, state):
+        pass
+
+
+def keeping(file: JobFile, state: Path) -> Iterator[None]:
+    """As `keep`, in steps of a few milliseconds for all but the last: a run has other things to do meanwhile."""
     if file.is_compiled:
         return
     with contextlib.suppress(JobrunnerError, OSError, ValueError, AttributeError):
-        folder = state / ".compiled"
-        data = _sealed(_head(file), marshal.dumps(_packed(file.job)))
+        folder, packing = state / ".compiled", _Packing()
+        for number, task in enumerate(file.job.tasks.values(), 1):
+            packing.place(task)
+            if not number % _STEP:
+                yield
+        data = _sealed(_head(file), marshal.dumps(packing.packed(file.job)))
+        yield
         trust.make_directory(folder)
         _write(folder / _name(str(file.path)), data)
         _prune(folder)
@@ -186,13 +199,6 @@ def _state(path: str) -> tuple[int, int]:
 # --- job → rows → job --------------------------------------------------------------------------------------------------------
 
 
-def _packed(job: spec.Job) -> tuple[dict[str, _Defaults], list[_Row], int]:
-    """The defaults of every model that occurs, all parts of the job, and which of them is the job: all as `marshal` takes it."""
-    packing = _Packing()
-    number = packing.place(job)
-    return packing.defaults(), packing.rows, number
-
-
 _FLAT = (str, list, int, float, bool, type(None))
 """What no model is in: where a key holds several, it has a table of them."""
 
@@ -207,6 +213,11 @@ class _Packing:
         self._numbers: dict[int, int] = {}
         self._kinds: dict[str, type[BaseModel]] = {"Pool": spec.Pool, "Retry": spec.Retry}  # a run may make these two
         self._defaults: dict[str, dict[str, Any]] = {}
+
+    def packed(self, job: BaseModel) -> tuple[dict[str, _Defaults], list[_Row], int]:
+        """The defaults of every model that occurs, all parts of the job, and which of them it is: all as `marshal` takes it."""
+        number = self.place(job)
+        return self.defaults(), self.rows, number
 
     def place(self, model: BaseModel) -> int:
         """The number of a model's row, which is made at its first use."""

@@ -243,6 +243,7 @@ class _Session:
         self._reaper = Reaper(inherits=self._lifeline is not None, run_id=part.directory.id, mark=str(part.directory.mark))
         self._sync_timer: Timer | None = None
         self._full: JournalFull | None = None
+        self._keeping = compiled.keeping(prepared.file, part.directory.path.parent.parent)
         self._has_begun = self._has_lost_guard = False
 
     def _shared(self, slots: Slots) -> HostLimits:
@@ -324,7 +325,9 @@ class _Session:
         self._has_begun = True
 
     def _keep_job(self) -> None:
-        compiled.keep(self._prepared.file, self._part.directory.path.parent.parent)
+        """A step of keeping what the job file came to; the next one when the loop has done what else there is to do."""
+        if next(self._keeping, self) is not self:
+            self._loop.call_at(self._loop.clock(), self._keep_job)
 
     def _finish(self, tally: Tally) -> Finished:
         """The last record, after all that can still happen has happened. A run without a record of it has not finished."""
@@ -344,6 +347,8 @@ class _Session:
         for outlet in self._outlets:
             outlet.finish(_PATIENCE)
         self._precedence.keep(tally.duration, by_way_of=self._part.directory.path)
+        for _ in self._keeping:  # the run was shorter than that
+            pass
         return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)
 
     def _commit(self, sync: bool) -> None:
