@@ -304,6 +304,7 @@ LEFT_OUT: dict[str, str] = {
             "there is nothing in it",
             "…, or not a number",
             "a list holds text, numbers, true, false, null, lists and maps; this one holds something else",  # from Python
+            "module 'jobrunner.jobfile' has no attribute …",  # from Python
             "… is not text or a number",
             "… is a list of task names: write …=[…]",  # from Python
             "looking at … raised …",

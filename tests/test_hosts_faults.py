@@ -464,6 +464,7 @@ def open_descriptors() -> list[str]:
 @contextlib.contextmanager
 def room_for(descriptors: int) -> Iterator[None]:
     """No more descriptors than so many can be opened."""
+    gc.collect()  # what it closes must not make room later
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
