@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jobrunner import encoding, host, kinds
 from jobrunner.cli import words
+from jobrunner.cli.group import jobrunner
 from jobrunner.cli.run import run as command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +124,7 @@ def test_help_mistakes_and_other_commands_are_left_to_click(line: str) -> None:
 
 
 def test_every_option_of_the_table_is_one_of_the_command() -> None:
-    told = CliRunner().invoke(command, ["--help"]).output
+    told = CliRunner().invoke(jobrunner, ["run", "--help"]).output
     for row in (*words.DECIDING, words.RESUMING, words.DURABILITY, *words.SHOWING):
         assert all(word in told for word in row.words)
 
