@@ -96,9 +96,16 @@ def _merged(before: Known | None, now: _Sum) -> Known:
     return Known(
         seconds=_moved(before.seconds, seconds, share),
         runs=min(before.runs + 1, _RUNS),
-        peak=now.peak if before.peak is None else before.peak if now.peak is None else max(now.peak, before.peak),
+        peak=_peak(before.peak, now.peak, share),
         items=items if len(items) + len(rest) > MOST_ITEMS else items | rest,
     )
+
+
+def _peak(before: int | None, now: int | None, share: float) -> int | None:
+    """It rises at once, since too little is worse than too much, and falls as a mean does."""
+    if before is None or now is None:
+        return before if now is None else now
+    return max(now, round(_moved(before, now, share)))
 
 
 def _moved(before: float, now: float, share: float) -> float:

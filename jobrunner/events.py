@@ -297,7 +297,7 @@ class LockBusy:
 
 @struct
 class LimitBusy:
-    """A task waits for slots of limits that all jobs of the machine share: `holders` says who has them, where that is known."""
+    """A task waits for slots of limits that jobs share, or for memory (`resources.memory`); `holders` have them, if known."""
 
     NAME: ClassVar[str] = "limit.busy"
     limits: list[str]

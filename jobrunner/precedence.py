@@ -1,22 +1,27 @@
-"""What a run takes first where it has a choice: what earlier runs have measured, as the plan asks for it.
+"""What a run takes first where it has a choice, and what it does not take at once: by what earlier runs have measured.
 
 There is a choice in pools of several workers that have more to do than workers. A serial pool, and any other with one worker,
 keeps declared order: no other is any faster there, and people rely on it. So does a fan-out that runs one item at a time.
+And there is one where several processes of tasks may run at once: their memory may not be enough for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.events import Sink
 from jobrunner.items import Items
-from jobrunner.prepare import Prepared
+from jobrunner.prepare import PoolPlan, Prepared
 
 if TYPE_CHECKING:
+    from jobrunner.plan.packing import Packing
     from jobrunner.spec import Task
+
+_LEAST_PEAK = 64 << 20
+"""A measured peak below it, in bytes, is for the most part an interpreter and libraries, of which processes share the pages."""
 
 
 class Precedence:
@@ -28,8 +33,11 @@ class Precedence:
         self._pools = {name: prepared.job.pool_of(name) for name in self._names}
         self._workers = {name: pool.workers for name, pool in prepared.pools.items()}
         self._free = {name for name, pool in prepared.pools.items() if pool.workers > 1}
-        self._has_choice = any(self._is_crowded(pool, prepared.pools[pool].workers) for pool in self._free)
-        self._known: dict[str, Known] = read(folder) if self._has_choice else {}
+        self._lone = [name for name in self._names if self._has_process(name, prepared.pools[self._pools[name]])]
+        self._at_once = self._most_at_once()
+        self._has_choice = any(self._is_crowded(pool, self._workers[pool]) for pool in self._free)
+        self._is_measured = self._has_choice or self._at_once > 1
+        self._known: dict[str, Known] = read(folder) if self._is_measured else {}
         self._measured = Durations()
 
     def _is_crowded(self, pool: str, workers: int) -> bool:
@@ -37,14 +45,26 @@ class Precedence:
         own = [name for name in self._names if self._pools[name] == pool]
         return len(own) > workers or any(self._job.tasks[name].has_instances for name in own)
 
+    def _has_process(self, name: str, pool: PoolPlan) -> bool:
+        """Whether an attempt has a process to itself: what that needs of memory it needs while it runs, and gives back."""
+        return self._job.tasks[name].target is None or (pool.mode == "process" and pool.executor is None)
+
+    def _most_at_once(self) -> int:
+        """So many of these processes may run at once."""
+        own = dict.fromkeys(self._workers, 0)
+        for name in self._lone:
+            pool = self._pools[name]
+            own[pool] += self._workers[pool] if self._job.tasks[name].has_instances else 1
+        return sum(min(count, self._workers[pool]) for pool, count in own.items())
+
     @property
     def sinks(self) -> list[Sink]:
         """What has to see the events of the run."""
-        return [self._measured] if self._has_choice else []
+        return [self._measured] if self._is_measured else []
 
     def turns(self) -> dict[str, int]:
         """The places of the tasks that are not bound to declared order; none where nothing is known."""
-        if not any(name in self._known for name in self._names):
+        if not self._has_choice or not any(name in self._known for name in self._names):
             return {}
         from jobrunner.plan import ranks  # here and below: most runs need none of it
 
@@ -77,9 +97,30 @@ class Precedence:
 
         return ranks.longest_first([items.key(index) for index in range(len(items))], known.items)
 
+    def packing(self, tell: Callable[[list[str]], None]) -> Packing | None:
+        """What keeps tasks from taking more memory together than there is; None where they cannot, as far as that is known."""
+        needs = {} if self._at_once < 2 else {name: need for name in self._lone if (need := self._memory_of(name))}
+        if not needs:
+            return None
+        from jobrunner.memory import usable_memory
+
+        budget = usable_memory()
+        if budget is None or max(needs.values()) * self._at_once <= budget:
+            return None
+        from jobrunner.plan.packing import Packing
+
+        return Packing(budget, needs, tell=tell)
+
+    def _memory_of(self, name: str) -> int:
+        """Bytes: what it declares, else the peak of earlier runs, else 0."""
+        resources, known = self._job.tasks[name].resources, self._known.get(name)
+        if resources is not None and resources.memory is not None:
+            return resources.memory
+        return known.peak if known is not None and known.peak is not None and known.peak >= _LEAST_PEAK else 0
+
     def keep(self, seconds: float, *, by_way_of: Path) -> None:
         """The run has ended, after so many seconds: what it has measured is there for the next. Raises nothing."""
-        if self._has_choice and seconds >= WORTH:
+        if self._is_measured and seconds >= WORTH:
             write(self._folder, self._measured.merged(self._known, self._job.tasks), by_way_of=by_way_of)
 
 

@@ -235,6 +235,7 @@ class _Session:
             tries=part.recorded.tries if part.attempt > 1 else None,
             turns=self._precedence.turns(),
             arrange=self._precedence.arrange,
+            packing=self._precedence.packing(lambda tasks: self._tell_waiting(["resources.memory"], tasks)),
             seed=hash(part.directory.id),
         )
         self._cache = self._caching(withhold)

@@ -24,6 +24,7 @@ FLOORS = {
     "speech": 1,
     "loop": 1,
     "cpus": 1,
+    "memory": 1,
     "items": 1,
     "hints": 1,
     "preflight.nested": 1,

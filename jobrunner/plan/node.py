@@ -46,8 +46,8 @@ class Node:
 
     __slots__ = (
         "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
-        "is_judged_by_item", "is_queued", "items", "most", "name", "next", "order", "outcomes", "pool", "refused", "results",
-        "sequence", "size", "state", "takes", "task", "turn", "unmet",
+        "is_judged_by_item", "is_queued", "items", "memory", "most", "name", "next", "order", "outcomes", "pool", "refused",
+        "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
@@ -55,6 +55,8 @@ class Node:
         self.turn = order
         """Its place among those that are ready in its pool: as declared, unless it is known how long tasks take."""
         self.takes: Mapping[str, int] = task.takes if task.limits else _NOTHING
+        self.memory = 0
+        """Bytes that an attempt takes, as far as that is known and matters."""
         self.most = sys.maxsize if task.max_parallel is None else task.max_parallel
         """Instances at once."""
         self.asks = False

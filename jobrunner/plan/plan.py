@@ -6,7 +6,7 @@
 A task is one node, whatever its fan-out: a million items are counters here, and only instances in flight or waiting for
 their retry are objects. A node stays RUNNING while an instance waits for its retry; such an instance holds no slot.
 Ready work is taken in declared order, item by item, or in that of `turns` (ranks); what waits for slots of a limit, in the order
-in which it came (semaphores).
+in which it came (semaphores); what needs memory, when there is room for it (packing).
 Tasks of `finally` start when all others have ended, however that came, and nothing but a second wish to stop cancels them.
 """
 
@@ -30,6 +30,7 @@ from jobrunner.work import Error, Outcome, Result
 if TYPE_CHECKING:
     import random
 
+    from jobrunner.plan.packing import Packing
     from jobrunner.spec import Job, Task
 
 _RELEASE_AFTER = 0.25
@@ -50,7 +51,7 @@ class Plan:
     leaves out all other tasks and what they are needed for. `keeps` says whose results `results` will be asked for. `tries`
     tells how often an instance was tried before the run was resumed; None where there was nothing before. `turns` gives the
     places of tasks among those that are ready in their pool (of all of a pool or of none), and `arrange` the order of a
-    fan-out's items; without, both are as declared.
+    fan-out's items; without, both are as declared. `packing` has the memory that tasks need.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Plan:
         tries: Callable[[str, str | None], Tries] | None = None,
         turns: Mapping[str, int] | None = None,
         arrange: Callable[[str, Items], Sequence[int] | None] = lambda name, items: None,
+        packing: Packing | None = None,
         seed: int = 0,
     ) -> None:
         self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
@@ -82,6 +84,9 @@ class Plan:
         }
         for name, turn in (turns or {}).items():
             self._nodes[name].turn = turn
+        self._packing = packing
+        for name in self._nodes.keys() & packing.needs.keys() if packing is not None else ():
+            self._nodes[name].memory = packing.needs[name]  # type: ignore[union-attr]
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
@@ -163,6 +168,8 @@ class Plan:
             heads.append(self._ask_again_at)
         if self._released_at is not None:
             heads.append(self._released_at)
+        if self._packing is not None and self._packing.tell_at is not None:
+            heads.append(self._packing.tell_at)
         return min(heads, default=None)
 
     def allow_ahead(self, name: str, count: int) -> None:
@@ -183,9 +190,11 @@ class Plan:
                 yield from self._take_limited(now)
             pool = next(iter(self._stirred))
             del self._stirred[pool]
-            if pool.free + pool.ahead > 0 and (node := self._first(pool)) is not None:
+            if pool.free + pool.ahead > 0 and (node := self._next(pool)) is not None:
                 self._stirred[pool] = None
                 yield self._issue(node, pool)
+        if self._packing is not None:
+            self._packing.note(now)
 
     def take_unlocked(self) -> bool:
         """Whether, since the last call, an outcome has let something start: it must be on record before that does."""
@@ -357,12 +366,19 @@ class Plan:
         pool = self._pools[node.pool]
         if node.takes:
             self._semaphores.enter(node, node.takes, lane=node.pool)
+        elif node.memory and self._packing is not None:
+            self._packing.enter(node, pool)
         else:
             heapq.heappush(pool.ready, (node.turn, node))
         self._stirred[pool] = None
 
+    def _next(self, pool: Pool) -> Node | None:
+        """Who starts next in a pool with a free worker, of those that take no slots of limits."""
+        first = self._first(pool)
+        return first if self._packing is None or pool.free <= 0 else self._packing.choose(pool, first, self._can_start)
+
     def _first(self, pool: Pool) -> Node | None:
-        """The first node in order of turns that can start an instance and takes no slots of limits."""
+        """The first node in order of turns that can start an instance and takes neither slots of limits nor memory."""
         while pool.ready:
             node = pool.ready[0][1]
             if self._can_start(node):
@@ -380,7 +396,7 @@ class Plan:
 
     def _take_limited(self, now: float) -> Iterator[Attempt]:
         """What gets all the slots that it asks for."""
-        while self._semaphores and (node := self._semaphores.serve(self._may_take)) is not None:
+        while self._semaphores and (node := self._semaphores.serve(self._may_take, self._fits)) is not None:
             node.is_queued = False
             yield self._issue(node, self._pools[node.pool])
             self._queue(node)
@@ -392,8 +408,12 @@ class Plan:
             node.is_queued = False
             return None
         pool = self._pools[node.pool]
-        first = self._first(pool)
+        first = self._next(pool)
         return pool.free > 0 and (first is None or node.turn < first.turn)
+
+    def _fits(self, node: Node) -> bool:
+        """Whether there is memory for it."""
+        return self._packing is None or not node.memory or self._packing.fits(node, self._pools[node.pool])
 
     def _unfold(self, node: Node) -> None:
         """Ask for the items of a fan-out: where there are none, that ends the task."""
@@ -412,6 +432,8 @@ class Plan:
             node.move(Phase.RUNNING)
         pool.free -= 1
         node.in_flight += 1
+        if self._packing is not None:
+            self._packing.issued(node, pool)
         self._last_id += 1
         attempt = self._attempt(node, index, number)
         self._flight[attempt.id] = attempt
@@ -468,6 +490,8 @@ class Plan:
         self._stirred[pool] = None
         if node.takes:
             self._semaphores.give(node.takes)
+        if node.memory and self._packing is not None:
+            self._stirred.update(dict.fromkeys(self._packing.give(node)))
         return node
 
     def _chance(self) -> random.Random:

@@ -41,28 +41,28 @@ class Semaphores(Generic[T]):
         key = lane, tuple(sorted(wanted))
         self._queues.setdefault(key, deque()).append((self._arrivals, who, wanted))
 
-    def serve(self, may_start: Callable[[T], bool | None]) -> T | None:
+    def serve(self, may_start: Callable[[T], bool | None], fits: Callable[[T], bool] = lambda who: True) -> T | None:
         """The first in order of arrival that gets all its slots, which it then has; None where nobody does.
 
-        `may_start` says whether one could make use of them now; None takes it out of the queue. Who could, and waits for slots,
-        keeps those behind it from them.
+        `may_start` says whether one could make use of them now; None takes it out of the queue. Who could, and waits for slots
+        or for what `fits` asks for besides, keeps those behind it from them.
         """
         self.was_refused = False
         known = -1
         while known != self._arrivals:  # who was asked may have let others come in
             known = self._arrivals
-            if (served := self._first_served(may_start)) is not None:
+            if (served := self._first_served(may_start, fits)) is not None:
                 return served
         return None
 
-    def _first_served(self, may_start: Callable[[T], bool | None]) -> T | None:
+    def _first_served(self, may_start: Callable[[T], bool | None], fits: Callable[[T], bool]) -> T | None:
         spoken_for: set[str] = set()
         for key in sorted(self._queues, key=lambda key: self._queues[key][0][0]):
             head = self._head(key, may_start)
             if head is None:
                 continue
             who, wanted = head
-            if spoken_for.isdisjoint(wanted) and self._take(wanted):
+            if spoken_for.isdisjoint(wanted) and fits(who) and self._take(wanted):
                 self._leave(key)
                 return who
             spoken_for.update(wanted)
