@@ -68,6 +68,17 @@ def test_runs_are_merged_as_a_moving_mean(runs: list[float], seconds: float) -> 
     assert known["a"].seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("peaks", "peak"),
+    [([100, 300], 300), ([300, 100], 200), ([300, None], 300), ([None, 100], 100), ([300, 100, 100], 167), ([None, None], None)],
+)
+def test_the_peak_of_memory_rises_at_once_and_falls_slowly(peaks: list[int | None], peak: int | None) -> None:
+    known: dict[str, Known] = {}
+    for each in peaks:
+        known = measured(finished("a", 1.0, peak=each)).merged(known, ["a"])
+    assert known["a"].peak == peak
+
+
 def test_what_did_not_run_now_stays_known_and_what_left_the_job_does_not() -> None:
     before = {"a": Known(seconds=1), "b": Known(seconds=2), "gone": Known(seconds=3)}
     found = measured(finished("a", 1.0)).merged(before, ["a", "b"])

@@ -185,12 +185,13 @@ class Plan:
     def take(self, now: float) -> Iterator[Attempt]:
         """Attempts to start now: as many as there are free workers, and what is allowed ahead, in the order of their turns."""
         self._wake(now)
+        pick = self._first if self._packing is None else self._next
         while self._stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
             if self._semaphores:
                 yield from self._take_limited(now)
             pool = next(iter(self._stirred))
             del self._stirred[pool]
-            if pool.free + pool.ahead > 0 and (node := self._next(pool)) is not None:
+            if pool.free + pool.ahead > 0 and (node := pick(pool)) is not None:
                 self._stirred[pool] = None
                 yield self._issue(node, pool)
         if self._packing is not None:
