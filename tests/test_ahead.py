@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,13 +185,17 @@ def test_what_a_host_receives_while_calls_are_taken_back_stays_with_it() -> None
         assert far.host_has == [b"1", b"3", b"5"]
 
 
+def one_of_them_is_known(run: Driven, first: int) -> bool:
+    return any(each.id >= first for each in run.of(Began)) or any(each.id >= first for each in run.of(Returned))
+
+
 def test_calls_taken_back_from_a_host_at_work_run_once_there_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     with driven("process_pool", workers=1) as run:
         warm(run)
         for start in range(1, 3000, 16):
             hand_over(run, [(number, "notes", [str(path), number]) for number in range(start, start + 16)])
-            run.until(lambda first=start: any(each.id >= first for each in (*run.of(Began), *run.of(Returned))))
+            run.until(partial(one_of_them_is_known, run, start))
             for each in tuple(run.pool._hosts):
                 each.take_back()
             run.until(lambda: not any(each.calls for each in run.pool._hosts))

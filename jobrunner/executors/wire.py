@@ -23,7 +23,7 @@ from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Res
 
 Frame = list[Any]
 
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16  # more is not taken from the heap, but mapped and unmapped each time
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
 _PING = b"\n"
