@@ -185,6 +185,23 @@ def test_what_a_host_receives_while_calls_are_taken_back_stays_with_it() -> None
         assert far.host_has == [b"1", b"3", b"5"]
 
 
+def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> None:
+    assert run.pool.rest() == 0
+    warm(run)
+    assert run.pool.rest() == 0
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in range(1, 3)])
+    assert run.pool.rest() == 0
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in range(3, 11)])
+    assert 0 < run.pool.rest() < 0.005
+    for number in range(1, 11):
+        run.until(partial(is_over, run, number))
+    assert run.pool.rest() == 0
+
+
+def is_over(run: Driven, number: int) -> bool:
+    return number in ends(run)
+
+
 def one_of_them_is_known(run: Driven, first: int) -> bool:
     return any(each.id >= first for each in run.of(Began)) or any(each.id >= first for each in run.of(Returned))
 
