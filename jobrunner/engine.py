@@ -62,6 +62,8 @@ class Lane:
     prepare: Callable[[], int] = lambda: 0
     """Calls follow, and `flush` after the last of them: how many more than there are workers may be handed over now."""
     flush: Callable[[], None] = lambda: None
+    rest: Callable[[], float] = lambda: 0.0
+    """For so many seconds all workers have something to do, so that nobody need look."""
 
 
 @struct
@@ -349,6 +351,8 @@ class Engine:
         until = self._plan.next_wake()
         if until is None and not self._plan.in_flight:
             raise JobrunnerError("stuck: nothing runs and nothing can start [this is a bug]")
+        if rest := min((lane.rest() for lane in self._lanes.values()), default=0.0):
+            self._loop.rest(rest)
         self._loop.turn(until)
         self._drain()
 

@@ -43,8 +43,8 @@ _CANNOT_SERVE = 71
 _LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
 _LONGEST_SAID = 1 << 20
-_RECEIVE = 1 << 18
-_LONGEST_QUEUED = 1 << 17
+_RECEIVE = 1 << 16
+_LONGEST_QUEUED = 1 << 15
 _PING = b""
 CHANNEL = b"!"
 """How the line begins with which a host is given a queue; the mark of its output follows."""
@@ -56,8 +56,10 @@ RING = 256
 """Numbers of 8 bytes in a ring: the native id of its thread, the number in the name of its worker, and the calls that it took up
 last, more than may be on their way to a host."""
 RING_HEAD = 2
-_MOST_UNSENT = 16
+_MOST_UNSENT = 64
 """Frames that wait for the thread that sends them: with more, the one at hand sends them."""
+_POST_AFTER = 0.0005
+"""Seconds that frames wait for others, unless a thread has nothing else to do: then it sends them."""
 MARK = b"\0"
 """How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
 WHERE = b"?"
@@ -222,6 +224,7 @@ class Port:
     def _post(self) -> None:
         while True:
             self._bell.get()
+            time.sleep(_POST_AFTER)
             self.answer_bell()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
@@ -495,10 +498,15 @@ class ThreadPool:
         def count() -> None:
             self._ended[number] += 1
 
-        while (call := self._queue.get()) is not None:
+        while (call := self._next()) is not None:
             tasks += 1
             _run_in_thread(self._port, call, worker, number, number + 1, tasks, count)
         self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
+
+    def _next(self) -> Call | None:
+        if self._queue.empty():
+            self._port.flush()
+        return self._queue.get()
 
 
 class Foreign:

@@ -81,6 +81,10 @@ class Loop:
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
+    def rest(self, seconds: float) -> None:
+        """Look at nothing, so that more comes together: for who has nobody waiting for him meanwhile."""
+        time.sleep(seconds)
+
     def turn(self, until: float | None = None) -> None:
         """Wait until something is ready, a timer is due or `until` has come; then make the calls that are due."""
         for watch in self._ready(self._patience(until)):

@@ -447,7 +447,7 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
     lane = Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
-    return replace(lane, prepare=calls.prepare, flush=calls.flush)
+    return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest)
 
 
 def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> HostPool:
@@ -483,6 +483,9 @@ class _NoHosts:
 
     def prepare(self) -> int:
         return 0
+
+    def rest(self) -> float:
+        return 0.0
 
 
 def _stop_rule(stop: Stop) -> StopRule:

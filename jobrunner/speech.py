@@ -171,7 +171,7 @@ class Streams:
         """For threads, which share the streams: put back what a task has closed, and leave alone what one has redirected."""
         for number in (1, 2):
             try:
-                os.fstat(number)
+                os.get_inheritable(number)  # which, unlike fstat, keeps the interpreter: else threads would change places here
             except OSError:
                 os.dup2(self._spare, number)
 

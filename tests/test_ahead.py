@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from jobrunner.executors.channel import Channel
 from jobrunner.executors.turns import Turns
-from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule
+from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied
 from tests.hostpool import Driven, driven
 
 POOLED = ["process_pool", "thread_pool", "thread"]
@@ -157,6 +161,71 @@ def test_a_recycled_worker_gets_no_more_than_its_share(tmp_path: Path) -> None:
         for each in run.of(Began):
             hosts[each.pid] = hosts.get(each.pid, 0) + 1
     assert max(hosts.values()) == 3
+
+
+class ReceivedBetween(socket.socket):
+    """The engine's far end, where the host takes a call each time the engine has taken one."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fileno=fd)
+        self.host_has: list[bytes] = []
+
+    def recv(self, *args: int) -> bytes:
+        call = super().recv(*args)
+        self.host_has.append(super().recv(*args))
+        return call
+
+
+def test_what_a_host_receives_while_calls_are_taken_back_stays_with_it() -> None:
+    with contextlib.closing(Channel()) as channel:
+        channel._far = far = ReceivedBetween(channel._far.detach())
+        for number in range(6):
+            assert channel.put(b"%d" % number)
+        assert channel.take_back() == [b"0", b"2", b"4"]
+        assert far.host_has == [b"1", b"3", b"5"]
+
+
+def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> None:
+    assert run.pool.rest() == 0
+    warm(run)
+    assert run.pool.rest() == 0
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in range(1, 3)])
+    assert run.pool.rest() == 0
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in range(3, 11)])
+    assert 0 < run.pool.rest() < 0.005
+    for number in range(1, 11):
+        run.until(partial(is_over, run, number))
+    assert run.pool.rest() == 0
+
+
+def is_over(run: Driven, number: int) -> bool:
+    return number in ends(run)
+
+
+def one_of_them_is_known(run: Driven, first: int) -> bool:
+    return any(each.id >= first for each in run.of(Began)) or any(each.id >= first for each in run.of(Returned))
+
+
+def test_calls_taken_back_from_a_host_at_work_run_once_there_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    with driven("process_pool", workers=1) as run:
+        warm(run)
+        for start in range(1, 3000, 16):
+            hand_over(run, [(number, "notes", [str(path), number]) for number in range(start, start + 16)])
+            run.until(partial(one_of_them_is_known, run, start))
+            for each in tuple(run.pool._hosts):
+                each.take_back()
+            run.until(lambda: not any(each.calls for each in run.pool._hosts))
+        assert not run.of(WorkerDied)
+        assert sorted(noted(path)) == sorted(number for number, ending in ends(run).items() if ending == "succeeded")
+
+
+def test_the_output_of_those_who_stay_is_theirs_when_some_before_them_are_taken_back() -> None:
+    turns = Turns(MARK)
+    for number in (1, 2, 3):
+        turns.add(number)
+    turns.remove([2])
+    assert turns.split(b"one" + MARK + b"1\nthree" + MARK + b"3\n") == [(1, b"one"), (3, b"three")]
 
 
 MARK = b"\0" + b"0123456789abcdef"

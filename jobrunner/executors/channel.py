@@ -3,7 +3,8 @@
         engine ──put──▶ near ═══ the kernel's queue ═══ far ──recv──▶ host
                                                          └──recv──▶ take_back
 
-The engine holds both ends. Who receives a message has it, and nobody else: at no moment both have it, or neither.
+The engine holds both ends. Who receives a message has it, and nobody else: at no moment both have it, or neither. Which ones the
+engine has taken back, only the messages themselves tell: the host may receive others in between.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ class Channel:
             return False
         return True
 
-    def take_back(self) -> int:
-        """Take what the host has not received; how many there were: always those that were put last."""
-        taken = 0
+    def take_back(self) -> list[bytes]:
+        """The calls that the host has not received, and will not."""
+        taken = []
         with contextlib.suppress(BlockingIOError):
-            while self._far.recv(1, socket.MSG_DONTWAIT):  # the rest of a message goes with its first byte
-                taken += 1
+            while call := self._far.recv(LONGEST, socket.MSG_DONTWAIT):
+                taken.append(call)
         return taken
 
     def close(self) -> None:

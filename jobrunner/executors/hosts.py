@@ -197,8 +197,8 @@ class Host:
         if self._pool.has_threads:
             self._ask_back()
         elif (taken := self._wire.take_back()) and self._turns is not None:
-            self._turns.remove_last(taken)
-            self._return(list(self.calls)[-taken:])
+            self._turns.remove(taken)
+            self._return(taken)
 
     def _ask_back(self) -> None:
         """A host that does not answer is killed: what waits in it is ready again then, too."""

@@ -32,7 +32,7 @@ _MOST_STILLBORN = 3
 tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
 _MOST_KILLED = 50
 """The same where SIGKILL ended them: an interpreter that cannot start does not end so, but somebody may be killing them."""
-_WORK_AHEAD = 0.002
+_WORK_AHEAD = 0.006
 """Seconds of work that may wait in a host, as far as the calls so far tell."""
 _LONGEST_AHEAD = 0.005
 """Nothing waits behind calls that take longer than so many seconds on average, nor for longer than this behind one of them."""
@@ -40,6 +40,10 @@ _LEAST_COST = 20e-6
 """Seconds that a call costs around its target."""
 _MOST_AHEAD = 32
 """Calls that may wait for one worker: more would not be faster."""
+_LONGEST_REST = 0.002
+"""Seconds for which the engine may look away from workers that have enough to do."""
+_LEAST_BEFORE_REST = 2
+"""Calls that must wait for each worker meanwhile."""
 _MOST_COUNTED = 0.02
 """Seconds: the first call of a host also imports, which may take long."""
 _MOST_AHEAD_OF_THREADS = 128
@@ -137,6 +141,13 @@ class HostPool:
         since = self.loop.clock() - _LONGEST_AHEAD
         self._quick.extend(each for each in self._hosts if not each.retired and each.heard_at >= since)
         return self._room * len(self._quick)
+
+    def rest(self) -> float:
+        """For so many seconds no worker runs out of work, as far as the calls so far tell, and much will have ended at once."""
+        if not self._has_queued or self._mean is None or self._busy < (1 if self.has_threads else self.settings.workers):
+            return 0.0
+        waiting = min(each.waiting for each in self._hosts if each.calls) // (self.settings.workers if self.has_threads else 1)
+        return min(_LONGEST_REST, waiting * max(self._mean, _LEAST_COST) / 2) if waiting >= _LEAST_BEFORE_REST else 0.0
 
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""

@@ -22,10 +22,10 @@ class Turns:
         """It was handed over, behind the others."""
         self._calls.append(call_id)
 
-    def remove_last(self, count: int) -> None:
-        """So many of those that were handed over last were taken back."""
-        for _ in range(count):
-            self._calls.pop()
+    def remove(self, call_ids: list[int]) -> None:
+        """They were taken back."""
+        taken = frozenset(call_ids)
+        self._calls = deque(call_id for call_id in self._calls if call_id not in taken)
 
     def is_open(self, call_id: int) -> bool:
         """Its mark has not come: there may be more of its output in the pipe."""

@@ -23,7 +23,7 @@ from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Res
 
 Frame = list[Any]
 
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16  # more is not taken from the heap, but mapped and unmapped each time
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
 _PING = b"\n"
@@ -93,9 +93,9 @@ class Wire:
             return socket.send_fds(self._connection, [line], [fd]) == len(line)
         return False
 
-    def take_back(self) -> int:
-        """How many of the calls that were queued last the host will not see."""
-        return self._channel.take_back() if self._channel is not None else 0
+    def take_back(self) -> list[int]:
+        """The queued calls that the host has not seen, and will not see."""
+        return [_id_of(call) for call in self._channel.take_back()] if self._channel is not None else []
 
     def ask_back(self) -> None:
         """Have the host give back what waits in it: a frame `back` answers, if the interpreter can."""
@@ -246,6 +246,11 @@ def _error_of(texts: list[str]) -> Error:
         raise ValueError(texts)
     kind, message, traceback, *kinds = texts
     return Error(type=kind, message=message, traceback=traceback, kinds=tuple(kinds[:MOST_KINDS]))
+
+
+def _id_of(call: bytes) -> int:
+    """Of an encoded call: it begins with its id."""
+    return int(call[len('{"id":') : call.index(b",")])
 
 
 def encoded(call: Call, *, has_process: bool) -> bytes:
