@@ -183,6 +183,7 @@ class Engine:
                 elif not self._plan.done:
                     self._wait()
             self._report_skipped()
+            self._commit(False)  # workers may take their time to join
             self._close()
             self._tell()
         except BaseException:  # our bug, a sink's, or no journal any more: whatever it is, no task may outlive the engine
