@@ -32,6 +32,9 @@ _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
 
 
+_NO_ROOM_MADE = frozenset({work.Began, work.Said})
+"""Reports that let nothing start."""
+
 Work = TypeVar("Work", contravariant=True)
 
 
@@ -151,7 +154,11 @@ class Engine:
         loop: Loop,
         memory: Memory | None = None,
     ) -> None:
-        self._plan, self._lanes, self._emit, self._loop = plan, lanes, emit, loop
+        self._plan, self._lanes, self._loop = plan, lanes, loop
+        self._events: list[Event] = []
+        """What has happened and was not told yet: what can start at once starts first."""
+        self._emit, self._listeners = self._events.append, emit
+        self._is_urgent = False
         self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
         self._cache = self._memory.cache
         self._inbox: deque[Report] = deque()
@@ -169,14 +176,18 @@ class Engine:
             self._open()
             self._plan.begin(started)
             while not self._plan.done:
-                self._memory.commit(self._plan.take_unlocked())
+                self._commit_first()
                 self._fill()
-                if self._drain():  # what came back at once may have made room: fill again, but look at signals meanwhile
+                has_room = self._drain()
+                self._commit(False)
+                if has_room:  # by what came back at once: fill again, but look at signals meanwhile
                     self._loop.turn(self._loop.clock())
                 elif not self._plan.done:
                     self._wait()
             self._report_skipped()
+            self._commit(False)  # workers may take their time to join
             self._close()
+            self._tell()
         except BaseException:  # our bug, a sink's, or no journal any more: whatever it is, no task may outlive the engine
             self._abort()
             raise
@@ -201,9 +212,14 @@ class Engine:
         self._emit(events.RunInterrupted(reason=f"stopped by {name}", signal=name))
         self._plan.cancel()
 
+    def record_first(self) -> None:
+        """Nothing starts before all that has happened is on record, and who keeps the record has been asked whether to go on."""
+        self._is_urgent = True
+
     def settle(self) -> None:
         """Apply what was reported after the last step: at the end, when all executors have closed."""
         self._drain()
+        self._tell()
 
     def dump(self) -> None:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
@@ -235,6 +251,24 @@ class Engine:
             lane.commands.kill()
 
     # The steps of the loop.
+
+    def _commit_first(self) -> None:
+        """What may start next because of what has happened starts after that is on record; the rest need not wait."""
+        if self._plan.take_unlocked():
+            self._commit(True)
+        elif self._is_urgent:
+            self._commit(False)
+
+    def _commit(self, sync: bool) -> None:
+        self._tell()
+        self._is_urgent = False
+        self._memory.commit(sync)
+
+    def _tell(self) -> None:
+        """In the order in which it happened."""
+        for event in self._events:
+            self._listeners(event)
+        self._events.clear()
 
     def _open(self) -> None:
         for name, lane in self._lanes.items():
@@ -275,7 +309,7 @@ class Engine:
         if attempt.at_most_once:
             digest = flight.digest
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
-            self._memory.commit(True)
+            self._commit(True)
         lane = self._lanes[attempt.pool]
         if isinstance(bound, Call):
             lane.calls.start(bound)
@@ -357,13 +391,14 @@ class Engine:
         self._drain()
 
     def _drain(self) -> bool:
-        """Apply all that was reported. False where nothing was."""
-        inbox, handlers = self._inbox, self._handlers
-        had_reports = bool(inbox)
+        """Apply all that was reported. Whether something among it may have made room."""
+        inbox, handlers, has_room = self._inbox, self._handlers, False
         while inbox:
             report = inbox.popleft()
-            handlers[type(report)](report)
-        return had_reports
+            kind = type(report)
+            handlers[kind](report)
+            has_room = has_room or kind not in _NO_ROOM_MADE
+        return has_room
 
     def _close(self) -> None:
         """Join every worker: all pools end at the same time, so that slow ones are not waited for one after the other."""
@@ -488,6 +523,7 @@ class Engine:
         if is_kept and ended.retry_at is None:
             event.data = self._data(result)
         self._emit(event)
+        self._is_urgent = self._is_urgent or ended.outcome is not Outcome.SUCCEEDED
         self._has_ended(flight, ended.outcome)
         if ended.retry_at is not None:
             self._report_retry(flight.attempt, ended.retry_at)

@@ -278,7 +278,7 @@ class _Session:
     def run(self) -> Finished:
         with contextlib.closing(Loop()) as loop:
             self._loop = loop
-            engine = self._engine()
+            engine = self._running = self._engine()
             with signals.watched(loop, lambda number: _on_signal(engine, number)), self._watched_guard():
                 for outlet in self._outlets:
                     outlet.attach(loop, self._degraded)
@@ -372,6 +372,7 @@ class _Session:
     def _lose_guard(self) -> None:
         """Our guard was killed. What has ended by now is put on record; then `commit` ends the run."""
         self._has_lost_guard = True
+        self._running.record_first()
         self._forget_guards()
 
     def _forget_guards(self) -> None:

@@ -61,7 +61,7 @@ class Call:
     """Only for a host of one attempt, which takes them on before the target runs."""
 
 
-@struct
+@struct(frozen=False)  # as above
 class Command:
     """One attempt of a command. `env` is its whole environment; `cwd` is absolute."""
 
@@ -148,7 +148,7 @@ class Began:
     thread: int | None = None
 
 
-@struct
+@struct(frozen=False)  # as above
 class Said:
     """Output of an attempt; `id` is 0 where it cannot be told which attempt of the pool it was."""
 

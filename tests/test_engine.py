@@ -255,6 +255,25 @@ NEVER = Act(lasts=None)
 # --- the order of events -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("tasks", "outcome", "runs_already"),
+    [
+        ({"a": {"foreach": {"range": 2}}}, Outcome.SUCCEEDED, True),
+        ({"a": {"foreach": {"range": 2}}}, Outcome.FAILED, False),
+        ({"a": {}, "b": {"needs": ["a"]}}, Outcome.SUCCEEDED, False),
+    ],
+    ids=["independent", "after a failure", "needs it"],
+)
+def test_what_does_not_depend_on_an_end_starts_before_that_is_told(tasks: Any, outcome: Outcome, runs_already: bool) -> None:
+    found: list[bool] = []
+    index = 0 if "b" not in tasks else None
+    on = stage(tasks, {("a", index, 1): Act(outcome=outcome)})
+    on.on_event = lambda event: found.append(bool(on.calls_side.running)) if isinstance(event, events.TaskFinished) else None
+    on.run()
+    assert found[0] == runs_already
+    assert [line.split()[0] for line in on.story()] == ["started", outcome, "started", "succeeded"]
+
+
 def test_a_run_opens_its_pools_runs_its_tasks_and_closes_its_pools() -> None:
     on = stage({"a": {}, "b": {"needs": ["a"]}})
     tally = on.run()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jobrunner.spec import Job, Task
 
 _NO_ENV: dict[str, str] = {}
+_NOTHING: Scope = {}
 
 
 @struct
@@ -55,6 +56,8 @@ class _Bound:
     secret_env: Callable[[Scope], dict[str, str]] | None
     """What holds secrets: it reaches the attempt, and no digest."""
     cwd: Callable[[Scope], str]
+    is_fixed: bool
+    """No expression stands in its commands or folder."""
     has_own_env: bool
     """The task declares variables or secrets."""
     resources: Resources | None
@@ -149,7 +152,7 @@ class Binder:
         return blake2b(sorted_dumps(what), digest_size=8).hexdigest()
 
     def _command(self, plan: Plan, attempt: Attempt, task: Task, bound: _Bound, needed: bool) -> Command:
-        scope = self._certain(plan, attempt)
+        scope = _NOTHING if bound.is_fixed else self._certain(plan, attempt)
         first, *rest = [command(scope) for command in bound.commands]
         output_file = f"{self._run.dir}/outputs/{attempt.id}"
         facts = {**self._facts(attempt), "JOBRUNNER_OUTPUT": output_file}
@@ -233,6 +236,7 @@ class Binder:
             env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}) if task.env else None,
             secret_env=self._secret_env(task) if task.secrets else None,
             cwd=_folder(task.cwd, self._run.folder),
+            is_fixed=expressions.is_constant([task.run, task.argv, task.cwd]),
             has_own_env=bool(task.env or task.secrets),
             resources=_resources(task),
         )

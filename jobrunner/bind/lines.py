@@ -27,6 +27,9 @@ _BLANKS = re.compile(r"[ \t]+")  # what separates words in a shell, and no other
 
 def command_lines(task: Task) -> tuple[Callable[[Scope], tuple[str, ...]], ...]:
     if task.argv is not None:
+        if expressions.is_constant(task.argv):
+            argv = tuple(passable(str(word)) for word in task.argv)
+            return (lambda scope: argv,)
         words = [template_value(str(word)) for word in task.argv]
         return (lambda scope: tuple(passable(expressions.text_of(word(scope))) for word in words),)
     lines = [task.run] if isinstance(task.run, str) else task.run or []

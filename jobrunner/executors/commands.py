@@ -124,7 +124,8 @@ class Commands:
 class _Pipes:
     """Where a command writes: one pipe for both streams, so that their order is kept, or two if stdout is wanted alone.
 
-    All steps have the same: the far ends stay open as long as there is one to come.
+    All steps have the same. The far ends stay open until the last has ended: its death would close them, and wake us once more
+    than the death itself does.
     """
 
     __slots__ = ("_far_is_open", "err_write", "near", "out_read", "out_write")
@@ -204,9 +205,9 @@ class _Running:
         if not self._steps.is_last:
             os.close(os.dup(self._commands.null))  # a descriptor is free, to hold it by
         pid = self._spawned(self._pipes)
-        if self._steps.is_last:
-            self._pipes.close_far()  # and here too
-        self._hold(pid)
+        self._hold(pid, self._pipes)
+        if self._steps.is_last and not self._commands.reaper.inherits:
+            self._pipes.close_far()  # the next child to start has a copy of them for a moment, and who has one is searched for
         self._leaders.append(pid)
         self._commands.reaper.started(pid, self._command.id)
 
@@ -216,10 +217,10 @@ class _Running:
         with limits.on_cpus(self._cpus):
             return self._commands.spawn(self._steps.current, pipes)
 
-    def _hold(self, pid: int) -> None:
+    def _hold(self, pid: int, pipes: _Pipes) -> None:
         """What cannot be held all the same must not run."""
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self._pidfd = self._pidfd_of(pid, pipes)
             self._exit_watch = self._commands.loop.watch(self._pidfd, self._on_exit, once=True)
         except OSError:
             signal_group(pid, signal.SIGKILL)
@@ -227,6 +228,15 @@ class _Running:
             raise
         if self._command.resources and self._command.resources.nice is not None:
             limits.weigh_session(pid, self._command.resources.nice)
+
+    def _pidfd_of(self, pid: int, pipes: _Pipes) -> int:
+        try:
+            return os.pidfd_open(pid)
+        except OSError:
+            if not self._steps.is_last:
+                raise
+            pipes.close_far()  # a descriptor is free now
+            return os.pidfd_open(pid)
 
     def _release(self) -> None:
         if self._timer is not None:

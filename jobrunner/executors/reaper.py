@@ -91,6 +91,11 @@ class Reaper:
                 self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
                 self._tidy()
 
+    @property
+    def inherits(self) -> bool:
+        """Whether what is left behind comes to us, so that it need not be searched for."""
+        return self._children >= 0
+
     def started(self, pid: int, attempt_id: int | None = None) -> None:
         """`pid` is a child that its owner will reap: the leader of a command's attempt, or a host."""
         self._known[pid] = attempt_id
