@@ -58,7 +58,10 @@ def loads(text: bytes) -> Any:
     """What JSON in UTF-8 says; raises ValueError. No whole number in it has more than 64 bits."""
     global _count
     _count += 1
-    return json.loads(text) if _count < _FEW else _orjson().loads(text)
+    try:
+        return json.loads(text) if _count < _FEW else _orjson().loads(text)
+    except RecursionError:  # only the standard library's; orjson has a bound of its own
+        raise ValueError("it is nested too deeply") from None
 
 
 _FORM: dict[str, Any] = {"ensure_ascii": False, "check_circular": False, "allow_nan": False, "separators": (",", ":")}

@@ -232,6 +232,19 @@ def test_who_no_longer_wants_to_start_keeps_no_room() -> None:
     assert run.plan.done
 
 
+def test_who_starves_starts_also_where_one_of_its_size_stands_before_it() -> None:
+    small = {f"s{number}": 1 for number in range(PATIENCE + 2)}
+    tasks: dict[str, dict[str, Any]] = {"first": {"pool": "x"}, "large": {"pool": "y"}}
+    tasks["before"] = {"pool": "y", "needs": ["first"]}
+    tasks |= {name: {"pool": "x" if number % 2 else "y"} for number, name in enumerate(small)}
+    turns = {"first": 20, "before": 18, "large": 19} | {name: 30 + number for number, name in enumerate(small)}
+    run = Run({"first": 1, "before": 100, "large": 100, **small}, tasks, workers={"x": 1, "y": 2}, turns=turns)
+    run.take()
+    while run.running:
+        run.end(sorted(run.running, key=lambda name: name == "first")[0])
+    assert run.plan.done
+
+
 # --- with slots of limits -------------------------------------------------------------------------------------------------------
 
 

@@ -104,8 +104,13 @@ class Packing:
     def _first(self, pool: Pool, can_start: Callable[[Node], bool]) -> Node | None:
         lanes, starved = self._lanes.get(pool, {}), self._starved()
         heads = [head for size in tuple(lanes) if (head := self._head(lanes, size, can_start)) is not None]
+        if starved is not None and starved not in heads and self._may_begin(starved, pool, can_start):
+            heads.append(starved)  # behind one of its size that became ready later, and for which no room is left
         heads.sort(key=lambda node: (node is not starved, node.turn))
         return next((node for node in heads if self.fits(node, pool)), None)
+
+    def _may_begin(self, starved: Node, pool: Pool, can_start: Callable[[Node], bool]) -> bool:
+        return self._waits[starved].pool is pool and not starved.takes and can_start(starved)
 
     def _head(self, lanes: dict[int, list[tuple[int, Node]]], size: int, can_start: Callable[[Node], bool]) -> Node | None:
         lane = lanes[size]
