@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,9 +20,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "here")
-
-hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault of an example
-hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
