@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks [GROUP…] [--quick] [--no-install] [--json | --markdown] [--write]`."""
+"""Command line of the benchmarks: `python -m benchmarks [GROUP…] [--quick] [--rounds N] [--json | --markdown] [--write]`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environments, jobs, measure, report, tables
+from benchmarks import bars, environments, jobs, measure, process, report, tables
 from benchmarks.report import Group
 from benchmarks.tables import Table
 
@@ -33,34 +33,61 @@ QUICK_SECONDS = 160.0
 def main() -> int:
     """0: every figure could be taken (a missed bar is a figure too); 1: jobrunner or a peer did not do its work."""
     chosen = _arguments()
-    environments.configure(install=not chosen.no_install, quick=chosen.quick)
-    measure.compile_all()
-    show = _silent if chosen.json else tables.markdown if chosen.markdown else tables.plain
-    groups, wrong = [], 0
-    names = chosen.groups or GROUPS
-    for at, name in enumerate(names):
-        share = (QUICK_SECONDS - (time.monotonic() - STARTED)) / (len(names) - at)
-        if name in SIMULATED:
-            group, failed = _simulated(name, quick=chosen.quick, show=not chosen.json)
-        else:
-            group, failed = _group(name, budget=share if chosen.quick else None, show=show)
-        groups.append(group)
-        wrong |= failed
+    bars.notes()  # a mistake in them is told before anything is measured
+    with process.interruptible(), process.nothing_left():
+        groups, wrong = _groups(chosen)
     _say("")
     if chosen.json:
         print(json.dumps([report.as_data(group) for group in groups], indent=1, ensure_ascii=False))
     else:
         print(_closing(groups))
     if chosen.write:
-        path = report.write(groups, docs=measure.ROOT / "docs", order=ASKED)
-        print(f"written: {path.relative_to(measure.ROOT)}", file=sys.stderr)
+        path = report.write(groups, docs=process.ROOT / "docs", order=ASKED)
+        print(f"written: {path.relative_to(process.ROOT)}", file=sys.stderr)
     return wrong
+
+
+def _groups(chosen: argparse.Namespace) -> tuple[list[Group], int]:
+    """The groups that were asked for, each within its share of what is left of the time; 1 where anybody did not do its work."""
+    environments.configure(install=not chosen.no_install, quick=chosen.quick)
+    process.compile_all()
+    show = _silent if chosen.json else tables.markdown if chosen.markdown else tables.plain
+    groups, wrong = [], 0
+    names = chosen.groups or GROUPS
+    for at, name in enumerate(names):
+        share = (QUICK_SECONDS - (time.monotonic() - STARTED)) / (len(names) - at)
+        form = Form(rounds=chosen.rounds, budget=share if chosen.quick else None)
+        started = time.monotonic()
+        group, failed = _simulated(name, form, show=show) if name in SIMULATED else _group(name, form, show=show)
+        groups.append(replace(group, seconds=time.monotonic() - started))
+        wrong |= failed
+    return groups, wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The quick form has a budget in seconds. `rounds` are the most there may be, if any number was named."""
+
+    rounds: int | None
+    budget: float | None
+
+    @property
+    def is_quick(self) -> bool:
+        return self.budget is not None
+
+    def applied(self, contests: Sequence[measure.Contest]) -> Iterator[measure.Contest]:
+        """As they are to be measured: with their bars; in the quick form without warming up, but for proofs."""
+        for contest in map(bars.with_goals, contests):
+            if self.budget is not None:
+                contest = replace(contest, budget=self.budget / len(contests), warm_up=False)
+            yield contest if self.rounds is None else replace(contest, rounds=min(self.rounds, contest.rounds))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="jobrunner, its peers and the floor, side by side.")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(ASKED)}; all but safety if none is given")
     parser.add_argument("--quick", action="store_true", help="few items, rounds and peers, under three minutes: not to quote")
+    parser.add_argument("--rounds", type=int, metavar="N", help="no more than so many: one shows that all is done, no spread")
     parser.add_argument("--no-install", action="store_true", help="measure only the peers that are there already")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md, with plots")
     form = parser.add_mutually_exclusive_group()
@@ -72,13 +99,13 @@ def _arguments() -> argparse.Namespace:
     return chosen
 
 
-def _group(name: str, *, budget: float | None, show: Any) -> tuple[Group, int]:
-    """Measures a group, in the quick form with a budget. A contest in which jobrunner fails has no table; the others have."""
+def _group(name: str, form: Form, *, show: Show) -> tuple[Group, int]:
+    """Measures a group. A contest in which jobrunner fails has no table; the others have."""
     module = importlib.import_module(f"benchmarks.{name}")
     contests: list[Table] = []
     wrong = 0
-    for found in _measured(module, budget):
-        if isinstance(found, measure.WorkNotDone):
+    for found in _measured(module, form):
+        if isinstance(found, process.WorkNotDone):
             print(f"not measured: {found}\n", file=sys.stderr)
             wrong = 1
             continue
@@ -86,50 +113,52 @@ def _group(name: str, *, budget: float | None, show: Any) -> tuple[Group, int]:
             print(f"refused: {who}: {why}\n", file=sys.stderr)
             wrong = 1
         contests.append(tables.table(found))
-        print(show(contests[-1]), end="\n" if show is not _silent else "", flush=True)
-    return _figures(name, (module.__doc__ or "").strip().partition("\n")[0], contests, quick=budget is not None), wrong
+        _print(show(contests[-1]))
+    return _figures(name, module.__doc__ or "", contests, form), wrong
 
 
-def _simulated(name: str, *, quick: bool, show: bool) -> tuple[Group, int]:
-    """What the command of that group prints. Exit code 1 with a table is a bar that was missed."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--markdown", "--cache", str(environments.cache())]
-    argv = [*command, "--quick"] if quick else command
-    ended = subprocess.run(argv, stdout=subprocess.PIPE, text=True, env=measure.environment(), cwd=measure.ROOT)
-    if show:
-        print(ended.stdout)
-    source = measure.ROOT / "benchmarks" / f"{name}.py"  # read, not imported: this process is to stay small
-    caption = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) if source.exists() else None
-    group = _figures(name, (caption or "").partition("\n")[0], [], quick=quick)
-    group = replace(group, printed=ended.stdout, verdict="met" if not ended.returncode else "**missed**")
-    return group, int(not ended.stdout)
+def _simulated(name: str, form: Form, *, show: Show) -> tuple[Group, int]:
+    """What the command of that group prints, which is a table and the figures that bars are set against."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--page", "--cache", str(environments.cache())]
+    argv = [*command, "--quick"] if form.is_quick else command
+    ended = subprocess.run(argv, stdout=subprocess.PIPE, text=True, env=process.environment(), cwd=process.ROOT)
+    told = json.loads(ended.stdout) if ended.stdout else {}
+    if show is not _silent:
+        _print(told.get("printed", ""))
+    source = process.ROOT / "benchmarks" / f"{name}.py"  # read, not imported: this process is to stay small
+    group = _figures(name, ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "", [], form)
+    return replace(group, **told), int(not told)
 
 
-def _figures(name: str, caption: str, contests: Sequence[Table], *, quick: bool) -> Group:
+def _figures(name: str, caption: str, contests: Sequence[Table], form: Form) -> Group:
     return Group(
         name=name,
-        caption=caption,
+        caption=caption.strip().partition("\n")[0],
         day=datetime.now(UTC).date().isoformat(),
-        form="quick" if quick else "whole",
+        form="quick" if form.is_quick else "whole",
         machine=tables.machine(),
         versions={"jobrunner": jobs.version()} | environments.versions(),
         missing=environments.missing(),
         contests=contests,
+        seconds=0.0,
     )
 
 
-def _measured(module: Any, budget: float | None) -> Iterator[measure.Outcome | measure.WorkNotDone]:
+def _measured(module: Any, form: Form) -> Iterator[measure.Outcome | process.WorkNotDone]:
     """The outcome of every contest, or why it has none."""
     with tempfile.TemporaryDirectory(prefix="jobrunner-bench-") as name:
         scratch = Path(name)
         os.environ["JOBRUNNER_STATE"] = str(scratch / "state")
-        contests = module.contests(scratch, quick=budget is not None)
-        for contest in contests:
-            if budget is not None:  # no time for warming up, but for proofs
-                contest = replace(contest, budget=budget / len(contests), warm_up=False)
+        for contest in form.applied(module.contests(scratch, quick=form.is_quick)):
             try:
                 yield measure.run(contest, scratch=scratch, say=_say)
-            except measure.WorkNotDone as error:
+            except process.WorkNotDone as error:
                 yield error
+
+
+def _print(text: str) -> None:
+    if text:
+        print(text, flush=True)
 
 
 def _silent(_: Table) -> str:
@@ -140,8 +169,7 @@ def _closing(groups: Sequence[Group]) -> str:
     """The machine, the versions and how many bars are met."""
     versions = dict(item for group in groups for item in group.versions.items())
     missing = dict(item for group in groups for item in group.missing.items())
-    rows = [row.verdict for group in groups for contest in group.contests for row in contest.rows]
-    verdicts = [each for each in (*rows, *(group.verdict for group in groups)) if each.startswith(("met", "**missed"))]
+    verdicts = [verdict for verdict in report.verdicts(groups) if verdict.startswith(("met", "**missed"))]
     lines = [tables.machine(), ", ".join(f"{name} {version}" for name, version in versions.items())]
     lines += [f"not here: {name}: {why}" for name, why in missing.items()]
     lines.append(
@@ -156,6 +184,7 @@ def _say(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+Show = Callable[[Table], str]
 STARTED = time.monotonic()
 
 if __name__ == "__main__":

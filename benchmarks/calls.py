@@ -3,130 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import jobs, pools
-from benchmarks.measure import Case, Contest, Goal
-from benchmarks.pools import Peer, Work
+from benchmarks import pools
+from benchmarks.measure import Contest
+from benchmarks.pools import Match, Peer, Work
 
-JOB = """\
-name: {mode}-{items}
-pools:
-  two: {{mode: {mode}, workers: 2}}
-tasks:
-  each:
-    foreach: {{range: {items}}}
-    target: work_items:nothing
-    args: ["${{{{ item }}}}"]
-    pool: two
-"""
+NOTHING = Work(function="nothing", calls=1, item='"${{ item }}"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """A mode against its peers: how many calls, and how many in the quick form (0: it is left out there).
-
-    `more` says in the title what is special.
-    """
-
-    mode: str
-    calls: int
-    quick: int
-    peers: Sequence[Peer]
-    more: str = ""
-    rounds: int = 7
+def _match(key: str, calls: int, quick: int, peers: Sequence[Peer], *, mode: str = "", more: str = "", rounds: int = 7) -> Match:
+    """`more` says in the title what is special."""
+    title = f"{mode or key}: {{calls}} calls of nothing, 2 workers{more}"
+    return Match(key=key, mode=mode or key, calls=calls, quick=quick, peers=peers, rounds=rounds, title=title)
 
 
 MATCHES = (
-    Match(
-        mode="thread_pool",
-        calls=100_000,
-        quick=5_000,
-        peers=(
-            Peer(way="ThreadPoolExecutor.submit", goal=Goal(ratio=1.3, stretch=0.8)),
-            Peer(way="multiprocessing.ThreadPool.imap"),
-            Peer(way="joblib, threading", library="joblib"),
-            Peer(way="Pebble ThreadPool.map", library="pebble"),
-            Peer(way="mpire threading, chunk_size=1", library="mpire"),
-        ),
-    ),
-    Match(
-        mode="process_pool",
-        calls=100_000,
-        quick=5_000,
-        peers=(
-            Peer(way="ProcessPoolExecutor.submit", goal=Goal(ratio=0.5, stretch=0.25)),
-            Peer(way="multiprocessing.Pool.imap", goal=Goal(ratio=1.0)),
+    _match(
+        "process_pool",
+        100_000,
+        20_000,
+        [
+            Peer(way="ProcessPoolExecutor.submit"),
+            Peer(way="multiprocessing.Pool.imap"),
             Peer(way="loky.submit", library="loky"),
             Peer(way="Pebble ProcessPool.map", library="pebble"),
             Peer(way="mpire.map, chunk_size=1", library="mpire"),
             Peer(way="joblib, loky", library="joblib"),
-        ),
+        ],
     ),
-    Match(
-        mode="process_pool",
-        calls=100_000,
-        quick=5_000,
-        more=", peers that send calls in chunks: no call has a start, an end or a failure of its own",
-        peers=(
+    _match(
+        "process_pool-chunks",
+        100_000,
+        0,
+        [
             Peer(way="ProcessPoolExecutor.map in chunks"),
             Peer(way="multiprocessing.Pool.map in chunks"),
             Peer(way="mpire.map in chunks", library="mpire"),
-        ),
-    ),
-    Match(
+        ],
         mode="process_pool",
-        calls=10_000,
-        quick=0,
+        more=", peers that send calls in chunks: no call has a start, an end or a failure of its own",
+    ),
+    _match(
+        "process_pool-clusters",
+        10_000,
+        0,
+        [
+            Peer(way="dask, processes", library="dask", has_single=False),
+            Peer(way="dask, threads", library="dask", has_single=False),
+            Peer(way="ray", library="ray", has_single=False),
+        ],
+        mode="process_pool",
         more=", schedulers for clusters: fewer calls",
         rounds=3,
-        peers=(
-            Peer(way="dask, processes", library="dask"),
-            Peer(way="dask, threads", library="dask"),
-            Peer(way="ray", library="ray"),
-        ),
     ),
-    Match(
-        mode="thread",
-        calls=100_000,
-        quick=5_000,
-        peers=(Peer(way="a Thread a call", goal=Goal(ratio=1.3, stretch=1.1)),),
+    _match(
+        "thread_pool",
+        100_000,
+        20_000,
+        [
+            Peer(way="ThreadPoolExecutor.submit"),
+            Peer(way="multiprocessing.ThreadPool.imap"),
+            Peer(way="joblib, threading", library="joblib"),
+            Peer(way="Pebble ThreadPool.map", library="pebble"),
+            Peer(way="mpire threading, chunk_size=1", library="mpire"),
+        ],
     ),
-    Match(
+    _match("thread", 100_000, 10_000, [Peer(way="a Thread a call")]),
+    _match(
+        "process",
+        5_000,
+        1_000,
+        [Peer(way="a forked Process a call"), Peer(way="multiprocessing.Pool, a process a call")],
+    ),
+    _match(
+        "process-slow",
+        200,
+        0,
+        [Peer(way="Pebble, a process a call", library="pebble")],
         mode="process",
-        calls=2_000,
-        quick=200,
-        peers=(
-            Peer(way="a forked Process a call", goal=Goal(ratio=1.3, stretch=1.1)),
-            Peer(way="multiprocessing.Pool, a process a call"),
-        ),
-    ),
-    Match(
-        mode="process",
-        calls=200,
-        quick=0,
         more=", slow peers: fewer calls",
         rounds=3,
-        peers=(Peer(way="Pebble, a process a call", library="pebble"),),
     ),
 )
+STARTS = {
+    "process_pool": [
+        Peer(way="ProcessPoolExecutor.submit"),
+        Peer(way="multiprocessing.Pool.imap"),
+        Peer(way="loky.submit", library="loky"),
+        Peer(way="Pebble ProcessPool.map", library="pebble"),
+        Peer(way="mpire.map, chunk_size=1", library="mpire"),
+        Peer(way="joblib, loky", library="joblib"),
+    ],
+    "thread_pool": [
+        Peer(way="ThreadPoolExecutor.submit"),
+        Peer(way="multiprocessing.ThreadPool.imap"),
+        Peer(way="joblib, threading", library="joblib"),
+        Peer(way="Pebble ThreadPool.map", library="pebble"),
+    ],
+}
+START = """\
+What a throughput leaves out: the whole process from its start to its end, for one call. jobrunner reads and checks a job file,
+opens a journal and a log and starts its guard in that time; the others are scripts of a few lines."""
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
-    """No-op calls by two workers. One without any peer that is to be had is left out."""
-    found = [_contest(scratch, match, quick=quick) for match in MATCHES if match.quick or not quick]
-    return [contest for contest in found if len(contest.cases) > 1]
+    """No-op calls by two workers: very many, and one by a pool that is cold."""
+    starts = [_start(scratch, mode, quick=quick) for mode in STARTS]
+    return [*pools.contests(scratch, MATCHES, lambda match: NOTHING, group="calls", quick=quick), *starts]
 
 
-def _contest(scratch: Path, match: Match, *, quick: bool) -> Contest:
-    calls = match.quick if quick else match.calls
-    peers = pools.cases(match.peers, Work(function="nothing", calls=calls))
-    title = f"{match.mode}: {calls:,} calls of nothing, 2 workers{match.more}"
-    cases = [_ours(scratch, match.mode, calls), *peers]
-    return Contest(group="calls", title=title, items=calls, cases=cases, rounds=3 if quick else match.rounds)
-
-
-def _ours(scratch: Path, mode: str, calls: int) -> Case:
-    many, one = (jobs.write_job(scratch, f"{mode}-{n}", JOB.format(mode=mode, items=n)) for n in (calls, 1))
-    return Case(name="jobrunner", argv=jobs.command(many), check=jobs.logged(many, calls), single=jobs.command(one))
+def _start(scratch: Path, mode: str, *, quick: bool) -> Contest:
+    return Contest(
+        group="calls",
+        key=f"{mode}-cold",
+        title=f"{mode}: the first result of a cold pool of 2 workers",
+        items=1,
+        cases=[pools.ours(scratch, mode, NOTHING), *pools.cases(STARTS[mode], NOTHING)],
+        rounds=5 if quick else 21,
+        note=START,
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import jobs, tools
-from benchmarks.measure import Case, Contest, Goal, Proof
+from benchmarks.measure import Case, Contest, Twin
 from benchmarks.tools import Work
 
 JOB = """\
@@ -19,38 +19,37 @@ tasks:
 FAST = ("doit", "pypyr", "go-task", "make", "ninja", "just", "invoke", "poe", "parallel", "dagu")
 SLOW = ("nox", "luigi")
 SLOWEST = ("snakemake", "prefect")
-FIRST = Goal(ratio=1.1, stretch=0.9)
-UNCHANGED = Goal(ratio=0.75)
-GOALS = {"doit": UNCHANGED, "pypyr": UNCHANGED, "go-task": Goal(stretch=1)}
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """One job, one `true`."""
     rounds = 5 if quick else 21
     plain = _plain()
-    slow = [] if quick else [_contest("cold start, the slowest", [_unchanged(scratch / "slowest"), *_peers(scratch, SLOWEST)], 3)]
+    slow = [_unchanged(scratch / "slowest"), *([] if quick else _peers(scratch, SLOWEST))]
     return [
         _contest(
+            "first-sight",
             "cold start, first sight of the job file",
-            [_first_sight(scratch / "first"), *_scripts(scratch / "fresh", FIRST), plain],
+            [_first_sight(scratch / "first"), *_scripts(scratch / "fresh"), plain],
             rounds,
         ),
         _contest(
+            "unchanged",
             "cold start, job file unchanged",
             [
                 _unchanged(scratch / "unchanged"),
                 *_peers(scratch, FAST if quick else FAST + SLOW),
-                *_scripts(scratch, None),
+                *_scripts(scratch),
                 plain,
             ],
             rounds,
         ),
-        *slow,
+        *([_contest("slowest", "cold start, the slowest", slow, 3)] if len(slow) > 1 else []),
     ]
 
 
-def _contest(title: str, cases: list[Case], rounds: int) -> Contest:
-    return Contest(group="cold", title=title, items=1, cases=cases, rounds=rounds)
+def _contest(key: str, title: str, cases: list[Case], rounds: int) -> Contest:
+    return Contest(group="cold", key=key, title=title, items=1, cases=cases, rounds=rounds)
 
 
 def _first_sight(folder: Path) -> Case:
@@ -77,13 +76,13 @@ def _rewrite(job: Path, numbers: itertools.count[int]) -> Callable[[], None]:
 def _unchanged(folder: Path) -> Case:
     """The second and every later run of the same file: the first was the warm-up."""
     job = _write(folder, tools.true())
-    once = Proof(argv=jobs.command(job), check=jobs.logged(job, 1))
+    once = Twin(argv=jobs.command(job), check=jobs.logged(job, 1))
     return Case(name="jobrunner, unchanged", argv=jobs.command(job), check=jobs.logged(job, 1), proof=once)
 
 
-def _proof(folder: Path) -> Proof:
+def _proof(folder: Path) -> Twin:
     program = tools.mark(folder / "proof")
-    return Proof(argv=jobs.command(_write(folder / "proof", str(program))), check=tools.marked(program, 1))
+    return Twin(argv=jobs.command(_write(folder / "proof", str(program))), check=tools.marked(program, 1))
 
 
 def _write(folder: Path, command: str) -> Path:
@@ -91,15 +90,15 @@ def _write(folder: Path, command: str) -> Path:
     return jobs.write_job(folder, "cold", JOB.format(command=command))
 
 
-def _scripts(scratch: Path, goal: Goal | None) -> list[Case]:
+def _scripts(scratch: Path) -> list[Case]:
     """What a script with the same libraries takes: plain, and as lean as it gets."""
     return [
-        _script(scratch / "script", "cold_script.py", "script: YAML, pydantic, structlog, one spawn", goal),
-        _script(scratch / "lean", "cold_lean.py", "the same script, lean", None),
+        _script(scratch / "script", "cold_script.py", "script: YAML, pydantic, structlog, one spawn"),
+        _script(scratch / "lean", "cold_lean.py", "the same script, lean"),
     ]
 
 
-def _script(folder: Path, name: str, title: str, goal: Goal | None) -> Case:
+def _script(folder: Path, name: str, title: str) -> Case:
     job = _write(folder, tools.true())
     program = tools.mark(folder / "proof")
     proven = _write(folder / "proof", str(program))
@@ -107,8 +106,7 @@ def _script(folder: Path, name: str, title: str, goal: Goal | None) -> Case:
         name=title,
         argv=jobs.python(name, job, folder / "log"),
         check=jobs.printed("0"),
-        goal=goal,
-        proof=Proof(argv=jobs.python(name, proven, folder / "log"), check=tools.marked(program, 1)),
+        proof=Twin(argv=jobs.python(name, proven, folder / "log"), check=tools.marked(program, 1)),
     )
 
 
@@ -118,4 +116,4 @@ def _plain() -> Case:
 
 def _peers(scratch: Path, names: tuple[str, ...]) -> list[Case]:
     work = Work(folder=scratch / "peers", command=tools.true(), items=1, workers=1)
-    return [case for name in names if (case := tools.case(name, work, goal=GOALS.get(name)))]
+    return [case for name in names if (case := tools.case(name, work))]

@@ -1,88 +1,51 @@
 """Tasks that only compute, from 100 µs to 10 ms of CPU each: how much of two workers' time is left for them.
 
 The work is a fixed amount of arithmetic, found once for this machine. The ideal does the same amount in the same round: two
-forked processes, each with every other call in one bare loop. So efficiency is the ideal's wall clock over that of whoever is
-measured, starts and ends included, and neighbours on the machine slow both alike.
+forked processes, each with every other call in one bare loop. So efficiency is the ideal's time over that of whoever is measured,
+and neighbours on the machine slow both alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import jobs, pools, work_items
-from benchmarks.measure import Case, Contest, Goal
-from benchmarks.pools import Peer, Work
+from benchmarks import pools, work_items
+from benchmarks.measure import Contest
+from benchmarks.pools import Match, Peer, Work
 
-JOB = """\
-name: burn-{loops}-{calls}
-pools:
-  two: {{mode: process_pool, workers: 2}}
-tasks:
-  each:
-    foreach: {{range: {calls}}}
-    target: work_items:burn
-    args: [{loops}]
-    pool: two
-"""
-AHEAD = Goal(ratio=1)
 PEERS = (
-    Peer(way="ProcessPoolExecutor.submit", goal=AHEAD),
-    Peer(way="ProcessPoolExecutor.map in chunks", goal=AHEAD),
+    Peer(way="ideal", is_floor=True),
+    Peer(way="ProcessPoolExecutor.submit"),
+    Peer(way="ProcessPoolExecutor.map in chunks"),
     Peer(way="multiprocessing.Pool.imap"),
     Peer(way="loky.submit", library="loky"),
-    Peer(way="joblib, loky", library="joblib", goal=AHEAD),
-    Peer(way="Pebble ProcessPool.map", library="pebble", goal=AHEAD),
+    Peer(way="joblib, loky", library="joblib"),
+    Peer(way="Pebble ProcessPool.map", library="pebble"),
     Peer(way="mpire.map, chunk_size=1", library="mpire"),
 )
 CLUSTERS = (
-    Peer(way="dask, processes", library="dask", goal=AHEAD),
-    Peer(way="ray", library="ray", goal=AHEAD),
+    Peer(way="dask, processes", library="dask", has_single=False),
+    Peer(way="ray", library="ray", has_single=False),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Length:
-    """Calls of `microseconds` of CPU each: how many of them."""
-
-    microseconds: int
-    calls: int
-    efficiency: Goal | None = None
-    """Of the ideal's wall clock: 85 % is a ratio of 1 ÷ 0.85."""
-    with_clusters: bool = False
-    """Against dask and ray too: they take seconds to start, and most of the time where calls are short."""
-
-
-LENGTHS = (
-    Length(microseconds=100, calls=50_000),
-    Length(
-        microseconds=1_000,
-        calls=10_000,
-        with_clusters=True,
-        efficiency=Goal(ratio=round(1 / 0.85, 3), stretch=round(1 / 0.92, 3)),
-    ),
-    Length(microseconds=10_000, calls=1_000, with_clusters=True),
-)
+"""Not where calls are short: they would take most of the time."""
+LENGTHS = {
+    "100us": (100, 50_000, 0, PEERS),
+    "1ms": (1_000, 10_000, 2_000, (*PEERS, *CLUSTERS)),
+    "10ms": (10_000, 1_000, 0, (*PEERS, *CLUSTERS)),
+}
+"""Key → microseconds of CPU a call, calls, calls in the quick form, peers."""
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """A contest a length, by two workers of `process_pool`."""
-    return [_contest(scratch, length, quick=quick) for length in LENGTHS]
+    return pools.contests(scratch, [_match(key) for key in LENGTHS], _work, group="cpu", quick=quick)
 
 
-def _contest(scratch: Path, length: Length, *, quick: bool) -> Contest:
-    calls = length.calls // 10 if quick else length.calls
-    work = Work(function="burn", calls=calls, argument=work_items.loops_for(length.microseconds / 1e6))
-    ideal = Peer(way="ideal", goal=length.efficiency, is_floor=True)
-    title = f"{calls:,} calls of {length.microseconds / 1000:g} ms of CPU, 2 workers; efficiency is ideal ÷ wall"
-    clusters = pools.cases(CLUSTERS if length.with_clusters and not quick else [], work, with_single=False)
-    cases = [_ours(scratch, work), *pools.cases([ideal, *PEERS], work), *clusters]
-    return Contest(group="cpu", title=title, items=calls, cases=cases, rounds=3 if quick else 5)
+def _match(key: str) -> Match:
+    microseconds, calls, quick, peers = LENGTHS[key]
+    title = f"{{calls}} calls of {microseconds / 1000:g} ms of CPU, 2 workers; efficiency is ideal ÷ this"
+    return Match(key=key, mode="process_pool", calls=calls, quick=quick, peers=peers, rounds=5, title=title)
 
 
-def _ours(scratch: Path, work: Work) -> Case:
-    many, one = (
-        jobs.write_job(scratch, f"burn-{work.argument}-{calls}", JOB.format(loops=work.argument, calls=calls))
-        for calls in (work.calls, 1)
-    )
-    return Case(name="jobrunner", argv=jobs.command(many), check=jobs.logged(many, work.calls), single=jobs.command(one))
+def _work(match: Match) -> Work:
+    return Work(function="burn", calls=match.calls, argument=work_items.loops_for(LENGTHS[match.key][0] / 1e6))

@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import ROOT
-from benchmarks.measure import environment as clean_environment
+from benchmarks.process import ROOT
+from benchmarks.process import environment as clean_environment
 
 TABLE = ROOT / "benchmarks" / "peers" / "versions.txt"
 PATIENCE = 600.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import jobs
-from benchmarks.measure import Case, Contest
+from benchmarks.measure import Case, Contest, Twin
 
 NOTE = """\
 Loops in one process; "µs an item" is what one more event costs, start-up left out. All records have the same fields. The journal
@@ -48,7 +48,7 @@ def case(folder: Path, name: str, how: str, items: int) -> Case:
         name=name,
         argv=jobs.python("event_lines.py", how, items, many),
         check=_counted(folder, items, is_lines="sqlite" not in how),
-        single=jobs.python("event_lines.py", how, 1, one),
+        single=Twin(argv=jobs.python("event_lines.py", how, 1, one), check=jobs.printed("1")),
         prepare=_cleared(folder),
         is_floor=how == "orjson",
     )

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from benchmarks import jobs, layers
 from benchmarks.environments import environment
-from benchmarks.measure import ROOT, Case, Check, Contest, Goal
+from benchmarks.measure import Case, Contest
+from benchmarks.process import ROOT, Check, Surroundings
 
 PEERS = ROOT / "benchmarks" / "peers"
-AHEAD = Goal(ratio=1)
+TOLD = Surroundings(told=json.loads)
 Peer = Callable[[Path, int], Case | None]
-Plan = Sequence[tuple[int, str, Sequence[Peer], int]]
+Plan = Mapping[str, tuple[int, str, Sequence[Peer], int]]
 LOADED = "from a loaded job to its end"
 WHOLE = "whole processes, from the file"
 SMALLER = f"{WHOLE}; slow peers: a smaller graph"
@@ -28,16 +29,16 @@ WALKED = (
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """The graph in full from a loaded job, then whole processes; peers that would take minutes have smaller ones of their own."""
-    full = 5_000 if quick else 100_000
+    full = 10_000 if quick else 100_000
     middle, small, least = (1_000, 200, 100) if quick else (10_000, 1_000, 100)
-    plan: Plan = (
-        (full, LOADED, (_standard_library,), 7),
-        (full, WHOLE, (_doit, _dask, _ninja, _make, _just), 5),
-        (middle, SMALLER, (_go_task,), 3),
-        (small, SMALLER, (_luigi, _dagu), 3),
-        (least, SMALLER, (_snakemake,), 3),
-    )
-    found = [_contest(scratch / f"graph-{tasks}", tasks, what, peers, rounds) for tasks, what, peers, rounds in plan]
+    plan: Plan = {
+        "graph-loaded": (full, LOADED, (_standard_library,), 7),
+        "graph": (full, WHOLE, (_doit, _dask, _ninja, _make, _just), 5),
+        "graph-smaller": (middle, SMALLER, (_go_task,), 3),
+        "graph-small": (small, SMALLER, (_luigi, _dagu), 3),
+        "graph-least": (least, SMALLER, (_snakemake,), 3),
+    }
+    found = [_contest(scratch / key, key, *rest) for key, rest in plan.items()]
     several = [contest for contest in found if len(contest.cases) > 1]
     return [replace(contest, rounds=3, budget=None) for contest in several] if quick else several
 
@@ -50,18 +51,17 @@ def write(folder: Path, tasks: int) -> Path:
     return folder / "job.yaml"
 
 
-def _contest(folder: Path, tasks: int, what: str, peers: Sequence[Peer], rounds: int) -> Contest:
+def _contest(folder: Path, key: str, tasks: int, what: str, peers: Sequence[Peer], rounds: int) -> Contest:
     job = write(folder, tasks)
     ours = _loaded(job, tasks) if what == LOADED else _whole(job, tasks)
     cases = [ours, *(case for peer in peers if (case := peer(folder, tasks)))]
     title = f"graph of {tasks:,} tasks, 2 needs each, {what}"
-    return Contest(group="graph", title=title, items=tasks, cases=cases, rounds=rounds, budget=600, note=WALKED)
+    return Contest(group="graph", key=key, title=title, items=tasks, cases=cases, rounds=rounds, budget=600, note=WALKED)
 
 
 def _loaded(job: Path, tasks: int) -> Case:
     argv = [sys.executable, str(PEERS / "run_loaded.py"), str(job)]
-    goal = Goal(seconds=3, mib=300) if tasks == 100_000 else None
-    return Case(name="jobrunner", argv=argv, check=jobs.logged(job, tasks), goal=goal, told=json.loads)
+    return Case(name="jobrunner", argv=argv, check=jobs.logged(job, tasks), at=TOLD)
 
 
 def _whole(job: Path, tasks: int) -> Case:
@@ -70,14 +70,13 @@ def _whole(job: Path, tasks: int) -> Case:
 
 def _standard_library(folder: Path, tasks: int) -> Case | None:
     argv = [sys.executable, str(PEERS / "graphs.py"), "standard-library", str(tasks)]
-    goal = Goal(ratio=5, stretch=2)
-    return Case(name="graphlib, ThreadPoolExecutor", argv=argv, check=_ran(tasks), goal=goal, told=json.loads)
+    return Case(name="graphlib, ThreadPoolExecutor", argv=argv, check=_ran(tasks), at=TOLD)
 
 
 def _library(name: str, label: str, folder: Path, tasks: int) -> Case | None:
     if (found := environment(name)) is None:
         return None
-    return Case(name=label, argv=[found.python, str(PEERS / "graphs.py"), name, str(tasks)], check=_ran(tasks), goal=AHEAD)
+    return Case(name=label, argv=[found.python, str(PEERS / "graphs.py"), name, str(tasks)], check=_ran(tasks))
 
 
 def _ran(tasks: int) -> Check:
@@ -98,7 +97,6 @@ def _program(
     *,
     label: str = "",
     check: Callable[[Path, int], Check] = lambda folder, tasks: jobs.printed("done"),
-    goal: Goal | None = None,
     env: Callable[[Path], Mapping[str, str]] = lambda folder: {},
     prepare: Callable[[Path], None] = lambda folder: None,
 ) -> Case | None:
@@ -109,9 +107,7 @@ def _program(
         name=label or name,
         argv=[found.program(), *arguments],
         check=check(folder, tasks),
-        goal=goal,
-        folder=folder,
-        env=env(folder),
+        at=Surroundings(folder=folder, env=env(folder)),
         prepare=partial(prepare, folder),
     )
 
@@ -159,14 +155,13 @@ _luigi: Peer = partial(_library, "luigi", "luigi, in one process")
 _ninja: Peer = partial(_program, "ninja", ["--quiet", "-j2", "all"])
 _make: Peer = partial(_program, "make", ["-s", "-j2"])
 _just: Peer = partial(_program, "just", [])
-_go_task: Peer = partial(_program, "go-task", ["-C", "2", "all"], goal=AHEAD)
+_go_task: Peer = partial(_program, "go-task", ["-C", "2", "all"])
 _doit: Peer = partial(
     _program,
     "doit",
     ["-n", "2", "-P", "thread", "-r", "zero"],
     label="doit, 2 threads",
     check=lambda folder, tasks: jobs.printed(str(tasks)),
-    goal=AHEAD,
     prepare=_without_database,
 )
 _snakemake: Peer = partial(
@@ -174,7 +169,6 @@ _snakemake: Peer = partial(
     "snakemake",
     ["-c", "2", "--quiet", "all"],
     check=_touched,
-    goal=AHEAD,
     prepare=_without_files,
 )
 _dagu: Peer = partial(
@@ -182,7 +176,6 @@ _dagu: Peer = partial(
     "dagu",
     ["start", "dagu.yaml"],
     check=_dagu_ended,
-    goal=AHEAD,
     env=_home_of_dagu,
     prepare=_without_history,
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jobrunner
-from benchmarks.measure import ROOT
+from benchmarks.process import ROOT
 
 
 def write_job(folder: Path, name: str, text: str) -> Path:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import leftovers, tables, witness
-from benchmarks.measure import ROOT, environment
+from benchmarks.process import ROOT, environment
 from benchmarks.runners import RUNNERS, Job, Runner
 
 KILLS_OF_A_JOB = 10

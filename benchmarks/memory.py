@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import calls, jobs, layers, pools
-from benchmarks.measure import ROOT, Case, Contest, Goal, Outcome
+from benchmarks.measure import Case, Contest, Outcome
 from benchmarks.pools import Peer, Work
+from benchmarks.process import ROOT, Surroundings
 
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-TASKS = (10_000, 30_000, 100_000, 300_000)
-QUICK_ITEMS = (1_000, 3_000, 10_000)
-QUICK_TASKS = (300, 1_000, 3_000)
+TASKS = (1_000, 3_000, 10_000, 30_000, 100_000)
+QUICK_ITEMS = (1_000, 10_000, 30_000)
+QUICK_TASKS = (1_000, 3_000, 10_000)
+TOLD = Surroundings(told=json.loads)
 MOST_OF_PEERS = 300_000
 """Their futures and graphs take a gigabyte and more beyond it."""
 ALL = "Peak MiB is of all processes together. Hoped for: 60 MiB."
@@ -58,10 +60,10 @@ def scaling(outcomes: Sequence[Outcome]) -> list[Scaling]:
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """Memory and rate of the many, then the lines."""
-    many, rounds = (50_000, 2) if quick else (1_000_000, 3)
+    many, rounds = (100_000, 3) if quick else (1_000_000, 3)
     spans = Spans()
-    items = [_items(scratch, count, 2 if quick else 3) for count in (QUICK_ITEMS if quick else ITEMS)]
-    tasks = [_tasks(scratch, count, 2 if quick else 3) for count in (QUICK_TASKS if quick else TASKS)]
+    items = [_items(scratch, count, 3) for count in (QUICK_ITEMS if quick else ITEMS)]
+    tasks = [_tasks(scratch, count, 3) for count in (QUICK_TASKS if quick else TASKS)]
     found = [_many(scratch, many, rounds, spans), _rate(many, spans), *items, *tasks]
     return [replace(contest, budget=None) for contest in found] if quick else found
 
@@ -84,32 +86,30 @@ def _many(scratch: Path, items: int, rounds: int, spans: Spans) -> Contest:
         name="jobrunner, over a job with one item",
         argv=jobs.python("peak.py", job, empty),
         check=_succeeded(items, spans.take),
-        goal=Goal(mib=100),
-        told=json.loads,
+        at=TOLD,
     )
     title = f"{items:,} calls of nothing, thread_pool, 2 workers"
-    return Contest(group="memory", title=title, items=items, cases=[case], rounds=rounds, warm_up=False, note=ALL)
+    return Contest(group="memory", key="many", title=title, items=items, cases=[case], rounds=rounds, warm_up=False, note=ALL)
 
 
 def _rate(items: int, spans: Spans) -> Contest:
     """What the runs before have told, as a contest: the last tenth against the first."""
 
-    def case(name: str, found: list[float], goal: Goal | None = None) -> Case:
+    def case(name: str, found: list[float]) -> Case:
         return Case(
-            name=f"the {name} {items // 10:,} of them",
+            name=f"the {name} tenth of them",
             argv=[sys.executable, "-c", ""],
             check=lambda _: None if found else "no run has told it",
-            goal=goal,
-            told=lambda _: {"wall": statistics.median(found)},
+            at=Surroundings(told=lambda _: {"wall": statistics.median(found)}),
         )
 
-    cases = [case("last", spans.last), case("first", spans.first, Goal(ratio=1.1))]
-    title = f"the rate over {items:,} calls is flat"
-    return Contest(group="memory", title=title, items=items // 10, cases=cases, rounds=1, warm_up=False, note=FLAT)
+    cases = [case("last", spans.last), case("first", spans.first)]
+    title = f"the rate over {items:,} calls is flat: the last {items // 10:,} against the first"
+    return Contest(group="memory", key="rate", title=title, items=items // 10, cases=cases, rounds=1, warm_up=False, note=FLAT)
 
 
 def _items(scratch: Path, items: int, rounds: int) -> Contest:
-    peers = pools.cases([Peer(way="ThreadPoolExecutor.submit")], Work(function="nothing", calls=items), with_single=False)
+    peers = pools.cases([Peer(way="ThreadPoolExecutor.submit", has_single=False)], _work(items))
     cases = [_ours(_fan_out(scratch, items), items), *(peers if items <= MOST_OF_PEERS else [])]
     return _line("items of one task", items, cases, rounds)
 
@@ -133,11 +133,15 @@ def _line(family: str, x: int, cases: Sequence[Case], rounds: int) -> Contest:
 
 
 def _ours(job: Path, attempts: int) -> Case:
-    return Case(name="jobrunner", argv=jobs.python("peak.py", job), check=_succeeded(attempts), told=json.loads)
+    return Case(name="jobrunner", argv=jobs.python("peak.py", job), check=_succeeded(attempts), at=TOLD)
 
 
 def _fan_out(scratch: Path, items: int) -> Path:
-    return jobs.write_job(scratch, f"items-{items}", calls.JOB.format(mode="thread_pool", items=items))
+    return pools.job(scratch, "thread_pool", _work(items))
+
+
+def _work(items: int) -> Work:
+    return replace(calls.NOTHING, calls=items)
 
 
 def _succeeded(attempts: int, then: Callable[[dict[str, Any]], None] = lambda told: None) -> Callable[[str], str | None]:

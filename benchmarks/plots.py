@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
+from benchmarks.measure import Measure
 from benchmarks.tables import COMPARED, Row, Table
 
 WIDTH = 760
 LEFT, RIGHT, TOP = 270, 90, 44
 STEP = 24
 PLOT_HEIGHT = 300
+AXIS, LABELS = 60, 230
 STYLE = """\
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -25,44 +28,71 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .floor { fill: #8c959f; stroke: #8c959f }
 .peer { fill: #bf8700; stroke: #bf8700 }
 .line { fill: none; stroke-width: 2 }
-.label { stroke: none }
+.guide { stroke: #8c959f; stroke-width: 1; stroke-dasharray: 4 4 }
+.figure { paint-order: stroke; stroke: #fff; stroke-width: 3px }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d }
+  text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d } .guide { stroke: #656c76 } .figure { stroke: #0d1117 }
   .ours { fill: #4493f8; stroke: #4493f8 } .floor { fill: #656c76; stroke: #656c76 } .peer { fill: #d29922; stroke: #d29922 }
 }
 </style>"""
 UNITS = {"wall": 1.0, "cpu": 1.0, "rss": 1.0, "item": 1e6}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """A log scale from `low` to `high`, which lies between two places of the drawing."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def place(self, figure: float) -> float:
+        return self.start + (self.end - self.start) * math.log(figure / self.low) / math.log(self.high / self.low)
+
+    def marks(self) -> list[float]:
+        """1, 2 and 5 of every power of ten; the powers alone where that would be too many."""
+        steps = (1, 2, 5) if self.high / self.low <= 200 else (1,)
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        found = (step * 10.0**power for power in powers for step in steps)
+        return [mark for mark in found if self.low * 0.999 <= mark <= self.high * 1.001]
+
+
 def bars(table: Table) -> str:
     """One bar a case."""
-    rows = sorted(table.rows, key=lambda row: value(table, row))
-    low, high = _decades([value(table, row) for row in rows])
+    rows = sorted(table.rows, key=lambda row: value(table, row, table.compares))
+    low, high = _around(value(table, row, table.compares) for row in rows)
+    scale = Scale(low=low, high=high, start=LEFT, end=WIDTH - RIGHT)
     height = TOP + STEP * len(rows) + 34
-    drawn = [_bar(table, row, TOP + STEP * number, low, high) for number, row in enumerate(rows)]
-    return _svg(table.title, height, [*_columns(low, high, TOP, height - 30, _unit(table)), *drawn])
+    drawn = [_bar(table, row, TOP + STEP * number, scale) for number, row in enumerate(rows)]
+    return _svg(table.title, height, [*_columns(scale, TOP, height - 30, _unit(table.compares)), *drawn])
 
 
-def lines(family: str, tables: Sequence[Table]) -> str:
-    """One line a case over the `x` of the contests of a family, where it took part in two of them or more."""
-    series = {name: points for name, points in _series(tables).items() if len(points) > 1}
+def lines(family: str, tables: Sequence[Table], measure: Measure = "wall") -> str:
+    """One line a case over the `x` of the contests of a family, where it took part in two of them or more.
+
+    The dashed line is what grows in proportion to `x`: seconds do so from the point on where a start no longer counts.
+    """
+    series = {name: points for name, points in _series(tables, measure).items() if len(points) > 1}
     xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))
-    across, (low, high) = (min(xs), max(xs)), _decades(ys)
-    bottom = TOP + PLOT_HEIGHT
+    low, high = _around(ys)
+    across = Scale(low=min(xs), high=max(xs), start=AXIS, end=WIDTH - LABELS)
+    down = Scale(low=low, high=high, start=TOP + PLOT_HEIGHT, end=TOP)
     kinds = {row.name: _kind(table, row) for table in tables for row in table.rows}
-    marks = [_rule(low, high, decade, bottom) for decade in range(low, high + 1)]
-    marks += [_tick(x, across, bottom) for x in sorted(set(xs))]
-    labels = _apart({name: _down(points[-1][1], low, high, bottom) for name, points in series.items()})
+    marks = [*(_rule(down, mark) for mark in down.marks()), *(_tick(across, x) for x in sorted(set(xs)))]
+    if measure == "wall":
+        marks.append(_proportion(across, down, series[tables[0].rows[0].name][-1]))
+    labels = _apart({name: down.place(points[-1][1]) for name, points in series.items()})
     for name, points in series.items():
-        spots = [(_along(x, across), _down(y, low, high, bottom)) for x, y in points]
+        spots = [(across.place(x), down.place(y)) for x, y in points]
         marks.append(_path(name, kinds[name], spots, labels[name]))
-    return _svg(f"{family}: {_unit(tables[0])}", bottom + 34, marks)
+    return _svg(f"{family}: {_unit(measure)}", TOP + PLOT_HEIGHT + 34, marks)
 
 
-def value(table: Table, row: Row) -> float:
-    """What a bar shows, in the unit of the axis; never 0, which has no place on a log scale."""
-    figure = row.item if table.compares == "item" else getattr(row, table.compares)
-    return max((figure or 0) * UNITS[table.compares], 1e-6)
+def value(table: Table, row: Row, measure: Measure) -> float:
+    """What is drawn of a case; never 0, which has no place on a log scale."""
+    figure = row.item if measure == "item" else getattr(row, measure)
+    return max((figure or 0) * UNITS[measure], 1e-6)
 
 
 def _kind(table: Table, row: Row) -> str:
@@ -70,64 +100,67 @@ def _kind(table: Table, row: Row) -> str:
     return "ours" if row is table.rows[0] else "floor" if row.is_floor else "peer"
 
 
-def _unit(table: Table) -> str:
-    unit = {"rss": "MiB", "item": "µs"}.get(table.compares, "s")
-    return f"{COMPARED[table.compares]}, {unit}, log scale: less is better"
+def _unit(measure: Measure) -> str:
+    unit = {"rss": "MiB", "item": "µs"}.get(measure, "s")
+    return f"{COMPARED[measure]}, {unit}, log scale: less is better"
 
 
-def _decades(figures: Iterable[float]) -> tuple[int, int]:
-    """The powers of ten around all figures, at least one apart."""
-    logs = [math.log10(figure) for figure in figures]
-    low = math.floor(min(logs) - 0.02)
-    return low, max(math.ceil(max(logs) + 0.02), low + 1)
+def _around(figures: Iterable[float]) -> tuple[float, float]:
+    """The nearest of 1, 2 and 5 of a power of ten below and above all figures, with some air."""
+    found = list(figures)
+    low, high = min(found) * 0.8, max(found) * 1.1
+    steps = [
+        step * 10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in (1, 2, 5)
+    ]
+    return max(step for step in steps if step <= low), min(step for step in [*steps, steps[-1] * 2] if step >= high)
 
 
-def _columns(low: int, high: int, top: int, bottom: int, unit: str) -> list[str]:
+def _columns(scale: Scale, top: int, bottom: int, unit: str) -> list[str]:
     marks = []
-    for decade in range(low, high + 1):
-        x = LEFT + (WIDTH - LEFT - RIGHT) * (decade - low) / (high - low)
+    for mark in scale.marks():
+        x = scale.place(mark)
         marks.append(f'<line class="grid" x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{bottom}"/>')
-        marks.append(f'<text class="small" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_number(10.0**decade)}</text>')
+        marks.append(f'<text class="small" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_number(mark)}</text>')
     return [*marks, f'<text class="small" x="{WIDTH - 8}" y="{bottom + 28}" text-anchor="end">{unit}</text>']
 
 
-def _bar(table: Table, row: Row, y: int, low: int, high: int) -> str:
-    figure = value(table, row)
-    length = (WIDTH - LEFT - RIGHT) * (math.log10(figure) - low) / (high - low)
+def _bar(table: Table, row: Row, y: int, scale: Scale) -> str:
+    figure = value(table, row, table.compares)
+    length = scale.place(figure) - LEFT
     return (
         f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{escape(_short(row.name))}</text>'
         f'<rect class="{_kind(table, row)}" x="{LEFT}" y="{y}" width="{max(length, 1):.1f}" height="{STEP - 7}" rx="2"/>'
-        f'<text x="{LEFT + length + 6:.1f}" y="{y + 13}">{_number(figure)}</text>'
+        f'<text class="figure" x="{LEFT + length + 6:.1f}" y="{y + 13}">{_number(figure)}</text>'
     )
 
 
-def _series(tables: Sequence[Table]) -> Mapping[str, list[tuple[float, float]]]:
+def _series(tables: Sequence[Table], measure: Measure) -> Mapping[str, list[tuple[float, float]]]:
     series: dict[str, list[tuple[float, float]]] = {}
     for table in sorted(tables, key=lambda each: each.x):
         for row in table.rows:
-            series.setdefault(row.name, []).append((table.x, value(table, row)))
+            series.setdefault(row.name, []).append((table.x, value(table, row, measure)))
     return series
 
 
-def _along(x: float, across: tuple[float, float]) -> float:
-    low, high = math.log(across[0]), math.log(across[1])
-    return 60 + (WIDTH - 60 - 250) * (math.log(x) - low) / (high - low)
-
-
-def _down(y: float, low: int, high: int, bottom: int) -> float:
-    return bottom - PLOT_HEIGHT * (math.log10(y) - low) / (high - low)
-
-
-def _rule(low: int, high: int, decade: int, bottom: int) -> str:
-    y = _down(10.0**decade, low, high, bottom)
+def _rule(down: Scale, mark: float) -> str:
+    y = down.place(mark)
     return (
-        f'<line class="grid" x1="60" y1="{y:.1f}" x2="{WIDTH - 250}" y2="{y:.1f}"/>'
-        f'<text class="small" x="54" y="{y + 4:.1f}" text-anchor="end">{_number(10.0**decade)}</text>'
+        f'<line class="grid" x1="{AXIS}" y1="{y:.1f}" x2="{WIDTH - LABELS}" y2="{y:.1f}"/>'
+        f'<text class="small" x="{AXIS - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(mark)}</text>'
     )
 
 
-def _tick(x: float, across: tuple[float, float], bottom: int) -> str:
-    return f'<text class="small" x="{_along(x, across):.1f}" y="{bottom + 18}" text-anchor="middle">{x:,g}</text>'
+def _tick(across: Scale, x: float) -> str:
+    return f'<text class="small" x="{across.place(x):.1f}" y="{TOP + PLOT_HEIGHT + 18}" text-anchor="middle">{_number(x)}</text>'
+
+
+def _proportion(across: Scale, down: Scale, last: tuple[float, float]) -> str:
+    """A straight line through the last point, cut where it leaves the drawing."""
+    x, y = last
+    lowest = max(across.low, x * down.low / y)
+    ends = [(across.place(each), down.place(y * each / x)) for each in (lowest, x)]
+    (x1, y1), (x2, y2) = ends
+    return f'<line class="guide" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _apart(heights: Mapping[str, float]) -> dict[str, float]:
@@ -146,12 +179,15 @@ def _path(name: str, kind: str, spots: Sequence[tuple[float, float]], label: flo
     return f'<polyline class="{kind} line" style="fill:none" points="{track}"/>{dots}{text}'
 
 
-def _short(name: str, longest: int = 36) -> str:
+def _short(name: str, longest: int = 38) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _number(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+    """Three digits, no power of ten."""
+    if figure >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:.{max(0, 2 - math.floor(math.log10(figure)))}f}".rstrip("0").rstrip(".") if figure < 1 else f"{figure:.3g}"
 
 
 def _svg(title: str, height: int, marks: Sequence[str]) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, tables
-from benchmarks.tables import Table
+from benchmarks import bars, plots, tables
+from benchmarks.bars import Bar
+from benchmarks.tables import Row, Table
 
 HEAD = """\
 # Benchmarks
@@ -36,6 +37,9 @@ installs the peers by name (PyPI, Debian, npm), each in an environment of its ow
   that leaves marks, which are counted.
 - **CPU** is user and system time of the process and of all that it waited for; **peak MiB** is that of the largest, never less
   than the 20 MiB or so of the process that measures. What is left running elsewhere (the workers of a cluster) is in neither.
+- **What is compared** is the whole process, from its start to its end, if the head of a table does not say "compared by time an
+  item": that is what one more item costs, (time of many − time of one) ÷ (many − 1), for all cases of that table alike. The quick
+  form, which has fewer items, compares throughput so; what a start costs is in the column "one item, s" and in tables of its own.
 - **A bar** is what jobrunner promises, as a multiple of the peer of that row, or in seconds or MiB; **stretch** is what is hoped
   for. A bar that is missed is shown as such.
 """
@@ -43,7 +47,10 @@ installs the peers by name (PyPI, Debian, npm), each in an environment of its ow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The newest figures of one group, with what they were taken on. `printed` is the table of a group that times no process."""
+    """The newest figures of one group, with what they were taken on, and how many seconds that took.
+
+    A group that times no process has a table that it has `printed`, and the `figures` that bars are set against.
+    """
 
     name: str
     caption: str
@@ -53,8 +60,9 @@ class Group:
     versions: Mapping[str, str]
     missing: Mapping[str, str]
     contests: Sequence[Table]
+    seconds: float
     printed: str = ""
-    verdict: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def write(found: Sequence[Group], *, docs: Path, order: Sequence[str]) -> Path:
@@ -85,26 +93,104 @@ def as_data(group: Group) -> dict[str, Any]:
     return asdict(group)
 
 
-def page(groups: Sequence[Group], *, order: Sequence[str]) -> str:
-    """The whole page."""
-    parts = [HEAD.format(groups=", ".join(f"`{name}`" for name in order)), _bars_met(groups), _measured_on(groups)]
+def page(groups: Sequence[Group], *, order: Sequence[str], notes: Mapping[str, str] | None = None) -> str:
+    """The whole page. `notes` are what is known of the bars that are missed: those of notes.toml, if none are given."""
+    found = list(_standings(groups))
+    parts = [
+        HEAD.format(groups=", ".join(f"`{name}`" for name in order)),
+        _bars_met(found),
+        _left(found, bars.notes() if notes is None else notes),
+        _measured_on(groups),
+    ]
     return "\n".join([*parts, *map(_section, groups)]).rstrip() + "\n"
 
 
-def _bars_met(groups: Sequence[Group]) -> str:
-    """Every bar in one table."""
-    rows = [row for group in groups for contest in group.contests for row in _bars_of(contest)]
-    rows += [f"| [{group.caption.rstrip('.')}](#{group.name}) | | | | {group.verdict} |" for group in groups if group.verdict]
-    return "\n".join(
-        ["## The bars", "", "| what | against | jobrunner ÷ that | bar | |", "| --- | --- | ---: | --- | --- |", *rows, ""]
+def verdicts(groups: Sequence[Group]) -> list[str]:
+    """Of every bar of these groups."""
+    return [each.verdict for each in _standings(groups)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one bar stands: `figure` is the ratio, or what there is in seconds or MiB."""
+
+    bar: Bar
+    title: str
+    anchor: str
+    figure: str
+    goal: str
+    verdict: str
+
+    @property
+    def link(self) -> str:
+        return f"[{self.title}](#{self.anchor})"
+
+
+def _standings(groups: Sequence[Group]) -> Iterator[Standing]:
+    """Every bar of the groups that were measured, in their order: those without a figure as well."""
+    for group in groups:
+        for against, figure in group.figures.items():
+            yield _simulated(group, bars.BARS[f"{group.name} / {against}"], figure)
+        for contest in group.contests:
+            rows = {row.name: row for row in contest.rows}
+            for bar in bars.BARS.values():
+                if bar.contest == contest.key:
+                    yield _standing(contest, bar, rows.get(bar.against))
+
+
+def _standing(contest: Table, bar: Bar, row: Row | None) -> Standing:
+    if row is None:
+        verdict = "refused" if bar.against in contest.refused else "not measured"
+    elif row.goal is None:
+        verdict = f"in the whole form, for {bar.size:,}"
+    else:
+        verdict = row.verdict
+    return Standing(
+        bar=bar,
+        title=contest.title,
+        anchor=_anchor(contest),
+        figure=_figure(contest, row) if row else "",
+        goal=str(row.goal if row and row.goal else bar.goal),
+        verdict=verdict,
     )
 
 
-def _bars_of(contest: Table) -> Iterator[str]:
-    for row in contest.rows:
-        if row.goal:
-            ratio = tables.spread(row.ratio) if row.ratio else ""
-            yield f"| [{contest.title}](#{contest.group}) | {row.name} | {ratio} | {row.goal} | {row.verdict} |"
+def _figure(contest: Table, row: Row) -> str:
+    if row.ratio:
+        return tables.spread(row.ratio, row.goal)
+    goal = row.goal or bars.BARS[f"{contest.key} / {row.name}"].goal
+    seconds = [] if goal.seconds is None else [f"{tables.exact(row.wall, 2, [goal.seconds])} s"]
+    return ", ".join([*seconds, *([] if goal.mib is None else [f"{tables.exact(row.rss, 0, [goal.mib])} MiB"])])
+
+
+def _simulated(group: Group, bar: Bar, figure: float) -> Standing:
+    is_met, hoped = bar.goal.is_met(ratio=figure), bar.goal.stretch
+    return Standing(
+        bar=bar,
+        title=group.caption.partition(":")[0].rstrip("."),
+        anchor=group.name,
+        figure=tables.exact(figure, 3, [bar.goal.ratio, hoped]),
+        goal=str(bar.goal),
+        verdict=tables.verdict(is_met, None if hoped is None else figure <= hoped),
+    )
+
+
+def _bars_met(found: Sequence[Standing]) -> str:
+    """Every bar in one table."""
+    rows = [f"| {each.link} | {each.bar.against} | {each.figure} | {each.goal} | {each.verdict} |" for each in found]
+    head = ["| what | against | jobrunner ÷ that | bar | |", "| --- | --- | ---: | --- | --- |"]
+    return "\n".join(["## The bars", "", *head, *rows, ""])
+
+
+def _left(found: Sequence[Standing], notes: Mapping[str, str]) -> str:
+    """What is known of each bar that is missed."""
+    missed = [each for each in found if each.verdict.startswith(tables.BARS[False])]
+    rows = [
+        f"- {each.link}, against {each.bar.against}: {each.figure}, where the bar is {each.goal}."
+        f" {notes.get(each.bar.name, 'Nothing is written of it yet.')}"
+        for each in missed
+    ]
+    return "\n".join(["## What is left", "", *(rows or ["No bar is missed."]), ""])
 
 
 def _measured_on(groups: Sequence[Group]) -> str:
@@ -120,13 +206,13 @@ def _measured_on(groups: Sequence[Group]) -> str:
 
 def _section(group: Group) -> str:
     form = "" if group.form == "whole" else " in the quick form: to see that it works, not to quote"
-    parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}.", ""]
+    parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}, in {group.seconds:.0f} s.", ""]
     parts += [group.printed.rstrip(), ""] if group.printed else []
     for name, drawing in _plots(group):
         if name.startswith("family-"):
             parts += [f"![{_title_of(drawing)}](benchmarks/{name})", ""]
     for contest in group.contests:
-        parts += [tables.markdown(contest), *([contest.note, ""] if contest.note else [])]
+        parts += [f'<a id="{_anchor(contest)}"></a>', "", tables.markdown(contest), *([contest.note, ""] if contest.note else [])]
         parts += [f"![{contest.title}](benchmarks/{_file_of(contest)})", ""] if len(contest.rows) > 1 else []
     return "\n".join(parts)
 
@@ -139,11 +225,17 @@ def _plots(group: Group) -> Iterator[tuple[str, str]]:
     for family in dict.fromkeys(contest.family for contest in group.contests if contest.family):
         members = [contest for contest in group.contests if contest.family == family]
         if len({contest.x for contest in members}) > 1:
-            yield f"family-{group.name}-{_slug(family)}.svg", plots.lines(family, members)
+            for measure in ("wall", "rss"):
+                yield f"family-{group.name}-{_slug(family)}-{measure}.svg", plots.lines(family, members, measure)
+
+
+def _anchor(contest: Table) -> str:
+    """By which links and files name a table: the same whatever its size, where it has a key."""
+    return f"{contest.group}-{contest.key or _slug(contest.title)}".replace("_", "-")
 
 
 def _file_of(contest: Table) -> str:
-    return f"{contest.group}-{_slug(contest.title)}.svg"
+    return f"{_anchor(contest)}.svg"
 
 
 def _title_of(drawing: str) -> str:

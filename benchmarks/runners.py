@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import leftovers
-from benchmarks.measure import ROOT
+from benchmarks.process import ROOT
 
 WORKERS = 4
 

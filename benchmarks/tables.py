@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Case, Measure, Outcome, Spread
+from benchmarks.measure import Case, Goal, Measure, Outcome, Spread
 
 BARS = {True: "met", False: "**missed**", None: ""}
 STRETCHES = {True: "stretch met", False: "stretch missed", None: ""}
@@ -22,15 +22,16 @@ COMPARED = {"wall": "wall clock", "cpu": "CPU time", "rss": "peak memory", "item
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One case: medians in seconds and MiB, `item` in seconds; `ratio` is what jobrunner took over what this took."""
+    """One case: medians in seconds and MiB, `start` and `item` in seconds; `ratio` is what jobrunner took over what this took."""
 
     name: str
     wall: float
     cpu: float
     rss: float
+    start: float | None
     item: float | None
     ratio: Spread | None
-    goal: str
+    goal: Goal | None
     verdict: str
     is_floor: bool
 
@@ -40,6 +41,7 @@ class Table:
     """One contest. `rows[0]` is ours; `refused` did not do the work, each with the reason."""
 
     group: str
+    key: str
     title: str
     items: int
     rounds: int
@@ -56,6 +58,7 @@ def table(outcome: Outcome) -> Table:
     contest = outcome.contest
     return Table(
         group=contest.group,
+        key=contest.key,
         title=contest.title,
         items=contest.items,
         rounds=outcome.rounds(),
@@ -75,12 +78,18 @@ def _row(outcome: Outcome, case: Case) -> Row:
         wall=outcome.wall(case),
         cpu=statistics.median(sample.cpu for sample in outcome.samples[case.name]),
         rss=outcome.rss(case),
+        start=outcome.start(case),
         item=outcome.per_item(case),
         ratio=None if is_ours else Spread.of(outcome.ratios(case)),
-        goal=str(case.goal or ""),
-        verdict=", ".join(filter(None, [BARS[outcome.is_met(case)], STRETCHES[outcome.is_stretched(case)]])),
+        goal=case.goal,
+        verdict=verdict(outcome.is_met(case), outcome.is_stretched(case)),
         is_floor=case.is_floor,
     )
+
+
+def verdict(is_met: bool | None, is_stretched: bool | None) -> str:
+    """In words; "" where there is no bar."""
+    return ", ".join(filter(None, [BARS[is_met], STRETCHES[is_stretched]]))
 
 
 def _reason(text: str) -> str:
@@ -94,9 +103,12 @@ def as_data(each: Table) -> dict[str, Any]:
     return asdict(each)
 
 
+NESTED = {"ratio": Spread, "goal": Goal}
+
+
 def from_data(data: Mapping[str, Any]) -> Table:
     """The table that `as_data` gave. Raises TypeError for keys that no table has."""
-    rows = [Row(**row | {"ratio": Spread(**row["ratio"]) if row["ratio"] else None}) for row in data["rows"]]
+    rows = [Row(**row | {name: kind(**row[name]) for name, kind in NESTED.items() if row[name]}) for row in data["rows"]]
     return Table(**{**data, "rows": rows})
 
 
@@ -110,15 +122,15 @@ def plain(each: Table) -> str:
 
 def markdown(each: Table) -> str:
     """For the docs."""
-    rule = ["---"] + ["---:"] * 5 + ["---"] * 2
+    rule = ["---"] + ["---:"] * 6 + ["---"] * 2
     cells = [HEAD, rule, *(_cells(each, row) for row in each.rows)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
     refused = [f"\nRefused, because its work was not done: {name} ({reason})." for name, reason in each.refused.items()]
     return "\n".join([f"### {_title(each)}", "", *lines, *refused, ""])
 
 
-HEAD = ("", "wall s", "CPU s", "peak MiB", "µs an item", "jobrunner ÷ this", "bar", "")
-FIGURES = range(1, 6)  # the columns that are set to the right
+HEAD = ("", "wall s", "CPU s", "peak MiB", "one item, s", "µs an item", "jobrunner ÷ this", "bar", "")
+FIGURES = range(1, 7)  # the columns that are set to the right
 
 
 def _title(each: Table) -> str:
@@ -130,20 +142,31 @@ def _title(each: Table) -> str:
 def _cells(each: Table, row: Row) -> tuple[str, ...]:
     return (
         row.name,
-        f"{row.wall:.3f}",
+        exact(row.wall, 3, [row.goal.seconds if row.goal and row is each.rows[0] else None]),
         f"{row.cpu:.3f}",
-        f"{row.rss:.0f}",
+        exact(row.rss, 0, [row.goal.mib if row.goal and row is each.rows[0] else None]),
+        "" if row.start is None or each.items < 2 else f"{row.start:.3f}",
         "" if row.item is None or each.items < 2 else f"{row.item * 1e6:.1f}",
-        "" if row.ratio is None else spread(row.ratio),
-        row.goal,
+        "" if row.ratio is None else spread(row.ratio, row.goal),
+        str(row.goal or ""),
         row.verdict,
     )
 
 
-def spread(ratio: Spread) -> str:
+def exact(figure: float, digits: int, limits: Sequence[float | None]) -> str:
+    """With so many digits, and more where it would look as if it were on the limit, or beyond, and is not."""
+    for more in range(digits, digits + 5):
+        text = f"{figure:.{more}f}"
+        if all((float(text) <= limit) == (figure <= limit) for limit in limits if limit is not None):
+            break
+    return text
+
+
+def spread(ratio: Spread, goal: Goal | None = None) -> str:
     """`median [quartiles] (extremes)`."""
     quartiles = f"[{ratio.lower_quartile:.2f}, {ratio.upper_quartile:.2f}]"
-    return f"{ratio.median:.2f} {quartiles} ({ratio.low:.2f} to {ratio.high:.2f})"
+    median = exact(ratio.median, 2, [goal.ratio, goal.stretch] if goal else [])
+    return f"{median} {quartiles} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

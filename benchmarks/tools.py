@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks import environments, jobs
 from benchmarks.environments import Environment
-from benchmarks.measure import ROOT, Case, Goal, Proof
+from benchmarks.measure import Case, Twin
+from benchmarks.process import ROOT, Surroundings
 
 MARK_SCRIPT = "#!/bin/sh\nprintf x >>'{marks}'\n"
 
@@ -23,7 +24,7 @@ MARK_SCRIPT = "#!/bin/sh\nprintf x >>'{marks}'\n"
 class Work:
     """`command`, `items` times, `workers` at a time. A command with shell syntax is for tools that have a shell.
 
-    `proven`: how many of them leave marks in the proof; all, where it is None.
+    `proven`: so many are enough for the proof that marks are left; all, where it is None.
     """
 
     folder: Path
@@ -85,29 +86,27 @@ def marked(program: Path, items: int) -> Callable[[str], str | None]:
     return check
 
 
-def proof(work: Work, tell: Callable[[Work], Sequence[str]]) -> Proof:
+def proof(work: Work, tell: Callable[[Work], Sequence[str]]) -> Twin:
     """The work with a program that leaves marks in place of `true`."""
     program = mark(work.folder.parent / f"{work.folder.name}-proof")
-    command = work.command.replace(true(), str(program), 1)
-    return Proof(argv=tell(replace(work, folder=program.parent / "work", command=command)), check=marked(program, work.items))
+    proven = replace(work, command=work.command.replace(true(), str(program), 1), items=work.proven or work.items)
+    return Twin(argv=tell(replace(proven, folder=program.parent / "work")), check=marked(program, proven.items))
 
 
-def case(name: str, work: Work, *, goal: Goal | None = None, title: str = "", single: bool = False) -> Case | None:
+def case(name: str, work: Work, *, single: bool = False) -> Case | None:
     """The tool at that work; None where it is not to be had. `single`: one item is measured beside it."""
     if (found := environments.environment(name)) is None:
         return None
     work = replace(work, folder=work.folder / name)
     told = TOOLS[name](found, work)
-    one = TOOLS[name](found, replace(work, folder=work.folder / "one", items=1)).argv if single else None
+    one = TOOLS[name](found, replace(work, folder=work.folder / "one", items=1))
     return Case(
-        name=title or name,
+        name=name,
         argv=told.argv,
         check=_anything,
-        goal=goal,
-        single=one,
+        single=Twin(argv=one.argv, check=_anything) if single else None,
         proof=proof(work, lambda proven: TOOLS[name](found, proven).argv),
-        folder=work.folder,
-        env=told.env,
+        at=Surroundings(folder=work.folder, env=told.env),
     )
 
 
@@ -118,7 +117,7 @@ def ours(work: Work, key: str = "argv", *, single: bool = False) -> Case:
         name=name,
         argv=jobs.command(job),
         check=jobs.logged(job, work.items),
-        single=jobs.command(one) if single else None,
+        single=Twin(argv=jobs.command(one), check=jobs.logged(one, 1)) if single else None,
         proof=proof(work, lambda proven: jobs.command(_job(proven, key))),
     )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks import jobs
 from benchmarks.environments import environment
-from benchmarks.measure import ROOT, Case, Check, Contest, Goal
+from benchmarks.measure import Case, Contest
+from benchmarks.process import ROOT, Check
 
 TASK = """\
   task_{n:06d}:
@@ -41,23 +42,22 @@ def _first(scratch: Path, tasks: int, rounds: int) -> Contest:
     job = write_tasks(scratch / "first.yaml", tasks)
     cases = [
         _ours(job, tasks),
-        _loader("CSafeLoader", job, tasks, goal=Goal(ratio=1, seconds=4 if tasks == 100_000 else None)),
+        _loader("CSafeLoader", job, tasks),
         _loader("CSafeLoader, collector off", job, tasks),
     ]
     title = f"reading {_size(job, tasks)}"
-    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=rounds, warm_up=False, budget=600, note=CHANGED)
+    return _contest("reading", title, tasks, cases, rounds, warm_up=False, note=CHANGED)
 
 
 def _slow(scratch: Path, tasks: int) -> Contest:
     """Loaders written in Python. ruamel's own keeps comments and positions; its safe one does not."""
     job = write_tasks(scratch / "slow.yaml", tasks)
-    ahead = Goal(ratio=1)
-    cases = [_ours(job, tasks), _loader("SafeLoader", job, tasks, goal=ahead)]
+    cases = [_ours(job, tasks), _loader("SafeLoader", job, tasks)]
     if found := environment("ruamel"):
         ruamel = [("ruamel safe, pure", "ruamel.yaml, safe"), ("ruamel round trip", "ruamel.yaml, round trip")]
-        cases += [_loader(way, job, tasks, python=found.python, label=label, goal=ahead) for way, label in ruamel]
+        cases += [_loader(way, job, tasks, python=found.python, label=label) for way, label in ruamel]
     title = f"reading {_size(job, tasks)}: loaders in Python"
-    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=3, warm_up=False, budget=300, note=CHANGED)
+    return _contest("reading-slow", title, tasks, cases, 3, warm_up=False, note=CHANGED)
 
 
 def _again(scratch: Path, tasks: int, rounds: int) -> Contest:
@@ -78,7 +78,13 @@ def _again(scratch: Path, tasks: int, rounds: int) -> Contest:
         )
     ]
     title = f"reading {_size(kept, tasks)} again"
-    return Contest(group="yaml", title=title, items=tasks, cases=cases, rounds=rounds, budget=600, note=KEPT)
+    return _contest("reading-again", title, tasks, cases, rounds, note=KEPT)
+
+
+def _contest(key: str, title: str, tasks: int, cases: list[Case], rounds: int, *, note: str, warm_up: bool = True) -> Contest:
+    return Contest(
+        group="yaml", key=key, title=title, items=tasks, cases=cases, rounds=rounds, warm_up=warm_up, budget=600, note=note
+    )
 
 
 def _valid(printed: str) -> str | None:
@@ -108,12 +114,11 @@ def _ours(job: Path, tasks: int) -> Case:
     )
 
 
-def _loader(way: str, job: Path, tasks: int, *, python: str = sys.executable, label: str = "", goal: Goal | None = None) -> Case:
+def _loader(way: str, job: Path, tasks: int, *, python: str = sys.executable, label: str = "") -> Case:
     return Case(
         name=f"{label or f'yaml.{way}'}: load only",
         argv=[python, str(ROOT / "benchmarks" / "peers" / "read_yaml.py"), str(job), way],
         check=jobs.printed(str(tasks)),
-        goal=goal,
     )
 
 

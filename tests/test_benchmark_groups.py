@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks import calls, cpu, graph, layers, measure, memory, work_items, yaml
-from benchmarks.measure import Contest, Outcome, Sample
+from benchmarks import (
+    bars,
+    calls,
+    cold,
+    commands,
+    cpu,
+    environments,
+    graph,
+    layers,
+    measure,
+    memory,
+    process,
+    safety,
+    work_items,
+    yaml,
+)
+from benchmarks.measure import Case, Contest, Outcome
 from benchmarks.peers import graphs, peak, pools
 
 Contests = Callable[..., list[Contest]]
 GROUPS: dict[str, Contests] = {each.__name__: each.contests for each in (calls, cpu, graph, yaml, memory)}
 STANDARD = [way for way in pools.WAYS if way.startswith(("ideal", "Thread", "Process", "multiprocessing", "a "))]
-BARS = {
-    ("process_pool: 5,000", "ProcessPoolExecutor.submit"): 0.5,
-    ("process_pool: 5,000", "multiprocessing.Pool.imap"): 1.0,
-    ("thread_pool: 5,000", "ThreadPoolExecutor.submit"): 1.3,
-    ("thread: 5,000", "a Thread a call"): 1.3,
-    ("process: 200", "a forked Process a call"): 1.3,
-    ("1,000 calls of 1 ms", "ideal"): 1.176,
-}
 
 
 @pytest.fixture
@@ -90,22 +98,50 @@ def test_a_group_has_contests_where_nothing_is_installed(name: str, tmp_path: Pa
         assert f"benchmarks.{contest.group}" == name
 
 
-@pytest.mark.usefixtures("_nothing_installed")
-def test_the_bars_are_where_they_were_put(tmp_path: Path) -> None:
-    found = {
-        (title, case.name): case.goal.ratio
-        for contest in [*calls.contests(tmp_path, quick=True), *cpu.contests(tmp_path, quick=True)]
+@pytest.fixture
+def _all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every peer is to be had, though none is."""
+    found = environments.Environment(python="python", version="1", programs=None, own="true")
+    for module in ("graph", "yaml", "pools", "environments"):
+        monkeypatch.setattr(f"benchmarks.{module}.environment", lambda name: found)
+
+
+@pytest.mark.usefixtures("_all_installed")
+def test_every_bar_is_set_against_a_case_of_the_whole_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At full size, so that limits in seconds and MiB hold; files are written in a small one."""
+    monkeypatch.setattr("benchmarks.layers.nodes", lambda tasks: iter(()))
+    monkeypatch.setattr("benchmarks.yaml.write_tasks", lambda path, tasks: path.touch() or path)
+    found = [
+        (contest.key, case)
+        for module in (cold, commands, calls, cpu, graph, yaml, memory, safety)
+        for contest in map(bars.with_goals, module.contests(tmp_path, quick=False))
         for case in contest.cases
-        for title, who in BARS
-        if contest.title.startswith(title) and case.name == who and case.goal
-    }
-    assert found == BARS
+    ]
+    carried = {f"{key} / {case.name}": case.goal for key, case in found if case.goal}
+    assert carried == {name: bar.goal for name, bar in bars.BARS.items() if bar.contest != "makespan"}
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+@pytest.mark.parametrize("module", [calls, cpu])
+def test_throughput_is_compared_alike_for_all_and_never_in_one_round(module: ModuleType, tmp_path: Path) -> None:
+    for contest in module.contests(tmp_path, quick=True):
+        assert contest.rounds >= measure.LEAST_ROUNDS
+        assert contest.compares == ("item" if contest.items > 1 else "wall")
+        assert all(_has_checked_twin(case) for case in contest.cases) is (contest.items > 1)
+
+
+def _has_checked_twin(case: Case) -> bool:
+    return (
+        case.single is not None and case.single.check("something else") is not None
+        if case.name != "jobrunner"
+        else bool(case.single)
+    )
 
 
 @pytest.mark.usefixtures("_nothing_installed")
 def test_a_graph_is_run_from_a_loaded_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
-    contest = graph._contest(tmp_path, 120, graph.LOADED, [graph._standard_library], 1)
+    contest = graph._contest(tmp_path, "graph-loaded", 120, graph.LOADED, [graph._standard_library], 1)
     outcome = measure.run(contest, scratch=tmp_path, say=say)
     assert not outcome.refused
     assert all(outcome.wall(case) > 0 for case in outcome.cases())
@@ -122,7 +158,7 @@ def test_reading_is_measured_on_a_file_that_has_changed(tmp_path: Path) -> None:
 
 def test_all_processes_of_a_job_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("PYTHONPATH", str(measure.ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(process.ROOT))
     spans = memory.Spans()
     outcome = measure.run(memory._many(tmp_path, 40, 1, spans), scratch=tmp_path, say=say)
     (case,) = outcome.cases()
@@ -150,5 +186,5 @@ def test_a_line_has_a_point_for_each_size_and_case() -> None:
 def _outcome(items: int, figures: Sequence[tuple[float, float]]) -> Outcome:
     case = measure.Case(name="jobrunner", argv=[], check=lambda _: None)
     contest = Contest(group="memory", title="", items=items, cases=[case], rounds=2, family="items", x=items)
-    samples = {case.name: [Sample(wall=wall, cpu=0, rss=rss) for wall, rss in figures]}
+    samples = {case.name: [process.Sample(wall=wall, cpu=0, rss=rss) for wall, rss in figures]}
     return Outcome(contest=contest, samples=samples, singles={})

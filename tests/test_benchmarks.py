@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cold, commands, environments, events, jobs, measure, plots, report, tables, tools
-from benchmarks.measure import Case, Contest, Goal, Outcome, Proof, Sample, Spread, WorkNotDone
+from benchmarks import __main__ as command
+from benchmarks import bars, cold, commands, environments, events, jobs, leftovers, measure, plots, report, tables, tools
+from benchmarks.measure import Case, Contest, Goal, Outcome, Spread, Twin
+from benchmarks.process import Sample, Surroundings, WorkNotDone
 from benchmarks.report import Group
 from benchmarks.tools import Work
 
@@ -125,13 +130,13 @@ def test_rounds_are_interleaved_each_in_another_order(tmp_path: Path) -> None:
     assert all(sample.wall > 0 and sample.cpu > 0 and sample.rss > 1 for each in outcome.samples.values() for sample in each)
 
 
-def test_no_round_begins_after_the_budget_but_the_first(tmp_path: Path) -> None:
-    assert measured(contest(python("ours", ""), rounds=9, budget=0), tmp_path).rounds() == 1
+def test_no_round_begins_after_the_budget_but_those_that_give_a_spread(tmp_path: Path) -> None:
+    assert measured(contest(python("ours", ""), rounds=9, budget=0), tmp_path).rounds() == measure.LEAST_ROUNDS == 3
 
 
 def test_what_a_case_needs_before_each_process_is_prepared(tmp_path: Path) -> None:
     times: list[int] = []
-    case = python("ours", "", prepare=lambda: times.append(1), proof=Proof(argv=[sys.executable, "-c", ""], check=is_fine))
+    case = python("ours", "", prepare=lambda: times.append(1), proof=Twin(argv=[sys.executable, "-c", ""], check=is_fine))
     measured(contest(case, rounds=2), tmp_path)
     assert len(times) == 3
 
@@ -144,8 +149,8 @@ def test_what_a_case_needs_before_each_process_is_prepared(tmp_path: Path) -> No
     [
         (python("peer", "print(1)", jobs.printed("2")), "printed '1"),
         (python("peer", "raise SystemExit(3)"), "exit code 3"),
-        (python("peer", "", proof=Proof(argv=["true"], check=lambda _: "nothing was done")), "nothing was done"),
-        (python("peer", "import time; time.sleep(60)", patience=0.2), "not done after"),
+        (python("peer", "", proof=Twin(argv=["true"], check=lambda _: "nothing was done")), "nothing was done"),
+        (python("peer", "import time; time.sleep(60)", at=Surroundings(patience=0.2)), "not done after"),
     ],
     ids=["wrong answer", "failed", "no proof", "too long"],
 )
@@ -270,6 +275,7 @@ def group(name: str, *contests: tables.Table, **more: object) -> Group:
         versions={"make": "4.3"},
         missing={"dagu": "not installed here"},
         contests=contests,
+        seconds=61.0,
     )
     return replace(found, **more)  # type: ignore[arg-type]
 
@@ -292,8 +298,12 @@ def test_a_table_shows_medians_spreads_and_bars_met_or_missed() -> None:
 
 
 def test_the_page_has_every_bar_version_and_plot(tmp_path: Path) -> None:
-    page = report.write([group("cold", table())], docs=tmp_path, order=["cold"]).read_text()
-    assert "| [a <title>](#cold) | 1 |" in page
+    cases = {"doit": 1.0, "pypyr": 4.0}
+    page = report.write([group("cold", barred("unchanged", cases))], docs=tmp_path, order=["cold"]).read_text()
+    assert "| [a title](#cold-unchanged) | doit | 1.00 [1.00, 1.00] (1.00 to 1.00) | ≤ 0.75 × | **missed** |" in page
+    assert "| [a title](#cold-unchanged) | pypyr | 0.25 [0.25, 0.25] (0.25 to 0.25) | ≤ 0.75 × | met |" in page
+    assert "| [a title](#cold-unchanged) | go-task |  | (stretch 1) | not measured |" in page
+    assert '<a id="cold-unchanged"></a>' in page
     assert "- make 4.3\n" in page
     assert "- not here: dagu (not installed here)" in page
     shown = set(re.findall(r"\]\((benchmarks/[^)]+\.svg)\)", page))
@@ -301,10 +311,13 @@ def test_the_page_has_every_bar_version_and_plot(tmp_path: Path) -> None:
 
 
 def test_a_group_that_times_no_process_is_on_the_page_as_it_was_printed(tmp_path: Path) -> None:
-    made = group("makespan", printed="| workers |\n| ---: |\n| 2 |\n", verdict="**missed**")
+    figures = {"the lower bound, in the median": 1.03, "first in, first out, at worst": 1.0204}
+    made = group("makespan", printed="| workers |\n| ---: |\n| 2 |\n", figures=figures)
     page = report.write([made], docs=tmp_path, order=["makespan"]).read_text()
     assert "\n| workers |\n| ---: |\n| 2 |\n" in page
-    assert "| [What it is](#makespan) | | | | **missed** |" in page
+    link = "| [What it is](#makespan) |"
+    assert f"{link} the lower bound, in the median | 1.030 | ≤ 1.05 × (stretch 1.02) | met, stretch missed |" in page
+    assert f"{link} first in, first out, at worst | 1.0204 | ≤ 1.02 × | **missed** |" in page
     assert report.read(tmp_path / "benchmarks" / "results.json") == [replace(made, contests=[])]
 
 
@@ -333,8 +346,9 @@ def test_a_page_names_no_place_of_the_machine(tmp_path: Path) -> None:
         plots.bars(table()),
         plots.bars(replace(table(), rows=table().rows[:1])),
         plots.lines("how & why", [table(x=10.0), table(x=1000.0), table(x=100.0)]),
+        plots.lines("how & why", [table(x=10.0), table(x=1000.0)], "rss"),
     ],
-    ids=["bars", "one bar", "lines"],
+    ids=["bars", "one bar", "lines", "memory"],
 )
 def test_a_plot_is_whole_and_within_its_frame(drawing: str) -> None:
     root = ElementTree.fromstring(drawing)
@@ -355,11 +369,179 @@ def test_a_line_goes_through_the_sizes_in_their_order() -> None:
         assert xs == sorted(xs)
 
 
+def barred(key: str, peers: dict[str, float], *, items: int = 1) -> tables.Table:
+    """A contest with the bars of that key, in which ours took 1 s and each peer so many."""
+    walls = {"jobrunner": 1.0} | peers
+    cases = [Case(name=name, argv=[], check=is_fine) for name in walls]
+    samples = {name: [Sample(wall=wall, cpu=wall, rss=20)] for name, wall in walls.items()}
+    of = bars.with_goals(contest(*cases, key=key, items=items))
+    return tables.table(Outcome(contest=of, samples=samples, singles={}))
+
+
+@pytest.mark.parametrize(
+    ("figure", "digits", "limits", "shown"),
+    [
+        (1.104, 2, [1.1], "1.104"),
+        (1.1004, 2, [1.1], "1.1004"),
+        (1.1, 2, [1.1], "1.10"),
+        (1.096, 2, [1.1], "1.10"),
+        (1.154, 2, [1.1], "1.15"),
+        (1.254, 2, [None], "1.25"),
+        (0.996, 2, [1.1, 0.9], "1.00"),
+        (300.4, 0, [300], "300.4"),
+    ],
+)
+def test_a_figure_has_the_digits_that_its_verdict_needs(figure: float, digits: int, limits: list[float], shown: str) -> None:
+    assert tables.exact(figure, digits, limits) == shown
+
+
+def test_a_missed_bar_is_shown_with_what_is_written_of_it() -> None:
+    tried = group("cold", barred("unchanged", {"doit": 1.0, "pypyr": 4.0}))
+    page = report.page(
+        [tried], order=["cold"], notes={"unchanged / doit": "It is the import.", "unchanged / pypyr": "Not shown."}
+    )
+    left = page.partition("## What is left")[2].partition("\n## ")[0]
+    figure = "1.00 [1.00, 1.00] (1.00 to 1.00), where the bar is ≤ 0.75 ×"
+    assert left.strip() == f"- [a title](#cold-unchanged), against doit: {figure}. It is the import."
+    assert "Nothing is written of it yet." in report.page([tried], order=["cold"], notes={})
+
+
+def test_a_page_without_a_missed_bar_says_so() -> None:
+    assert "No bar is missed." in report.page([group("cold", barred("unchanged", {"doit": 4.0}))], order=["cold"], notes={})
+
+
+def test_notes_stay_when_figures_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.bars.notes", lambda: {"unchanged / doit": "It is the import."})
+    for wall in (1.0, 1.1):
+        page = report.write([group("cold", barred("unchanged", {"doit": wall}))], docs=tmp_path, order=["cold"]).read_text()
+        assert page.count("It is the import.") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('"unchanged / dot" = "x"', "no bar 'unchanged / dot'; there are .*'unchanged / doit'"),
+        ('"unchanged / doit" = 3', "no text"),
+    ],
+)
+def test_a_note_of_no_bar_is_an_error(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.toml").write_text(text)
+    with pytest.raises(ValueError, match=why):
+        bars.notes(tmp_path / "notes.toml")
+
+
+def test_the_notes_that_are_here_are_of_bars() -> None:
+    assert set(bars.notes()) <= set(bars.BARS)
+
+
+def test_a_limit_in_seconds_or_mib_holds_at_its_full_size_alone() -> None:
+    small, full = (barred("reading", {"yaml.CSafeLoader: load only": 2.0}, items=items) for items in (10_000, 100_000))
+    bar = bars.BARS["reading / jobrunner: load, check, validate"]
+    assert (bar.at(10_000), bar.at(100_000)) == (None, bar.goal)
+    assert [row.verdict for row in small.rows] == [row.verdict for row in full.rows] == ["", "met"]
+    page = report.page([group("yaml", barred("many", {}, items=10))], order=["yaml"], notes={})
+    assert "| jobrunner, over a job with one item |  | ≤ 100 MiB | not measured |" in page
+
+
+# --- nothing is left ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_measured_process_leaves_running_is_ended(tmp_path: Path) -> None:
+    leave = "import subprocess, sys; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
+    told: list[int] = []
+    case = python("ours", leave, lambda printed: told.append(int(printed)))
+    measured(contest(case), tmp_path)
+    assert told
+    assert not any(leftovers.is_alive(pid) for pid in told)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interrupted_run_leaves_no_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    mark = f"test-{tmp_path}"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "commands", "--no-install"],
+        cwd=ROOT,
+        env=os.environ | {leftovers.NAME: mark, "JOBRUNNER_STATE": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until(
+            lambda: any("spawn_loop" in line or "jobrunner" in line for line in _lines_of(leftovers.alive(mark), child.pid))
+        )
+        child.send_signal(number)
+        assert child.wait(30) == code
+        assert not leftovers.alive(mark)
+    finally:
+        child.kill()
+        child.wait()
+        leftovers.end(mark)
+
+
+def _wait_until(is_so: Callable[[], bool], patience: float = 60.0) -> None:
+    deadline = time.monotonic() + patience
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _lines_of(processes: set[leftovers.Process], but: int) -> Iterator[str]:
+    """The command lines of these processes."""
+    for each in processes:
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{each.pid}/cmdline").read_text()
+            if each.pid != but:
+                yield line
+
+
 # --- the command line ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), [(["no-such"], 2, "no group no-such"), (["--help"], 0, "--no-install")])
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["no-such"], 2, "no group no-such; there are cold, commands, calls, cpu, graph, yaml, events, memory, makespan, safety"),
+        (["--help"], 0, "--no-install"),
+    ],
+)
 def test_the_command_line_tells_what_there_is(arguments: list[str], code: int, said: str) -> None:
     ended = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One group of one contest of one process; the page would be in a folder of the test."""
+    monkeypatch.setattr("benchmarks.process.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.process.compile_all", lambda: None)
+    monkeypatch.setattr(
+        "benchmarks.cold.contests", lambda scratch, *, quick: [contest(python("ours", "", at=at(tmp_path)), rounds=2)]
+    )
+
+
+def at(folder: Path) -> Surroundings:
+    return Surroundings(folder=folder)
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize(("arguments", "written"), [([], False), (["--json"], False), (["--write"], True)])
+def test_the_page_is_written_when_it_is_asked_for_and_only_then(
+    arguments: list[str], written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "cold", "--no-install", *arguments])
+    assert command.main() == 0
+    assert (tmp_path / "docs" / "benchmarks.md").exists() is written
+    assert (tmp_path / "docs").exists() is written
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_every_figure_is_told_as_json_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "cold", "--no-install", "--json", "--rounds", "1"])
+    command.main()
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["form"], told["contests"][0]["rounds"]) == ("cold", "whole", 1)
+    assert told["contests"][0]["rows"][0]["wall"] > 0
+    assert told["seconds"] > 0

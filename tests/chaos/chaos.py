@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from benchmarks import leftovers, witness
-from benchmarks.measure import ROOT, environment
+from benchmarks.process import ROOT, environment
 from tests.chaos import records
 
 Victim: TypeAlias = Literal["engine", "guard", "second guard", "guard and engine", "second guard and engine", "guards", "all"]
