@@ -6,6 +6,7 @@ bars(table)     one bar a case, on a log scale, shortest first       lines(table
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,10 +15,10 @@ from benchmarks.measure import Measure
 from benchmarks.tables import COMPARED, Row, Table
 
 WIDTH = 760
-LEFT, RIGHT, TOP = 270, 90, 44
+LEFT, RIGHT, TOP = 300, 70, 44
 STEP = 24
 PLOT_HEIGHT = 300
-AXIS, LABELS = 60, 230
+AXIS, LABELS, LABEL = 60, 240, 15
 STYLE = """\
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -27,7 +28,8 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .ours { fill: #0969da; stroke: #0969da }
 .floor { fill: #8c959f; stroke: #8c959f }
 .peer { fill: #bf8700; stroke: #bf8700 }
-.line { fill: none; stroke-width: 2 }
+.line { fill: none; stroke-width: 1.5 }
+.ours.line { stroke-width: 3 }
 .guide { stroke: #8c959f; stroke-width: 1; stroke-dasharray: 4 4 }
 .figure { paint-order: stroke; stroke: #fff; stroke-width: 3px }
 @media (prefers-color-scheme: dark) {
@@ -40,7 +42,7 @@ UNITS = {"wall": 1.0, "cpu": 1.0, "rss": 1.0, "item": 1e6}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """A log scale from `low` to `high`, which lies between two places of the drawing."""
+    """From `low` to `high`, which lie at two places of the drawing: a log scale, or a linear one where `low` is 0."""
 
     low: float
     high: float
@@ -48,24 +50,36 @@ class Scale:
     end: float
 
     def place(self, figure: float) -> float:
-        return self.start + (self.end - self.start) * math.log(figure / self.low) / math.log(self.high / self.low)
+        along = math.log(figure / self.low) / math.log(self.high / self.low) if self.low else figure / self.high
+        return self.start + (self.end - self.start) * along
 
     def marks(self) -> list[float]:
-        """1, 2 and 5 of every power of ten; the powers alone where that would be too many."""
+        """Fifths of a linear scale; 1, 2 and 5 of every power of ten, or the powers alone where that would be too many."""
+        if not self.low:
+            return [self.high * part / 5 for part in range(6)]
         steps = (1, 2, 5) if self.high / self.low <= 200 else (1,)
-        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        found = (step * 10.0**power for power in powers for step in steps)
-        return [mark for mark in found if self.low * 0.999 <= mark <= self.high * 1.001]
+        return [mark for mark in _round(self.low, self.high, steps) if self.low * 0.999 <= mark <= self.high * 1.001]
+
+
+def _round(low: float, high: float, steps: Sequence[int]) -> list[float]:
+    """These steps of every power of ten, from one that is not above `low` to one that is not below `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in steps]
 
 
 def bars(table: Table) -> str:
     """One bar a case."""
     rows = sorted(table.rows, key=lambda row: value(table, row, table.compares))
-    low, high = _around(value(table, row, table.compares) for row in rows)
-    scale = Scale(low=low, high=high, start=LEFT, end=WIDTH - RIGHT)
+    scale = _length_scale([value(table, row, table.compares) for row in rows])
     height = TOP + STEP * len(rows) + 34
     drawn = [_bar(table, row, TOP + STEP * number, scale) for number, row in enumerate(rows)]
-    return _svg(table.title, height, [*_columns(scale, TOP, height - 30, _unit(table.compares)), *drawn])
+    return _svg(table.title, height, [*_columns(scale, TOP, height - 30, _unit(table.compares, scale)), *drawn])
+
+
+def _length_scale(figures: Sequence[float]) -> Scale:
+    """Linear, so that twice the time is twice the length, where the shortest can still be seen then."""
+    low, high = _around(figures)
+    return Scale(low=low if max(figures) > 30 * min(figures) else 0, high=high, start=LEFT, end=WIDTH - RIGHT)
 
 
 def lines(family: str, tables: Sequence[Table], measure: Measure = "wall") -> str:
@@ -82,11 +96,11 @@ def lines(family: str, tables: Sequence[Table], measure: Measure = "wall") -> st
     marks = [*(_rule(down, mark) for mark in down.marks()), *(_tick(across, x) for x in sorted(set(xs)))]
     if measure == "wall":
         marks.append(_proportion(across, down, series[tables[0].rows[0].name][-1]))
-    labels = _apart({name: down.place(points[-1][1]) for name, points in series.items()})
-    for name, points in series.items():
-        spots = [(across.place(x), down.place(y)) for x, y in points]
-        marks.append(_path(name, kinds[name], spots, labels[name]))
-    return _svg(f"{family}: {_unit(measure)}", TOP + PLOT_HEIGHT + 34, marks)
+    spots = {name: [(across.place(x), down.place(y)) for x, y in points] for name, points in series.items()}
+    labels = _apart({name: track[-1][1] for name, track in spots.items() if track[-1][0] == across.end})
+    ours_last = sorted(spots.items(), key=lambda each: kinds[each[0]] == "ours")
+    marks += [_path(name, kinds[name], track, labels.get(name)) for name, track in ours_last]
+    return _svg(f"{family}: {_unit(measure, down)}", TOP + PLOT_HEIGHT + 34, marks)
 
 
 def value(table: Table, row: Row, measure: Measure) -> float:
@@ -100,19 +114,17 @@ def _kind(table: Table, row: Row) -> str:
     return "ours" if row is table.rows[0] else "floor" if row.is_floor else "peer"
 
 
-def _unit(measure: Measure) -> str:
+def _unit(measure: Measure, scale: Scale) -> str:
     unit = {"rss": "MiB", "item": "µs"}.get(measure, "s")
-    return f"{COMPARED[measure]}, {unit}, log scale: less is better"
+    return f"{COMPARED[measure]}, {unit}{', log scale' if scale.low else ''}: less is better"
 
 
 def _around(figures: Iterable[float]) -> tuple[float, float]:
     """The nearest of 1, 2 and 5 of a power of ten below and above all figures, with some air."""
     found = list(figures)
     low, high = min(found) * 0.8, max(found) * 1.1
-    steps = [
-        step * 10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in (1, 2, 5)
-    ]
-    return max(step for step in steps if step <= low), min(step for step in [*steps, steps[-1] * 2] if step >= high)
+    steps = _round(low, high, (1, 2, 5))
+    return max(step for step in steps if step <= low), min(step for step in steps if step >= high)
 
 
 def _columns(scale: Scale, top: int, bottom: int, unit: str) -> list[str]:
@@ -164,30 +176,40 @@ def _proportion(across: Scale, down: Scale, last: tuple[float, float]) -> str:
 
 
 def _apart(heights: Mapping[str, float]) -> dict[str, float]:
-    """Where labels go, so that none is over another: each at least 15 below the one above."""
-    placed: dict[str, float] = {}
-    last = -math.inf
-    for name, height in sorted(heights.items(), key=lambda each: each[1]):
-        last = placed[name] = max(height, last + 15)
-    return placed
+    """Where labels go, so that none is over another: those that would be stand together around their middle."""
+    names = sorted(heights, key=lambda name: heights[name])
+    blocks: list[list[float]] = []  # where each would stand if all labels were one block: to be rising
+    for at, name in enumerate(names):
+        blocks.append([heights[name] - LABEL * at])
+        while len(blocks) > 1 and statistics.fmean(blocks[-2]) > statistics.fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    places = [statistics.fmean(block) for block in blocks for _ in block]
+    return {name: max(place, TOP) + LABEL * at for at, (name, place) in enumerate(zip(names, places, strict=True))}
 
 
-def _path(name: str, kind: str, spots: Sequence[tuple[float, float]], label: float) -> str:
+def _path(name: str, kind: str, spots: Sequence[tuple[float, float]], label: float | None) -> str:
+    """A line with its name: at its end beside the drawing, or over its end where it stops within."""
     track = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     dots = "".join(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots)
-    text = f'<text class="label" x="{spots[-1][0] + 10:.1f}" y="{label + 4:.1f}">{escape(_short(name))}</text>'
+    x, y = spots[-1]
+    if label is None:
+        text = f'<text class="figure" x="{x:.1f}" y="{y - 9:.1f}" text-anchor="end">{escape(_short(name))}</text>'
+    else:
+        text = f'<line class="grid" x1="{x + 4:.1f}" y1="{y:.1f}" x2="{x + 22:.1f}" y2="{label:.1f}"/>'
+        text += f'<text x="{x + 26:.1f}" y="{label + 4:.1f}">{escape(_short(name))}</text>'
     return f'<polyline class="{kind} line" style="fill:none" points="{track}"/>{dots}{text}'
 
 
-def _short(name: str, longest: int = 38) -> str:
+def _short(name: str, longest: int = 44) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _number(figure: float) -> str:
     """Three digits, no power of ten."""
-    if figure >= 100:
+    if figure >= 100 or not figure:
         return f"{figure:,.0f}"
-    return f"{figure:.{max(0, 2 - math.floor(math.log10(figure)))}f}".rstrip("0").rstrip(".") if figure < 1 else f"{figure:.3g}"
+    text = f"{figure:.{max(0, 2 - math.floor(math.log10(figure)))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _svg(title: str, height: int, marks: Sequence[str]) -> str:

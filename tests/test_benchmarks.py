@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -358,6 +359,34 @@ def test_a_plot_is_whole_and_within_its_frame(drawing: str) -> None:
         assert 0 <= ends <= width
         assert 0 <= float(each.get("y", 0)) <= height
     assert "prefers-color-scheme: dark" in drawing
+
+
+@pytest.mark.parametrize(
+    "heights", [{"a": 100.0, "b": 101.0, "c": 102.0, "d": 250.0}, {str(n): 50.0 for n in range(12)}, {"a": 60.0}]
+)
+def test_labels_are_not_over_each_other_nor_over_the_title(heights: dict[str, float]) -> None:
+    placed = plots._apart(heights)
+    assert placed.keys() == heights.keys()
+    found = sorted(placed.values())
+    assert all(below - above >= plots.LABEL for above, below in itertools.pairwise(found))
+    assert found[0] >= plots.TOP
+    assert placed.get("d", 250) == 250
+
+
+@pytest.mark.parametrize(("most", "unit"), [(20.0, "s: less"), (200.0, "s, log scale: less")])
+def test_bars_are_as_long_as_what_they_show_unless_the_shortest_could_not_be_seen(most: float, unit: str) -> None:
+    drawing = plots.bars(barred("unchanged", {"doit": most}))
+    assert unit in drawing
+    ours, peer = (float(width) for width in re.findall(r'<rect class="\w+" [^>]*width="([^"]+)"', drawing))
+    assert (peer / ours == pytest.approx(most, rel=0.01)) is ("log" not in unit)
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [(0, "0"), (0.0026, "0.0026"), (0.0999, "0.0999"), (4.0, "4"), (10.7, "10.7"), (20, "20"), (1e6, "1,000,000")],
+)
+def test_numbers_on_a_plot_are_short(figure: float, shown: str) -> None:
+    assert plots._number(figure) == shown
 
 
 def test_a_line_goes_through_the_sizes_in_their_order() -> None:
