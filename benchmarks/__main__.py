@@ -80,7 +80,10 @@ class Form:
         for contest in map(bars.with_goals, contests):
             if self.budget is not None:
                 contest = replace(contest, budget=self.budget / len(contests), warm_up=False)
-            yield contest if self.rounds is None else replace(contest, rounds=min(self.rounds, contest.rounds))
+            if self.rounds is not None:
+                warm_up = contest.warm_up and self.rounds > 1
+                contest = replace(contest, rounds=min(self.rounds, contest.rounds), warm_up=warm_up)
+            yield contest
 
 
 def _arguments() -> argparse.Namespace:
