@@ -90,7 +90,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="jobrunner, its peers and the floor, side by side.")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(ASKED)}; all but safety if none is given")
     parser.add_argument("--quick", action="store_true", help="few items, rounds and peers, under three minutes: not to quote")
-    parser.add_argument("--rounds", type=int, metavar="N", help="no more than so many: one shows that all is done, no spread")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="no more than so many: one shows that all is done, no spread",
+    )
     parser.add_argument("--no-install", action="store_true", help="measure only the peers that are there already")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md, with plots")
     form = parser.add_mutually_exclusive_group()
@@ -99,6 +104,8 @@ def _arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if unknown := set(chosen.groups) - set(ASKED):
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(ASKED)}")
+    if chosen.rounds is not None and chosen.rounds < 1:
+        parser.error("--rounds: at least 1")
     return chosen
 
 

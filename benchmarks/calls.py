@@ -10,6 +10,21 @@ from benchmarks.measure import Contest
 from benchmarks.pools import Match, Peer, Work
 
 NOTHING = Work(function="nothing", calls=1, item='"${{ item }}"')
+PROCESSES = (
+    Peer(way="ProcessPoolExecutor.submit"),
+    Peer(way="multiprocessing.Pool.imap"),
+    Peer(way="loky.submit", library="loky"),
+    Peer(way="Pebble ProcessPool.map", library="pebble"),
+    Peer(way="mpire.map, chunk_size=1", library="mpire"),
+    Peer(way="joblib, loky", library="joblib"),
+)
+THREADS = (
+    Peer(way="ThreadPoolExecutor.submit"),
+    Peer(way="multiprocessing.ThreadPool.imap"),
+    Peer(way="joblib, threading", library="joblib"),
+    Peer(way="Pebble ThreadPool.map", library="pebble"),
+    Peer(way="mpire threading, chunk_size=1", library="mpire"),
+)
 
 
 def _match(key: str, calls: int, quick: int, peers: Sequence[Peer], *, mode: str = "", more: str = "", rounds: int = 7) -> Match:
@@ -19,19 +34,7 @@ def _match(key: str, calls: int, quick: int, peers: Sequence[Peer], *, mode: str
 
 
 MATCHES = (
-    _match(
-        "process_pool",
-        100_000,
-        20_000,
-        [
-            Peer(way="ProcessPoolExecutor.submit"),
-            Peer(way="multiprocessing.Pool.imap"),
-            Peer(way="loky.submit", library="loky"),
-            Peer(way="Pebble ProcessPool.map", library="pebble"),
-            Peer(way="mpire.map, chunk_size=1", library="mpire"),
-            Peer(way="joblib, loky", library="joblib"),
-        ],
-    ),
+    _match("process_pool", 100_000, 20_000, PROCESSES),
     _match(
         "process_pool-chunks",
         100_000,
@@ -57,23 +60,12 @@ MATCHES = (
         more=", schedulers for clusters: fewer calls",
         rounds=3,
     ),
-    _match(
-        "thread_pool",
-        100_000,
-        20_000,
-        [
-            Peer(way="ThreadPoolExecutor.submit"),
-            Peer(way="multiprocessing.ThreadPool.imap"),
-            Peer(way="joblib, threading", library="joblib"),
-            Peer(way="Pebble ThreadPool.map", library="pebble"),
-            Peer(way="mpire threading, chunk_size=1", library="mpire"),
-        ],
-    ),
-    _match("thread", 100_000, 10_000, [Peer(way="a Thread a call")]),
+    _match("thread_pool", 100_000, 20_000, THREADS),
+    _match("thread", 100_000, 5_000, [Peer(way="a Thread a call")]),
     _match(
         "process",
         5_000,
-        1_000,
+        500,
         [Peer(way="a forked Process a call"), Peer(way="multiprocessing.Pool, a process a call")],
     ),
     _match(
@@ -86,22 +78,7 @@ MATCHES = (
         rounds=3,
     ),
 )
-STARTS = {
-    "process_pool": [
-        Peer(way="ProcessPoolExecutor.submit"),
-        Peer(way="multiprocessing.Pool.imap"),
-        Peer(way="loky.submit", library="loky"),
-        Peer(way="Pebble ProcessPool.map", library="pebble"),
-        Peer(way="mpire.map, chunk_size=1", library="mpire"),
-        Peer(way="joblib, loky", library="joblib"),
-    ],
-    "thread_pool": [
-        Peer(way="ThreadPoolExecutor.submit"),
-        Peer(way="multiprocessing.ThreadPool.imap"),
-        Peer(way="joblib, threading", library="joblib"),
-        Peer(way="Pebble ThreadPool.map", library="pebble"),
-    ],
-}
+STARTS = {"process_pool": PROCESSES, "thread_pool": THREADS}
 START = """\
 What a throughput leaves out: the whole process from its start to its end, for one call. jobrunner reads and checks a job file,
 opens a journal and a log and starts its guard in that time; the others are scripts of a few lines."""

@@ -31,7 +31,7 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
         return [
             _true("true-2", _few(work, 2_000), BARRED, 3),
             _true("true-8", _few(eight, 1_000), BARRED, 3),
-            _shell(_few(shell, 1_000), ("ninja",), 3),
+            _shell(_few(shell, 500), ("ninja",), 3),
         ]
     growing = [_true(f"true-2-{n}", replace(work, folder=scratch / f"{n}", items=n), EVERYBODY, 3) for n in (100, 1_000)]
     return [

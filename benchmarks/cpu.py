@@ -30,7 +30,7 @@ CLUSTERS = (
 """Not where calls are short: they would take most of the time."""
 LENGTHS = {
     "100us": (100, 50_000, 0, PEERS),
-    "1ms": (1_000, 10_000, 2_000, (*PEERS, *CLUSTERS)),
+    "1ms": (1_000, 10_000, 1_500, (*PEERS, *CLUSTERS)),
     "10ms": (10_000, 1_000, 0, (*PEERS, *CLUSTERS)),
 }
 """Key → microseconds of CPU a call, calls, calls in the quick form, peers."""

@@ -530,6 +530,7 @@ def _lines_of(processes: set[leftovers.Process], but: int) -> Iterator[str]:
     ("arguments", "code", "said"),
     [
         (["no-such"], 2, "no group no-such; there are cold, commands, calls, cpu, graph, yaml, events, memory, makespan, safety"),
+        (["--rounds", "0"], 2, "--rounds: at least 1"),
         (["--help"], 0, "--no-install"),
     ],
 )
