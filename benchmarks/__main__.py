@@ -34,6 +34,8 @@ def main() -> int:
     """0: every figure could be taken (a missed bar is a figure too); 1: jobrunner or a peer did not do its work."""
     chosen = _arguments()
     bars.notes()  # a mistake in them is told before anything is measured
+    if chosen.rewrite:
+        return _written([])
     with process.interruptible(), process.nothing_left():
         groups, wrong = _groups(chosen)
     _say("")
@@ -42,9 +44,15 @@ def main() -> int:
     else:
         print(_closing(groups))
     if chosen.write:
-        path = report.write(groups, docs=process.ROOT / "docs", order=ASKED)
-        print(f"written: {path.relative_to(process.ROOT)}", file=sys.stderr)
+        _written(groups)
     return wrong
+
+
+def _written(groups: Sequence[Group]) -> int:
+    """Writes the page, with the newest figures of each group: these, and those that were kept."""
+    path = report.write(groups, docs=process.ROOT / "docs", order=ASKED)
+    print(f"written: {path.relative_to(process.ROOT)}", file=sys.stderr)
+    return 0
 
 
 def _groups(chosen: argparse.Namespace) -> tuple[list[Group], int]:
@@ -98,6 +106,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--no-install", action="store_true", help="measure only the peers that are there already")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md, with plots")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing: the page again, from the figures that were kept")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="tables for the docs")
     form.add_argument("--json", action="store_true", help="every figure, as JSON")

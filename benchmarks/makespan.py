@@ -34,7 +34,7 @@ WFCOMMONS = "wfcommons==1.6"
 WORKERS = (2, 4, 8, 16, 32, 64)
 SIZES = (100, 300, 1000)
 NOISE = 0.3
-BARS = LINES["makespan"]
+BARS = LINES["makespan"]["makespan"]
 """In the order of `reached`."""
 HEAD = ("workers", "order", "median", "mean", "95 %", "worst", "worst ÷ first in, first out")
 

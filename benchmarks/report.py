@@ -129,16 +129,20 @@ class Standing:
 def _standings(groups: Sequence[Group]) -> Iterator[Standing]:
     """Every bar of the groups that were measured, in their order: those without a figure as well."""
     for group in groups:
-        for against, figure in group.figures.items():
-            yield _simulated(group, bars.BARS[f"{group.name} / {against}"], figure)
-        for contest in group.contests:
-            rows = {row.name: row for row in contest.rows}
-            for bar in bars.BARS.values():
-                if bar.contest == contest.key:
-                    yield _standing(contest, bar, rows.get(bar.against))
+        contests = {contest.key: contest for contest in group.contests}
+        for bar in (bar for bar in bars.BARS.values() if bar.group == group.name):
+            if bar.against in group.figures:
+                yield _simulated(group, bar, group.figures[bar.against])
+            elif contest := contests.get(bar.contest):
+                yield _standing(contest, bar)
+            else:
+                yield Standing(
+                    bar=bar, title=bar.contest, anchor=group.name, figure="", goal=str(bar.goal), verdict="not measured"
+                )
 
 
-def _standing(contest: Table, bar: Bar, row: Row | None) -> Standing:
+def _standing(contest: Table, bar: Bar) -> Standing:
+    row = next((row for row in contest.rows if row.name == bar.against), None)
     if row is None:
         verdict = "refused" if bar.against in contest.refused else "not measured"
     elif row.goal is None:

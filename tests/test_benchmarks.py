@@ -566,6 +566,26 @@ def test_the_page_is_written_when_it_is_asked_for_and_only_then(
 
 
 @pytest.mark.usefixtures("_tiny")
+def test_the_page_can_be_written_again_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = report.write([group("cold", barred("unchanged", {"doit": 1.0}))], docs=tmp_path / "docs", order=["cold"])
+    figures = (tmp_path / "docs" / "benchmarks" / "results.json").read_text()
+    monkeypatch.setattr("benchmarks.bars.notes", lambda: {"unchanged / doit": "It is the import."})
+    monkeypatch.setattr("benchmarks.cold.contests", None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--rewrite"])
+    assert command.main() == 0
+    assert "It is the import." in page.read_text()
+    assert (tmp_path / "docs" / "benchmarks" / "results.json").read_text() == figures
+
+
+def test_a_bar_of_a_contest_that_was_not_held_is_on_the_page() -> None:
+    page = report.page([group("cold", barred("unchanged", {"doit": 4.0}))], order=["cold"], notes={})
+    assert (
+        "| [first-sight](#cold) | script: YAML, pydantic, structlog, one spawn |  | ≤ 1.1 × (stretch 0.9) | not measured |"
+        in page
+    )
+
+
+@pytest.mark.usefixtures("_tiny")
 def test_every_figure_is_told_as_json_and_nothing_else_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
