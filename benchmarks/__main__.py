@@ -43,8 +43,6 @@ def main() -> int:
         print(json.dumps([report.as_data(group) for group in groups], indent=1, ensure_ascii=False))
     else:
         print(_closing(groups))
-    if chosen.write:
-        _written(groups)
     return wrong
 
 
@@ -69,6 +67,8 @@ def _groups(chosen: argparse.Namespace) -> tuple[list[Group], int]:
         group, failed = _simulated(name, form, show=show) if name in SIMULATED else _group(name, form, show=show)
         groups.append(replace(group, seconds=time.monotonic() - started))
         wrong |= failed
+        if chosen.write:  # group by group: an interrupt loses the one that is being measured
+            _written(groups[-1:])
     return groups, wrong
 
 

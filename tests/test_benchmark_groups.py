@@ -78,6 +78,13 @@ def test_each_file_has_every_task(name: str) -> None:
     assert all(f"{each}" in text for each, _ in layers.nodes(201))
 
 
+def test_make_is_told_once_what_is_phony() -> None:
+    """A line for each target takes it quadratic time, which no one who writes a Makefile would pay."""
+    text = "".join(layers.makefile(201))
+    assert text.count(".PHONY") == 1
+    assert all(f" {name}" in text.partition(".PHONY:")[2].partition("\n")[0] for name, _ in layers.nodes(201))
+
+
 @pytest.mark.parametrize("name", ["dodo.py"])
 def test_files_in_python_can_be_read_by_it(name: str) -> None:
     compile("".join(layers.WRITERS[name](10)), name, "exec")
