@@ -122,7 +122,8 @@ def interruptible() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    heard = [each for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heard}  # what nohup has set to be ignored stays so
     try:
         yield
     finally:
