@@ -468,7 +468,7 @@ def test_a_limit_in_seconds_or_mib_holds_at_its_full_size_alone() -> None:
     bar = bars.BARS["reading / jobrunner: load, check, validate"]
     assert (bar.at(10_000), bar.at(100_000)) == (None, bar.goal)
     assert [row.verdict for row in small.rows] == [row.verdict for row in full.rows] == ["", "met"]
-    page = report.page([group("yaml", barred("many", {}, items=10))], order=["yaml"], notes={})
+    page = report.page([group("memory", barred("many", {}, items=10))], order=["memory"], notes={})
     assert "| jobrunner, over a job with one item |  | ≤ 100 MiB | not measured |" in page
 
 

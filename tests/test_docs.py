@@ -155,8 +155,10 @@ def test_every_link_to_a_file_or_a_heading_leads_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> Iterator[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE):
+    """The anchors of a page's headings, as GitHub makes them, and those that it has of its own."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    yield from re.findall(r'^<a id="([^"]+)"></a>$', text, re.MULTILINE)
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
         yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
