@@ -18,6 +18,9 @@ def main() -> None:
     end: together a fifth of the time of a short run.
     """
     gc.disable()
+    from jobrunner import finding
+
+    finding.install()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the engine listens there is nothing to tidy up: just end
     os._exit(_guarded() if sys.argv[1:] and sys.argv[1] not in _RUNS_NOTHING else _command_line())
