@@ -10,12 +10,13 @@ Nothing is imported before it is used: a worker process pays only for the two mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 __all__ = ["RunResult", "TaskResult", "__version__", "load", "run"]
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from jobrunner.api import RunResult, TaskResult, load, run
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from jobrunner import session
 from jobrunner.events import Sink
@@ -16,6 +15,7 @@ from jobrunner.outlet import Outlet
 from jobrunner.plan import Plan
 from jobrunner.prepare import Durability, Options, Prepared, prepare
 from jobrunner.structs import struct
+from jobrunner.typed import TYPE_CHECKING, Any
 from jobrunner.work import Outcome
 
 if TYPE_CHECKING:

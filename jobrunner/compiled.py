@@ -18,17 +18,18 @@ import sys
 from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from jobrunner import __version__, jobfile, kinds, rundir, trust
 from jobrunner.errors import JobrunnerError
 from jobrunner.jobfile import sources
 from jobrunner.jobfile.sources import Included, JobFile
+from jobrunner.typed import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from jobrunner import spec
+
 
 MOST_KEPT, MOST_BYTES = 100, 256 << 20
 """How many compiled jobs are kept, and how large all together: the oldest go."""

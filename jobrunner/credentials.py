@@ -15,10 +15,10 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 from jobrunner import trust
 from jobrunner.errors import UnsafeError, UsageError
+from jobrunner.typed import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,11 +15,11 @@ import os
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from jobrunner.encoding import exact_dumps, loads
 from jobrunner.events import Stamped, TaskFinished
 from jobrunner.structs import field, struct
+from jobrunner.typed import Any
 
 NAME = "durations.json"
 MOST_ITEMS = 2_000

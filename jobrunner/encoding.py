@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+
+from jobrunner.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import types

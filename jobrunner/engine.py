@@ -16,7 +16,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
 
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
@@ -25,6 +24,7 @@ from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Ended, Plan, Skip
 from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
 from jobrunner.structs import replace, struct
+from jobrunner.typed import Any, Protocol, TypeVar
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
 _TAIL_BYTES = 4096

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import floor
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from jobrunner.encoding import dumps
 from jobrunner.structs import defaults, field, struct
+from jobrunner.typed import Any, ClassVar, Literal, TypeAlias
 
 Level: TypeAlias = Literal["info", "warning", "error"]
 
@@ -538,9 +538,12 @@ _WARNINGS = {
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one line of the log: one alternative an event."""
+    import typing
+
     from pydantic import TypeAdapter
 
-    logged = [kind for kind in get_args(Event) if kind is not TaskOutput]
+    globals().update(Any=typing.Any, ClassVar=typing.ClassVar, Level=typing.Literal["info", "warning", "error"])  # it reads them
+    logged = [kind for kind in typing.get_args(Event) if kind is not TaskOutput]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A line of the jobrunner log",

@@ -1,17 +1,16 @@
 """Modules of jobrunner are found where they must be: what the path finder does for any module is half the time of a small one.
 
-    jobrunner.plan.node ─▶ FOLDER/plan/__pycache__/node.cpython-311.pyc, as old as FOLDER/plan/node.py says ─▶ executed
-                       └─ not there, not of it, not by its time ─▶ None: everybody else looks
+jobrunner.plan.node ─▶ FOLDER/plan/__pycache__/node.cpython-311.pyc, as old as FOLDER/plan/node.py says ─▶ executed
+                   └─ not there, not of it, not by its time ─▶ None: everybody else looks
 """
 
 from __future__ import annotations
 
+import _frozen_importlib_external as external
 import os
 import sys
-from _imp import _fix_co_filename  # type: ignore[import-not-found]
+from _imp import _fix_co_filename  # type: ignore[attr-defined]
 from marshal import loads
-
-import _frozen_importlib_external as external  # type: ignore[import-not-found]
 
 import jobrunner
 
@@ -50,7 +49,7 @@ class _Finder:
     """Finds what belongs to jobrunner and has been compiled; all else it leaves to others."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None) -> ModuleSpec | None:
         if not name.startswith("jobrunner."):
             return None
         stem, _, last = f"{_FOLDER}/{name[10:].replace('.', '/')}".rpartition("/")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import overload
+
+from jobrunner.typed import overload
 
 _LONGEST_KEY = 120
 _FEW = 10_000

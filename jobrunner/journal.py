@@ -20,13 +20,13 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
 
 from jobrunner import system
 from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
 from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput
 from jobrunner.structs import struct
+from jobrunner.typed import Any, NoReturn, TypeAlias
 
 VERSION = 1
 RESERVE = 1 << 20

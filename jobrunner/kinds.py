@@ -5,7 +5,7 @@ Here is what a run needs of them without loading pydantic. Everything else it on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from jobrunner.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

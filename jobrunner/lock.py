@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
 from jobrunner.events import timestamp
 from jobrunner.structs import defaults, replace, struct, values
+from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.spec import Concurrency

@@ -21,10 +21,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO
 
 from jobrunner.loop import Loop, Watch
 from jobrunner.structs import struct
+from jobrunner.typed import BinaryIO
 
 MOST_QUEUED = 8 << 20
 """Bytes that wait for their reader, with what Python needs to keep them."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.events import Sink
 from jobrunner.items import Items
 from jobrunner.prepare import PoolPlan, Prepared
+from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.plan.packing import Packing

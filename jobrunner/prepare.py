@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from jobrunner import compiled, cpus, jobfile, trust
 from jobrunner.bind import data_references
@@ -16,6 +15,7 @@ from jobrunner.jobfile.params import Given
 from jobrunner.kinds import MODES, MOST_WORKERS, THREADED
 from jobrunner.selection import Wanted, select
 from jobrunner.structs import field, struct
+from jobrunner.typed import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jobrunner.spec import Job, Mode, StartMethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from jobrunner import credentials, rundir
 from jobrunner.bind import Binder, Run, data_references
@@ -12,6 +11,7 @@ from jobrunner.plan import Attempt, Plan
 from jobrunner.prepare import Prepared
 from jobrunner.recorded import Recorded
 from jobrunner.structs import replace
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Outcome, Result
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jobrunner.events import TaskFinished
 from jobrunner.plan import Tries
 from jobrunner.structs import field, struct
+from jobrunner.typed import Any
 from jobrunner.work import Error, Outcome, Result
 
 _FINAL = frozenset({"succeeded", "failed", "timed_out", "crashed", "unknown"})

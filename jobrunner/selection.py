@@ -8,11 +8,11 @@ A final task runs in every selection but `only`, unless it is skipped by name: i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
 from jobrunner.errors import UsageError
 from jobrunner.hints import did_you_mean
 from jobrunner.structs import struct, values
+from jobrunner.typed import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from jobrunner.spec import Job

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from jobrunner import compiled, credentials, events, lifeline, lock, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
@@ -36,6 +35,7 @@ from jobrunner.recall import binder_of, env_file_of, recalling, waited_for
 from jobrunner.sinks.output import file_sink
 from jobrunner.spilled import Spill
 from jobrunner.structs import replace, struct
+from jobrunner.typed import TYPE_CHECKING, TypeAlias
 from jobrunner.work import Call, StopRule
 
 if TYPE_CHECKING:

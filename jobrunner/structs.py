@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeVar, dataclass_transform, overload
+
+from jobrunner.typed import Any, TypeVar, dataclass_transform, overload
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
-from typing import Any
 
 from jobrunner.structs import field, struct
+from jobrunner.typed import Any
 
 LARGEST_RESULT = 64 << 20
 """The largest result of a target, in bytes of JSON. More than this belongs in a file whose path is returned."""

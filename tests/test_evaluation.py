@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import grammar, texts
+from jobrunner.expressions.code import STATUS, Code
 from jobrunner.expressions.evaluation import FUNCTIONS, METHODS, OPERATIONS, Evaluation
-from jobrunner.expressions.grammar import Code
 from tests.templates import SCOPE, failed, template, value
 
 ACCEPTED: list[tuple[str, object]] = [
@@ -343,4 +343,4 @@ def _version() -> str:
 
 def test_everything_that_the_grammar_lets_through_can_be_evaluated() -> None:
     assert set(OPERATIONS) == set(grammar.OPERATORS)
-    assert {*FUNCTIONS, *grammar.STATUS, "default"} == set(grammar.ARGUMENTS)
+    assert {*FUNCTIONS, *STATUS, "default"} == set(grammar.ARGUMENTS)

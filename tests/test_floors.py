@@ -18,6 +18,8 @@ PACKAGE = "jobrunner"
 # Module → floor. `sinks.*` is the package and every module in it. `""` is the package itself: it loads the API when asked for it.
 FLOORS = {
     "": 0,
+    "typed": -1,
+    "finding": 1,
     "structs": 0,
     "errors": 1,
     "work": 1,
@@ -108,19 +110,20 @@ WALLS = {
 
 # Module → all that it may import of ours. Together with STANDARD_ONLY this keeps a worker's start cheap.
 ONLY = {
-    "work": {"structs"},
+    "work": {"structs", "typed"},
     "speech": set(),
     "walk": set(),
-    "fingerprint": {"walk", "structs"},
-    "host": {"work", "speech", "system", "structs"},
-    "preflight.signatures": {"hints", "structs"},
-    "preflight.probe": {"host", "system", "hints", "preflight", "structs"},
-    "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs"},
-    "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "structs"},
+    "fingerprint": {"walk", "structs", "typed"},
+    "host": {"work", "speech", "system", "structs", "typed"},
+    "preflight.signatures": {"hints", "structs", "typed"},
+    "preflight.probe": {"host", "system", "hints", "preflight", "structs", "typed"},
+    "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs", "typed"},
+    "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "structs", "typed"},
 }
 
 # A worker must not pay for pydantic and YAML.
 STANDARD_ONLY = (
+    "typed",
     "structs",
     "work",
     "speech",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
 
 from jobrunner import expressions
 from jobrunner.bind import matrix
@@ -23,6 +22,7 @@ from jobrunner.items import Items
 from jobrunner.kinds import Glob, Lines, Range
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.structs import struct
+from jobrunner.typed import TYPE_CHECKING, Any, cast
 from jobrunner.work import Call, Command, Resources
 
 if TYPE_CHECKING:

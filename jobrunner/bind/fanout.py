@@ -13,7 +13,6 @@ from __future__ import annotations
 import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, overload
 
 from jobrunner import expressions
 from jobrunner.bind import matrix
@@ -22,6 +21,7 @@ from jobrunner.errors import ExpressionError
 from jobrunner.expressions import Scope, text_of
 from jobrunner.items import Items
 from jobrunner.kinds import Glob, Lines, Range
+from jobrunner.typed import TYPE_CHECKING, Final, overload
 from jobrunner.walk import Walk, has_glob
 
 if TYPE_CHECKING:

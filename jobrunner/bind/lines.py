@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from jobrunner import expressions
 from jobrunner.bind.paths import passable, template_value
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import Scope
+from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.spec import Task

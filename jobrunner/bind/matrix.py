@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import overload
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import text_of
 from jobrunner.items import Items
+from jobrunner.typed import overload
 
 Combination = dict[str, object]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import Plan
 from jobrunner.reasons import error_of, reason_of
 from jobrunner.structs import field, struct
+from jobrunner.typed import TYPE_CHECKING, Any
 from jobrunner.work import Outcome, Result
 
 if TYPE_CHECKING:

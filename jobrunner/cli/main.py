@@ -10,11 +10,11 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from jobrunner import __version__
 from jobrunner.cli.words import COMMANDS, QUESTION, arguments
 from jobrunner.errors import JobrunnerError
+from jobrunner.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobrunner.cli.group import jobrunner

@@ -8,7 +8,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from jobrunner.cli import words
 from jobrunner.events import Sink
@@ -16,6 +15,7 @@ from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
+from jobrunner.typed import TYPE_CHECKING, Any, BinaryIO, Literal
 
 if TYPE_CHECKING:
     from jobrunner.api import Prepared, RunResult

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
 
 from jobrunner.kinds import MODES
 from jobrunner.sinks.terminal import FORMATS, LEVELS
 from jobrunner.structs import struct
+from jobrunner.typed import Any, Literal, TypeAlias
 
 COMMANDS = ("run", "resume", "validate", "plan", "show", "why", "init", "schema")
 QUESTION = "_JOBRUNNER_COMPLETE"

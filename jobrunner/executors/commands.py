@@ -17,7 +17,6 @@ import stat
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from jobrunner.executors import limits
 from jobrunner.executors.programs import Programs, why_not
@@ -26,6 +25,7 @@ from jobrunner.executors.steps import Spent, Steps, has_succeeded
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace
+from jobrunner.typed import Any
 from jobrunner.work import Began, Command, Error, Exhausted, Leftover, Outcome, Report, Result, Said, StopRule
 
 _KEPT_STDOUT = 64 << 10

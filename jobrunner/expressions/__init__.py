@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobrunner.expressions.grammar import DEEPEST, LONGEST, ROOTS, STATUS, Reference
+from jobrunner.expressions.code import DEEPEST, LONGEST, ROOTS, STATUS, Reference
 from jobrunner.expressions.template import Expression, Template, compiled, condition, is_constant, parse
 from jobrunner.expressions.values import JsonValue, Scope, text_of
 

@@ -19,7 +19,8 @@ import simpleeval  # type: ignore[import-untyped]  # it ships no types
 
 from jobrunner.errors import ExpressionError
 from jobrunner.expressions import quoting, texts
-from jobrunner.expressions.grammar import CONSTANTS, NODES, STATUS, Code, named, references
+from jobrunner.expressions.code import STATUS, Code, named
+from jobrunner.expressions.grammar import CONSTANTS, NODES, references
 from jobrunner.expressions.values import TOO_LARGE, WIDEST, Scope, bound, kind_of, size_refusal, text_of
 from jobrunner.hints import did_you_mean
 

@@ -18,9 +18,9 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Final
 
 from jobrunner.expressions.values import kind_of, text_of
+from jobrunner.typed import Final
 
 DEEPEST: Final = 50
 """Levels of quotes and brackets that are followed."""

@@ -9,17 +9,18 @@ A Template and its Expressions are immutable: one serves all items of a task.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Final, cast
 
 from jobrunner.errors import ExpressionError
-from jobrunner.expressions import grammar, quoting
-from jobrunner.expressions.grammar import Code, Reference
+from jobrunner.expressions.code import Code, Path, Reference
 from jobrunner.expressions.values import PLAIN, JsonValue, Scope, plain, text_of
 from jobrunner.structs import field, struct
+from jobrunner.typed import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    import ast
 
 
 @struct
@@ -29,7 +30,7 @@ class Expression:
     code: Code
     references: tuple[Reference, ...]
     tree: ast.expr = field(repr=False, compare=False)
-    path: grammar.Path | None
+    path: Path | None
     """Root and keys where the expression is nothing but a look-up."""
     status: tuple[tuple[str, int, int], ...] = ()
     """The calls of success(), failure() and always(): name, and offset and length in the template's text."""
@@ -46,6 +47,8 @@ class Expression:
     @property
     def is_raw(self) -> bool:
         """Whether it is a call of raw(): its value then goes to the shell as it is."""
+        import ast
+
         return isinstance(self.tree, ast.Call) and cast(ast.Name, self.tree.func).id == "raw"
 
     def value(self, scope: Scope) -> object:
@@ -104,6 +107,8 @@ class Template:
 
     def check_shell(self) -> None:
         """Raise ExpressionError if a value stands where a shell cannot be handed it as data: a here-document, `…`, a comment."""
+        from jobrunner.expressions import quoting
+
         expressions = (part for part in self.parts if isinstance(part, Expression))
         for part, place in zip(expressions, self.places, strict=True):
             if not quoting.is_safe(place) and not part.is_raw:
@@ -118,6 +123,8 @@ def _text(expression: Expression, scope: Scope) -> str:
 
 
 def _shell_text(expression: Expression, place: str, scope: Scope) -> str:
+    from jobrunner.expressions import quoting
+
     value = expression.value(scope)
     if not quoting.is_safe(place) and not isinstance(value, quoting.Raw):
         raise _unsafe(expression, place)
@@ -137,7 +144,7 @@ def _unsafe(expression: Expression, place: str) -> ExpressionError:
 
 _OPEN: Final = "${{"
 _CLOSERS: Final = {"(": ")", "[": "]", "{": "}"}
-_MARK: Final = re.compile(r"""'(?:\\[^\r\n]|[^'\\\r\n])*'|"(?:\\[^\r\n]|[^"\\\r\n])*"|[][(){}'"#]""")
+_MARK: Final = r"""'(?:\\[^\r\n]|[^'\\\r\n])*'|"(?:\\[^\r\n]|[^"\\\r\n])*"|[][(){}'"#]"""
 
 
 @lru_cache(maxsize=4096)
@@ -145,6 +152,8 @@ def parse(text: str) -> Template | None:
     """The template in `text`, or None where it holds no `${{`. Raises ExpressionError, which marks the place in `text`."""
     if _OPEN not in text:
         return None
+    from jobrunner.expressions import quoting  # most texts hold no expression: what it takes to read one is loaded for the first
+
     parts = tuple(_parts(text))
     expressions = [part for part in parts if isinstance(part, Expression)]
     is_single = len(expressions) == 1 and not any(part.strip() for part in parts if isinstance(part, str))
@@ -184,7 +193,7 @@ def _parts(text: str) -> Iterator[str | Expression]:
 def _end(text: str, start: int) -> int:
     """Where the `}}` stands that closes the `${{` at `start`: outside quotes, and outside braces and brackets."""
     opened: list[int] = []
-    for mark in _MARK.finditer(text, start + len(_OPEN)):
+    for mark in re.compile(_MARK).finditer(text, start + len(_OPEN)):
         sign, at = mark[0], mark.start()
         if sign in _CLOSERS:
             opened.append(at)
@@ -205,6 +214,8 @@ def _unclosed(start: int, hint: str) -> ExpressionError:
 
 @lru_cache(maxsize=4096)
 def _expression(inside: str, offset: int) -> Expression:
+    from jobrunner.expressions import grammar
+
     source = inside.strip()
     if not source:
         raise ExpressionError("the expression is empty", offset=offset, length=len(inside) or 1)

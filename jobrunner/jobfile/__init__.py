@@ -5,9 +5,8 @@ What loads pydantic and YAML is loaded when it is asked for: a run of a compiled
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from jobrunner.jobfile.sources import LARGEST, Included, JobFile, name_of
+from jobrunner.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobrunner.jobfile.loader import load, parse, placed, read

@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 
 from jobrunner import spec
 from jobrunner.expressions import Expression
-from jobrunner.expressions.grammar import CONSTANTS, Code, Key, path_of
+from jobrunner.expressions.code import Code, Key
+from jobrunner.expressions.grammar import CONSTANTS, path_of
 from jobrunner.hints import did_you_mean
 from jobrunner.jobfile import params
 from jobrunner.jobfile.document import shortened

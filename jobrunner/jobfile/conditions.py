@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 
 from jobrunner import spec
 from jobrunner.expressions import STATUS, Expression
-from jobrunner.expressions.grammar import CONSTANTS, Code, Key, path_of
+from jobrunner.expressions.code import Code, Key
+from jobrunner.expressions.grammar import CONSTANTS, path_of
 from jobrunner.jobfile import params
 from jobrunner.jobfile.comparisons import FALSE, TRUE, Mistake, Sure, kinds_of
 from jobrunner.jobfile.document import shortened

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jobrunner.errors import Problem
 from jobrunner.structs import field, struct
+from jobrunner.typed import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import yaml

@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 from jobrunner import trust
 from jobrunner.errors import JobFileError, Problem, UsageError
 from jobrunner.jobfile import params, sources
 from jobrunner.jobfile.params import Given
+from jobrunner.typed import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from jobrunner import spec

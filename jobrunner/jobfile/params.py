@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from jobrunner.errors import UsageError
 from jobrunner.expressions import is_constant
@@ -16,6 +15,7 @@ from jobrunner.hints import did_you_mean
 from jobrunner.jobfile.document import Document, Finding, shortened
 from jobrunner.kinds import Param
 from jobrunner.structs import struct
+from jobrunner.typed import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -6,9 +6,9 @@ import os
 import pathlib
 import re
 import stat
-from typing import TYPE_CHECKING, Final
 
 from jobrunner.structs import struct
+from jobrunner.typed import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from jobrunner import spec

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from jobrunner import expressions
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan.attempt import Phase, State
 from jobrunner.structs import struct
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Outcome, Result
 
 if TYPE_CHECKING:

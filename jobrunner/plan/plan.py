@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
@@ -25,6 +24,7 @@ from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, 
 from jobrunner.plan.node import FORGIVABLE, Node, Pool
 from jobrunner.plan.semaphores import Outside, Semaphores
 from jobrunner.structs import replace
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Error, Outcome, Result
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Result
 
 if TYPE_CHECKING:

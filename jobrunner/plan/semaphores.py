@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Generic, Protocol, TypeVar
+
+from jobrunner.typed import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from jobrunner.events import Sink, Stamped, TaskOutput, level
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import FORMATS, LEVELS
+from jobrunner.typed import BinaryIO
 
 __all__ = ["FORMATS", "LEVELS", "log_sink"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from jobrunner.events import RunFinished, Sink, Stamped, TaskFinished, TaskOutput
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import visible
+from jobrunner.typed import BinaryIO
 
 _LONGEST_LINE = 1 << 16
 
