@@ -33,8 +33,10 @@ def _guarded() -> int:
 
 
 def _command_line() -> int:
+    from jobrunner import finding
     from jobrunner.cli.main import cli
 
+    finding.load_paths()
     code = cli()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -84,7 +84,8 @@ def _briefly(value: object, write: Callable[[object], str]) -> bytes | None:
         return None
     try:
         text = write(value)
-        return None if re.search(_UNLIKE, text) else text.encode()
+        may_differ = ("e-" in text or "e+" in text) and re.search(_UNLIKE, text)  # most often it need not be compiled
+        return None if may_differ else text.encode()
     except ValueError:  # a lone surrogate, NaN
         return None
 

@@ -35,7 +35,7 @@ _PATIENCE = 5.0
 """Seconds for killed processes to be gone. All but those that wait for a broken disk are within milliseconds."""
 _STALLED = 1.0
 """Seconds for a stderr that nobody reads."""
-_SHORT = 0.3
+_SHORT = 1.0
 """Seconds after which the engine is up: then the guard loads what it needs to end a tree, while nothing waits for it."""
 _WINDOW = 4096
 _KEPT_VARIABLES = "JOBRUNNER_"

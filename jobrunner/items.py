@@ -11,7 +11,7 @@ from jobrunner.typed import overload
 _LONGEST_KEY = 120
 _FEW = 10_000
 """Items up to which memory does not matter."""
-_DIGEST_KEY = re.compile(r"\d+-[0-9a-f]{12}")
+_DIGEST_KEY = r"\d+-[0-9a-f]{12}"
 
 
 class Items(Sequence[object]):
@@ -47,7 +47,7 @@ class Items(Sequence[object]):
         value = self._values[index]
         text = self._named(value)
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
-        if is_short and text not in self._repeated and not ("-" in text and _DIGEST_KEY.fullmatch(text)):
+        if is_short and text not in self._repeated and not ("-" in text and re.fullmatch(_DIGEST_KEY, text)):
             return value, text
         import hashlib  # only where an item is too long to name itself
 

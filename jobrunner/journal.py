@@ -36,8 +36,7 @@ MARGIN = 256 << 10
 
 _WINDOW = 64 << 10
 _SEAL = len(b',"crc":"00000000"}')
-_SEALED = re.compile(rb',"crc":"([0-9a-f]{8})"}')
-_VERSION = re.compile(rb'\{"v":([0-9]{1,9})[,}]')
+_VERSION = rb'\{"v":([0-9]{1,9})[,}]'
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _BEYOND_ORJSON = b"0" * 19
 """So many digits may be an integer of more than 64 bits, of which orjson would make a float."""
@@ -364,7 +363,7 @@ def _read(fd: int, start: int, end: int) -> bytes:
 
 def _refuse_later_version(path: Path, data: bytes) -> None:
     """Every version begins its journals so, whatever else it changes."""
-    if (begin := _VERSION.match(data)) and (version := int(begin[1])) > VERSION:
+    if (begin := re.match(_VERSION, data)) and (version := int(begin[1])) > VERSION:
         raise StateError(f"{path} is of a later jobrunner (version {version} of the journal, this one reads {VERSION}): use that")
 
 
@@ -412,8 +411,10 @@ def _is_sealed(line: bytes, before: int) -> bool:
 
 
 def _crc_of(line: bytes) -> int | None:
-    seal = _SEALED.fullmatch(line[-_SEAL:])
-    return int(seal[1], 16) if seal else None
+    with contextlib.suppress(ValueError):
+        crc = int(line[-_SEAL:][8:16], 16)
+        return crc if line.endswith(b',"crc":"%08x"}' % crc) else None
+    return None
 
 
 def _parsed(line: bytes) -> Record | None:

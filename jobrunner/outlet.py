@@ -18,13 +18,12 @@ import select
 import stat
 import sys
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 
 from jobrunner.loop import Loop, Watch
 from jobrunner.structs import struct
-from jobrunner.typed import BinaryIO
+from jobrunner.typed import Any, BinaryIO
 
 MOST_QUEUED = 8 << 20
 """Bytes that wait for their reader, with what Python needs to keep them."""
@@ -54,6 +53,19 @@ class _Port:
     takes_groups: bool = False
     """Several lines may be one write."""
     gone: frozenset[int] = _GONE
+    held: _Held | None = None
+
+
+class _Held:
+    """Closes what it is given when nobody holds it any more. (`weakref.finalize` would have to be loaded.)"""
+
+    __slots__ = ("_close", "_what")
+
+    def __init__(self, close: Callable[[Any], None], what: Any) -> None:
+        self._close, self._what = close, what
+
+    def __del__(self) -> None:
+        self._close(self._what)
 
 
 class Outlet:
@@ -65,7 +77,7 @@ class Outlet:
 
     def __init__(self, file: BinaryIO, *, name: str, torn: bool = False) -> None:
         self.name, self.dropped = name, 0
-        self._port: _Port | None = _port(self, file)
+        self._port: _Port | None = _port(file)
         self._is_terminal = _is_terminal(file)
         self._queue: deque[bytes] = deque()
         self._queued = self._sent = 0
@@ -236,8 +248,8 @@ class Outlet:
 # --- files -------------------------------------------------------------------------------------------------------------------
 
 
-def _port(owner: object, file: BinaryIO) -> _Port | None:
-    """How to write to `file` without blocking; its descriptor is `owner`'s, and closed with it. None where it is closed."""
+def _port(file: BinaryIO) -> _Port | None:
+    """How to write to `file` without blocking; its descriptor is closed with the port. None where it is closed."""
     try:
         with contextlib.suppress(OSError):  # as far as it was buffered
             file.flush()
@@ -248,16 +260,15 @@ def _port(owner: object, file: BinaryIO) -> _Port | None:
         return None
     kind = os.fstat(own).st_mode
     if stat.S_ISSOCK(kind):
-        return _socket(owner, own)
+        return _socket(own)
     if stat.S_ISFIFO(kind):
-        return _reopened(owner, own, _write_pipe, _GONE)
+        return _reopened(own, _write_pipe, _GONE)
     if os.isatty(own):
-        return _reopened(owner, own, _write_terminal, _GONE | {errno.EIO})  # what it says when it has hung up
-    weakref.finalize(owner, os.close, own)
-    return _Port(send=lambda data: os.write(own, data), takes_groups=True)
+        return _reopened(own, _write_terminal, _GONE | {errno.EIO})  # what it says when it has hung up
+    return _Port(send=lambda data: os.write(own, data), takes_groups=True, held=_Held(os.close, own))
 
 
-def _reopened(owner: object, fd: int, write: Callable[[int, memoryview], int], gone: frozenset[int]) -> _Port:
+def _reopened(fd: int, write: Callable[[int, memoryview], int], gone: frozenset[int]) -> _Port:
     """A pipe or terminal, opened for ourselves; where that is refused, `write` takes care not to block."""
     try:
         own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -266,8 +277,8 @@ def _reopened(owner: object, fd: int, write: Callable[[int, memoryview], int], g
     else:
         os.close(fd)
         write = os.write
-    weakref.finalize(owner, os.close, own)
-    return _Port(send=lambda data: write(own, data), waits_for=own, most=select.PIPE_BUF, gone=gone)
+    held = _Held(os.close, own)
+    return _Port(send=lambda data: write(own, data), waits_for=own, most=select.PIPE_BUF, gone=gone, held=held)
 
 
 def _write_pipe(fd: int, data: memoryview) -> int:
@@ -277,24 +288,25 @@ def _write_pipe(fd: int, data: memoryview) -> int:
     return os.write(fd, data[: select.PIPE_BUF])
 
 
-_TERMINAL_PIECE = re.compile(rb"[^\n\r\t\b]{1,512}|[\n\r\t\b]")
+_TERMINAL_PIECE = rb"[^\n\r\t\b]{1,512}|[\n\r\t\b]"
 """What a terminal of Linux that can be written at all takes as one: it asks for room again at a character that it expands."""
 
 
 def _write_terminal(fd: int, data: memoryview) -> int:
-    piece = _TERMINAL_PIECE.match(data)
+    piece = re.match(_TERMINAL_PIECE, data)
     if piece is None or not _is_writable(fd, 0):
         raise BlockingIOError
     return os.write(fd, piece[0])
 
 
-def _socket(owner: object, fd: int) -> _Port:
+def _socket(fd: int) -> _Port:
     import socket  # hardly ever is there one
 
     own = socket.socket(fileno=fd)
-    weakref.finalize(owner, own.close)
     flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-    return _Port(send=lambda data: own.send(data, flags), waits_for=fd, most=select.PIPE_BUF)
+    return _Port(
+        send=lambda data: own.send(data, flags), waits_for=fd, most=select.PIPE_BUF, held=_Held(socket.socket.close, own)
+    )
 
 
 def _is_writable(fd: int, patience: float) -> bool:

@@ -9,15 +9,14 @@ from pathlib import Path
 from jobrunner import compiled, cpus, jobfile, trust
 from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
-from jobrunner.hints import did_you_mean
-from jobrunner.jobfile import JobFile, given, params
-from jobrunner.jobfile.params import Given
+from jobrunner.jobfile import JobFile
 from jobrunner.kinds import MODES, MOST_WORKERS, THREADED
-from jobrunner.selection import Wanted, select
 from jobrunner.structs import field, struct
 from jobrunner.typed import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from jobrunner.jobfile.params import Given
+    from jobrunner.selection import Wanted
     from jobrunner.spec import Job, Mode, StartMethod
 
 Durability = Literal["process", "disk"]
@@ -52,6 +51,8 @@ class Options:
     @property
     def wanted(self) -> Wanted:
         """Which tasks are selected."""
+        from jobrunner.selection import Wanted
+
         return Wanted(only=self.only, start_from=self.start_from, until=self.until, skip=self.skip)
 
     def recordable(self) -> dict[str, Any]:
@@ -105,27 +106,40 @@ def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     for included in file.includes:
         trust.refuse_unsafe_file(included.path, "the included file")
     _check_pool(options)
-    only = select(file.job, options.wanted, data_references)
+    only = _selected(file.job, options)
     _check_rerun(file.job, options.rerun)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
     _check_changed(job, options)
-    found = _given(job, options)
-    values = params.resolve(job, found, folder=file.path.parent)
-    return Prepared(
-        file=file,
-        job=job,
-        params=values,
-        pools=_sized(job),
-        options=options,
-        only=only,
-        given={name: values[name] for name in found},
-    )
+    values, given = _parameters(job, options, file.path.parent)
+    return Prepared(file=file, job=job, params=values, pools=_sized(job), options=options, only=only, given=given)
 
 
-def _given(job: Job, options: Options) -> dict[str, Given]:
-    """The values that parameters are given, by their callers' precedence. A run that is resumed keeps those it had."""
+def _selected(job: Job, options: Options) -> tuple[str, ...]:
+    """The tasks that are selected; none where all are."""
+    if not (options.only or options.start_from or options.until or options.skip):
+        return ()
+    from jobrunner.selection import select
+
+    return select(job, options.wanted, data_references)
+
+
+def _parameters(job: Job, options: Options, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of all parameters, and of those that are given."""
     cwd = _current_folder()
+    if not (job.params or options.params or options.params_file is not None):  # most jobs have none
+        return {}, {}
+    from jobrunner.jobfile import params
+
+    found = _given(job, options, cwd)
+    values = params.resolve(job, found, folder=folder)
+    return values, {name: values[name] for name in found}
+
+
+def _given(job: Job, options: Options, cwd: Path) -> dict[str, Given]:
+    """The values that parameters are given, by their callers' precedence. A run that is resumed keeps those it had."""
+    from jobrunner.jobfile import given
+
     if isinstance(options.resume, str):
         return given.from_call(options.params, cwd=cwd, source="the run that is resumed")
     from_file = {} if options.params_file is None else given.from_file(job, options.params_file)
@@ -172,6 +186,8 @@ def _imports(job: Job) -> bool:
 def _check_rerun(job: Job, rerun: Collection[str]) -> None:
     for name in rerun:
         if name not in job.tasks:
+            from jobrunner.hints import did_you_mean
+
             raise UsageError(f"--rerun {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
 
 

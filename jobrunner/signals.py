@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 
+from jobrunner import system
 from jobrunner.loop import Loop
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,7 +21,7 @@ def watched(loop: Loop, on_signal: Callable[[int], None]) -> Iterator[None]:
     A signal that was ignored when we came stays ignored (nohup), and USR1 is the caller's where the caller handles it. Outside
     the main thread, where Python cannot watch signals, nothing is changed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not system.is_main_thread():
         yield
         return
     near, far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

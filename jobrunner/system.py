@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 from functools import cache
 
 TYPE_CHECKING = False
@@ -21,6 +22,12 @@ _SET_SUBREAPER, _GET_SUBREAPER = 36, 37  # PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_
 _KEEP_SIZE = 1  # fallocate(2): FALLOC_FL_KEEP_SIZE
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS)
 _START_OF_ENVIRONMENT, _END_OF_ENVIRONMENT = 47, 48  # proc_pid_stat(5): fields 50 and 51, counted from the third
+
+
+def is_main_thread() -> bool:
+    """Whether this is the main thread; where nobody has loaded `threading`, which takes its time, there is no other."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def become_subreaper() -> bool:

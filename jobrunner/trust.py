@@ -36,7 +36,7 @@ def make_directory(path: Path) -> None:
     Raises StateError where it cannot be made, UnsafeError where others could interfere.
     """
     try:
-        if not path.is_symlink():
+        if not os.path.isdir(path) and not path.is_symlink():
             for each in (*reversed(path.parents), path):  # mkdir(parents=True) would leave those to the umask
                 each.mkdir(mode=0o700, exist_ok=True)
         refuse_unsafe_directory(path)

@@ -10,8 +10,6 @@ from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from jobrunner import expressions
-from jobrunner.bind import matrix
-from jobrunner.bind.fanout import unfolding
 from jobrunner.bind.lines import command_lines
 from jobrunner.bind.paths import absolute, passable, template_value
 from jobrunner.bind.scope import CertainTasks, RunFacts, Tasks, Values
@@ -102,6 +100,8 @@ class Binder:
 
     def items(self, plan: Plan, name: str) -> Items:
         """The items of a fan-out, once its needs have ended."""
+        from jobrunner.bind.fanout import unfolding  # most jobs have no fan-out
+
         return unfolding(self._job.tasks[name], self._run.folder)(self.scope(plan))
 
     def decide(self, plan: Plan, name: str) -> bool:
@@ -186,6 +186,8 @@ class Binder:
             return around
         if self._job.tasks[attempt.task].matrix is None:
             return {**around, "index": attempt.index, "item": attempt.item}
+        from jobrunner.bind import matrix
+
         return {**around, "index": attempt.index, "matrix": matrix.Values(attempt.item)}
 
     def _scope_of(self, plan: Plan) -> Scope:

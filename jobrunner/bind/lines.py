@@ -14,7 +14,7 @@ from jobrunner.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobrunner.spec import Task
 
-_SHELL_SYNTAX = re.compile(r"""[#;"'*?\[\]&|<>(){}$`^~!\\\n\r]""")
+_SHELL_SYNTAX = r"""[#;"'*?\[\]&|<>(){}$`^~!\\\n\r]"""
 _SHELL_WORDS = frozenset({
     ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fc", "fg", "for",
     "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
@@ -22,7 +22,7 @@ _SHELL_WORDS = frozenset({
 })  # fmt: skip
 INTERPRETERS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node"})
 """Programs whose first argument is the script that they run."""
-_BLANKS = re.compile(r"[ \t]+")  # what separates words in a shell, and no other space
+_BLANKS = r"[ \t]+"  # what separates words in a shell, and no other space
 
 
 def command_lines(task: Task) -> tuple[Callable[[Scope], tuple[str, ...]], ...]:
@@ -40,7 +40,7 @@ def _shell_line(line: str) -> Callable[[Scope], tuple[str, ...]]:
     """Without shell syntax the words are the command, as in GNU make; with it, `sh -e` runs the text."""
     template = expressions.parse(line)
     if template is None:
-        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(_BLANKS.split(line))
+        argv = ("/bin/sh", "-ec", line) if needs_shell([line]) else tuple(re.split(_BLANKS, line))
         return lambda scope: argv
     literals = [part for part in template.parts if isinstance(part, str)]
     if needs_shell(literals) or any(isinstance(part, expressions.Expression) and part.is_raw for part in template.parts):
@@ -65,7 +65,7 @@ def _words(template: expressions.Template, scope: Scope) -> tuple[str, ...]:
 def _pieces(part: str | expressions.Expression, scope: Scope) -> list[str | None]:
     """What a part adds to the words: the first piece to the one that is open, the others are new. None adds nothing."""
     if isinstance(part, str):
-        return [piece or None for piece in _BLANKS.split(part)]
+        return [piece or None for piece in re.split(_BLANKS, part)]
     value = part.value(scope)
     try:
         return [expressions.text_of(each) for each in value] if isinstance(value, list) else [expressions.text_of(value)]
@@ -76,4 +76,4 @@ def _pieces(part: str | expressions.Expression, scope: Scope) -> list[str | None
 def needs_shell(parts: Sequence[str]) -> bool:
     """Whether the literal parts of a command line hold syntax or a builtin that only a shell understands."""
     first = parts[0].split(maxsplit=1)[0] if parts and parts[0].strip() else ""
-    return first in _SHELL_WORDS or "=" in first or any(_SHELL_SYNTAX.search(part) for part in parts)
+    return first in _SHELL_WORDS or "=" in first or any(re.search(_SHELL_SYNTAX, part) for part in parts)

@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import stat
-import threading
+from _thread import allocate_lock
 from collections.abc import Callable
 from functools import partial
 
@@ -37,7 +37,7 @@ _LOST = Error(
 )
 _SUCCEEDED = {"outcome": Outcome.SUCCEEDED, "exit_code": 0}
 
-_STEPPING = threading.Lock()
+_STEPPING = allocate_lock()
 """Runs from Python may be in several threads, which share one working directory: no two may step out of it and back at a time."""
 
 

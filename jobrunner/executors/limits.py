@@ -167,8 +167,9 @@ class KernelKills:
         """From the first file that tells: `oom_kill 3` is a line of it. 0 where none does."""
         for file in self._files:
             with contextlib.suppress(OSError):
-                if found := re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE):
-                    return int(found[1])
+                _, found, rest = f"\n{file.read_text()}".partition("\noom_kill ")
+                if found:
+                    return int(rest.partition("\n")[0])
         return 0
 
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from jobrunner import system
 from jobrunner.executors.orphans import descendants, hold, owned_by, owner_of, reap, send, stat, wait_for
 from jobrunner.loop import Loop, Timer, Watch
 from jobrunner.processes import group_members, of_run, signal_group
@@ -83,7 +83,7 @@ class Reaper:
         """Get ready. Where our parent had us ignore SIGCHLD, no child could be waited for: until `close` it counts again."""
         self.loop, self._report = loop, report
         self._room = os.open(os.devnull, os.O_RDONLY)
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN and system.is_main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._sigchld_was_ignored = True
         if self._inherits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shlex
 
 from jobrunner.processes import Exit, signal_name
 from jobrunner.structs import replace, struct
@@ -56,6 +55,8 @@ class Steps:
 
 def title(argv: tuple[str, ...]) -> str:
     """What a person calls a command: its first line, at most 60 characters of it."""
+    import shlex  # only what has several commands, or has failed, is told so
+
     text = argv[2] if argv[:2] == _SHELL and len(argv) == 3 else shlex.join(argv)
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"

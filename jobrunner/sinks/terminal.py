@@ -11,8 +11,8 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """What a log can be asked for."""
 
 _CODES = {"info": "32", "warning": "33", "error": "31", "bold": "1", "dim": "2"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CONTROL_OR_COLOUR = re.compile(rf"\x1b\[[0-9;]*m|{_CONTROL.pattern}")
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+_CONTROL_OR_COLOUR = rf"\x1b\[[0-9;]*m|{_CONTROL}"
 
 
 def colours(is_terminal: bool) -> Callable[[str, str], str]:
@@ -24,9 +24,9 @@ def colours(is_terminal: bool) -> Callable[[str, str], str]:
 
 def visible(text: str) -> str:
     """Colours pass; every other control character but tab and line end is shown as its escape instead of obeyed."""
-    return _CONTROL_OR_COLOUR.sub(lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
+    return re.sub(_CONTROL_OR_COLOUR, lambda match: match[0] if len(match[0]) > 1 else f"\\x{ord(match[0]):02x}", text)
 
 
 def escaped(text: str) -> str:
     """As `visible`, but colours are escaped too: for text of a task amid our own."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return re.sub(_CONTROL, lambda match: f"\\x{ord(match[0]):02x}", text)
