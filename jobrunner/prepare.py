@@ -100,8 +100,7 @@ class Prepared:
 
 def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     """Everything that can be refused, before anything is made or started."""
-    is_changed = options.mode is not None or options.workers is not None  # what is changed is checked by whoever reads a file
-    file = jobfile.read(path) if is_changed else compiled.read(path)
+    file = _read(path, options)
     trust.refuse_unsafe_file(file.path, "the job file", imports=_imports(file.job))
     for included in file.includes:
         trust.refuse_unsafe_file(included.path, "the included file")
@@ -110,9 +109,22 @@ def prepare(path: str | os.PathLike[str], options: Options) -> Prepared:
     _check_rerun(file.job, options.rerun)
     changes: dict[str, Any] = {"workers": options.workers, "mode": options.mode, "fail_fast": options.fail_fast}
     job = file.job.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    _check_changed(job, options)
+    if not file.is_compiled:
+        _check_changed(job, options)
     values, given = _parameters(job, options, file.path.parent)
     return Prepared(file=file, job=job, params=values, pools=_sized(job), options=options, only=only, given=given)
+
+
+def _read(path: str | os.PathLike[str], options: Options) -> JobFile:
+    """The job file; as it was compiled only where nothing that was checked then is changed now.
+
+    Much depends on the mode. Of the workers of a job only one check asks: a serial job has no more than one.
+    """
+    if options.mode is not None:
+        return jobfile.read(path)
+    file = compiled.read(path)
+    is_refused = file.is_compiled and file.job.mode == "serial" and options.workers not in (None, 1)
+    return jobfile.read(path) if is_refused else file
 
 
 def _selected(job: Job, options: Options) -> tuple[str, ...]:

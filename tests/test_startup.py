@@ -29,6 +29,9 @@ PARSING = {"pydantic", "pydantic_core", "yaml", "jobrunner.spec", "jobrunner.job
 PEOPLE = {"click", "inspect", "gettext", "difflib"}
 HEAVY = {"orjson", "dataclasses", "uuid", "hashlib", "_hashlib", "shutil", "random", "secrets", "traceback", "subprocess"}
 HOSTS = {"jobrunner.executors.pool", "jobrunner.host", "socket", "multiprocessing", "concurrent.futures", "logging"}
+TYPES = {"typing", "ast", "_ast"}
+UNASKED = {"threading", "weakref", "shlex", "array", "jobrunner.selection", "jobrunner.jobfile.params", "jobrunner.bind.fanout"}
+"""What runs without expressions, parameters, selection and fan-outs need not know."""
 UNUSED = {"jobrunner.masking", "jobrunner.cache", "jobrunner.fingerprint", "jobrunner.slots", "jobrunner.forecast"}
 
 
@@ -46,7 +49,7 @@ def loaded(folder: Path, *args: str) -> set[str]:
 @pytest.mark.parametrize(
     ("text", "absent"),
     [
-        (COMMAND, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED),
+        (COMMAND, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED | TYPES | UNASKED),
         (LIMITED, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED),
         (CALL, ALWAYS | PARSING | UNUSED | {"click"}),
     ],
@@ -61,7 +64,11 @@ def test_a_run_of_an_unchanged_file_loads_only_what_it_uses(text: str, absent: s
 @pytest.mark.parametrize(
     ("args", "text", "absent"),
     [
-        (["job.yaml", "-q"], COMMAND, ALWAYS | {"click", "orjson"} | HOSTS - {"socket", "logging"} | UNUSED),
+        (
+            ["job.yaml", "-q"],
+            COMMAND,
+            ALWAYS | {"click", "orjson", "importlib.metadata"} | HOSTS - {"socket", "logging"} | UNUSED,
+        ),
         (["validate", "job.yaml"], COMMAND, ALWAYS | UNUSED | {"orjson", "jobrunner.engine", "jobrunner.session"}),
         (["schema"], COMMAND, ALWAYS | UNUSED | {"orjson", "yaml", "jobrunner.engine"}),
     ],
@@ -69,6 +76,20 @@ def test_a_run_of_an_unchanged_file_loads_only_what_it_uses(text: str, absent: s
 def test_other_paths_load_only_what_they_use(args: list[str], text: str, absent: set[str], tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(text)
     assert loaded(tmp_path, *args) & absent == set()
+
+
+def test_a_number_of_workers_needs_no_reading(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(COMMAND)
+    loaded(tmp_path, "job.yaml", "-q")
+    assert loaded(tmp_path, "job.yaml", "-q", "-j", "3") & PARSING == set()
+
+
+def test_a_serial_job_is_refused_more_workers_also_where_its_file_is_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(f"mode: serial\n{COMMAND}")
+    loaded(tmp_path, "job.yaml", "-q")
+    with pytest.raises(AssertionError, match="mode serial runs one at a time"):
+        loaded(tmp_path, "job.yaml", "-q", "-j", "3")
+    loaded(tmp_path, "job.yaml", "-q", "-j", "1")
 
 
 def test_a_host_has_what_calls_need(tmp_path: Path) -> None:
@@ -80,6 +101,104 @@ def test_a_host_has_what_calls_need(tmp_path: Path) -> None:
 def test_modes_are_known_without_what_runs_them() -> None:
     assert set(kinds.MODES) == host.MODES.keys() - {"executor"}
     assert {name for name, mode in host.MODES.items() if mode.threads} == kinds.THREADED
+
+
+# --- how modules are found ----------------------------------------------------------------------------------------------------
+
+
+def told(code: str, *options: str, **env: str) -> str:
+    """What `code` prints in a fresh interpreter in which modules are found as in a run."""
+    began = f"import sys\nfrom jobrunner import finding\nfinding.install()\n{code}"
+    ended = subprocess.run(
+        [sys.executable, *options, "-c", began],
+        cwd="/",  # else this folder is the first place to look
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+SPECS = """
+import importlib, importlib.machinery, importlib.util, inspect
+from importlib.machinery import PathFinder
+for name in ("jobrunner.plan", "jobrunner.plan.node", "jobrunner.loop"):
+    ours = importlib.import_module(name)
+    usual = PathFinder.find_spec(name, importlib.import_module(name.rpartition(".")[0]).__path__)
+    module = importlib.util.module_from_spec(usual)
+    for each in ("__name__", "__file__", "__cached__", "__package__", "__path__"):
+        assert getattr(ours, each, None) == getattr(module, each, None), (name, each)
+    spec = ours.__spec__
+    assert [spec.origin, spec.cached, spec.has_location, spec.submodule_search_locations, spec.parent] == [
+        usual.origin, usual.cached, usual.has_location, usual.submodule_search_locations, usual.parent]
+    assert isinstance(ours.__loader__, importlib.machinery.SourceFileLoader)
+    assert ours.__loader__.get_code(name).co_filename == ours.__file__
+    assert inspect.getsource(ours)
+    importlib.reload(ours)
+print(type(sys.modules["jobrunner.loop"].__loader__).__module__)
+"""
+
+
+def test_a_module_that_is_found_quickly_is_as_others_are() -> None:
+    assert told(f"import jobrunner.plan.node, jobrunner.loop\n{SPECS}") == "jobrunner.finding"
+
+
+@pytest.mark.parametrize(("options", "env"), [(["-O"], {}), ([], {"PYTHONPYCACHEPREFIX": "/nowhere"})])
+def test_other_caches_are_left_to_python(options: list[str], env: dict[str, str]) -> None:
+    code = "import jobrunner.loop\nprint(type(jobrunner.loop.__loader__).__module__.lstrip('_'))"
+    assert told(code, *options, **env, PYTHONDONTWRITEBYTECODE="1") != "jobrunner.finding"
+
+
+def test_a_source_that_has_changed_is_compiled_again(tmp_path: Path) -> None:
+    """Of whatever size and time: what was compiled before is not executed."""
+    package = tmp_path / "jobrunner"
+    package.mkdir()
+    for name in ("__init__", "finding", "typed", "errors"):
+        (package / f"{name}.py").write_bytes((ROOT / "jobrunner" / f"{name}.py").read_bytes())
+    new = package / "new.py"
+    found = []
+    for number, text in enumerate(("said = 1", "said = 2", "said = 33")):
+        new.write_text(text)
+        os.utime(new, (1e9 + number, 1e9 + number))
+        env = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+        found += [told("import jobrunner.new\nprint(jobrunner.new.said)", **env) for _ in range(2)]
+    assert found == ["1", "1", "2", "2", "33", "33"]
+
+
+@pytest.mark.parametrize("head", [b"", b"\0" * 12, b"\0" * 16])
+def test_a_damaged_cache_is_none(head: bytes, tmp_path: Path) -> None:
+    package = tmp_path / "jobrunner"
+    (package / "__pycache__").mkdir(parents=True)
+    for name in ("__init__", "finding"):
+        (package / f"{name}.py").write_bytes((ROOT / "jobrunner" / f"{name}.py").read_bytes())
+    (package / "new.py").write_text("said = 1")
+    (package / "__pycache__" / f"new.{sys.implementation.cache_tag}.pyc").write_bytes(head)
+    assert told("import jobrunner.new\nprint(jobrunner.new.said)", PYTHONPATH=str(tmp_path)) == "1"
+
+
+def test_a_module_that_is_not_there_is_not_found() -> None:
+    code = "try:\n    import jobrunner.nothing\nexcept ModuleNotFoundError as error:\n    print(error)"
+    assert told(code) == "No module named 'jobrunner.nothing'"
+
+
+def test_paths_have_urls_though_what_makes_them_is_not_loaded() -> None:
+    code = (
+        "finding.load_paths()\nimport pathlib\nbefore = 'urllib.parse' in sys.modules\n"
+        "print(before, pathlib.Path('/a b').as_uri())\nimport urllib.parse\nprint(urllib.parse.quote('c d'))"
+    )
+    assert told(code).split("\n") == ["False file:///a%20b", "c%20d"]
+
+
+def test_plugins_of_pydantic_are_found_by_whoever_wants_them() -> None:
+    code = (
+        "from jobrunner.jobfile import parse\nparse(b'tasks: {a: {run: ls}}', 'x')\n"
+        "before = 'importlib.metadata' in sys.modules\n"
+        "import pydantic.plugin._loader as loader\nprint(before, loader.__file__.endswith('_loader.py'))"
+    )
+    assert told(code) == "False True"
 
 
 # --- the words of a run -------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -101,6 +103,26 @@ def garbage_left_alone() -> Iterator[None]:
 
 # --- values → job ------------------------------------------------------------------------------------------------------------
 
+_PLUGINS = "pydantic.plugin._loader"
+
+
+def _build_models() -> None:
+    """Build what validates a job, and the two models that a run makes, without plug-ins of pydantic: to look for some it reads
+    what is said of every package that is installed.
+
+    That takes as long as all that is ours. Where somebody's models have been built before, it has been done.
+    """
+    if spec.Job.__pydantic_complete__ or _PLUGINS in sys.modules:
+        return
+    none = ModuleType(_PLUGINS)
+    none.get_plugins = tuple  # type: ignore[attr-defined]  # a module has what it is given
+    sys.modules[_PLUGINS] = none
+    try:
+        for model in (spec.Job, spec.Pool, spec.Retry):
+            model.model_rebuild()
+    finally:
+        del sys.modules[_PLUGINS]
+
 
 def _checked(gathered: Gathered) -> tuple[spec.Job | None, Iterable[Finding]]:
     """The job and what is wrong with it. Where the models refuse some parts, the rest is checked without them."""
@@ -109,6 +131,7 @@ def _checked(gathered: Gathered) -> tuple[spec.Job | None, Iterable[Finding]]:
         return None, [_not_a_job(value)]
     twice = _twice(value, document)
     try:
+        _build_models()
         job = spec.Job.model_validate(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
