@@ -70,12 +70,26 @@ def test_a_run_of_an_unchanged_file_loads_only_what_it_uses(text: str, absent: s
             ALWAYS | {"click", "orjson", "importlib.metadata"} | HOSTS - {"socket", "logging"} | UNUSED,
         ),
         (["validate", "job.yaml"], COMMAND, ALWAYS | UNUSED | {"orjson", "jobrunner.engine", "jobrunner.session"}),
+        (
+            ["--version"],
+            COMMAND,
+            ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNASKED | {"jobrunner.events", "json"},
+        ),
         (["schema"], COMMAND, ALWAYS | UNUSED | {"orjson", "yaml", "jobrunner.engine"}),
     ],
 )
 def test_other_paths_load_only_what_they_use(args: list[str], text: str, absent: set[str], tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(text)
     assert loaded(tmp_path, *args) & absent == set()
+
+
+def test_the_version_is_told_as_click_tells_it(tmp_path: Path) -> None:
+    code = "import sys\nfrom jobrunner.cli.main import cli\ncli(sys.argv[1:])"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code, "--version"], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == CliRunner().invoke(jobrunner, ["--version"]).output
 
 
 def test_a_number_of_workers_needs_no_reading(tmp_path: Path) -> None:

@@ -53,6 +53,23 @@ def cli(args: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _tell_version() if words == ["--version"] else _run_job(words)
+    except (EOFError, KeyboardInterrupt):
+        _tell("")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+
+
+def _tell_version() -> int:
+    """As click would."""
+    sys.stdout.write(f"jobrunner {__version__}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _run_job(words: list[str]) -> int:
     given = arguments(words)
     if given is None:
         return _by_click(words)
@@ -62,11 +79,6 @@ def _run(words: list[str]) -> int:
         return running.run(**given)
     except running.UnusableLog:
         return _by_click(words)
-    except (EOFError, KeyboardInterrupt):
-        _tell("")
-        return _INTERRUPTED
-    except BrokenPipeError:
-        return _BROKEN_PIPE
 
 
 def _by_click(words: list[str]) -> int:
