@@ -14,11 +14,11 @@ import fcntl
 import gc
 import itertools
 import json
+import math
 import mmap
 import os
 import queue
 import resource
-import select
 import signal
 import socket
 import sys
@@ -28,7 +28,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
@@ -44,7 +44,9 @@ _LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
 _LONGEST_SAID = 1 << 20
 _RECEIVE = 1 << 16
-_LONGEST_QUEUED = 1 << 15
+_NUMBER = 8
+_MOST_AT_MARK = 1 << 11
+"""Bytes of a value that may stand at a mark: a pipe takes 4 KiB in one piece."""
 _PING = b""
 CHANNEL = b"!"
 """How the line begins with which a host is given a queue; the mark of its output follows."""
@@ -60,6 +62,8 @@ _MOST_UNSENT = 64
 """Frames that wait for the thread that sends them: with more, the one at hand sends them."""
 _POST_AFTER = 0.0005
 """Seconds that frames wait for others, unless a thread has nothing else to do: then it sends them."""
+_PEAK_AFTER = 0.001
+"""Seconds for which the peak of a host's memory is not asked for again: calls that are shorter take little."""
 MARK = b"\0"
 """How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
 WHERE = b"?"
@@ -99,9 +103,10 @@ _began_with: dict[str, str] = {}
 class Port:
     """The host's end of the socket pair: calls come in, frames go out; any thread may send. Owns the standard streams.
 
-    The engine may give a host that runs one call at a time a queue: another socket, from which it takes its calls from then on. A
-    host of threads may get memory for `rings`, one for each worker: what a thread takes up stands there before it runs, so that
-    this need not be sent at once.
+    The engine may give a host that runs one call at a time a queue: a pipe with the numbers of calls that are still to run, of
+    which it takes one before each. From then on it says what ends and begins in its output, after a mark, in one write before the
+    next call runs. A host of threads may get memory for `rings`, one for each worker: what a thread takes up stands there before
+    it runs, so that this need not be sent at once.
     """
 
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
@@ -110,8 +115,9 @@ class Port:
         self._unsent: list[bytes] = []
         self._lines: deque[bytes] = deque()
         self._pieces: list[bytes] = []
-        self._queue: socket.socket | None = None
-        self._poll = select.poll()
+        self._queue: int | None = None
+        self._turn = b""
+        """The number that was taken from there, and whose call has not come."""
         self._given: list[int] = []
         self._rings: memoryview | None = None
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -119,6 +125,8 @@ class Port:
         """Have somebody answer the bell, soon."""
         self._is_rung = False
         self._mark = b""
+        self._told = b""
+        """How the last call has ended, as far as it is to be said at a mark; empty when it was."""
         self._last_id = 0
         self.take_back: Callable[[], list[int]] = list
         """Gives the calls of the lane that no thread has taken up; none of them will."""
@@ -132,25 +140,34 @@ class Port:
         try:
             while (line := self._next()) is not None:
                 if line.startswith(b"{"):
-                    yield _call_of(line)
+                    call = _call_of(line)
+                    if self._queue is None or self._has_turn(self._queue, call.id):
+                        yield call
                 else:
                     self._answer(line)
         except OSError:
             os._exit(_ENGINE_IS_GONE)
 
     def _next(self) -> bytes | None:
-        """A line or a queued call; None when the engine is gone. What was put off is sent before it waits."""
-        if self._queue is not None and not self._lines:
-            with contextlib.suppress(BlockingIOError):
-                return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
-        self.flush()
-        while not self._lines:
-            if self._queue is not None and self._queue.fileno() in (fd for fd, _ in self._poll.poll()):
-                with contextlib.suppress(BlockingIOError):  # the engine may have taken it back
-                    return self._queue.recv(_LONGEST_QUEUED, socket.MSG_DONTWAIT) or None
-            elif not self._receive():
-                return None
+        """A line; None when the engine is gone. What was put off is sent before it waits."""
+        if not self._lines:
+            self.flush()
+            while not self._lines:
+                if not self._receive():
+                    return None
         return self._lines.popleft()
+
+    def _has_turn(self, queue: int, call_id: int) -> bool:
+        """Nobody has taken it back, and from now on nobody can. The numbers stand there before their calls come."""
+        if not self._turn:
+            try:
+                self._turn = os.read(queue, _NUMBER)
+            except BlockingIOError:
+                return False
+        if int.from_bytes(self._turn, sys.byteorder) != call_id:
+            return False
+        self._turn = b""
+        return True
 
     def _receive(self) -> bool:
         """Take in lines from the engine, and what it gives with them."""
@@ -167,9 +184,10 @@ class Port:
 
     def _answer(self, line: bytes) -> None:
         if line.startswith(CHANNEL):
-            self._open_queue()
-            self._mark = MARK + line[len(CHANNEL) :] + b"%d\n"
-            self._mark_output(self._last_id)
+            self.flush()
+            self._queue, self._mark = self._given.pop(), MARK + line[len(CHANNEL) :]
+            self._told = _TOLD_BEFORE % self._last_id
+            self._tell(0)
         elif line == RINGS:
             self._open_rings()
         elif line == BACK:
@@ -179,11 +197,6 @@ class Port:
             self._send(["stack", call_id, _stack_of(self.threads.get(call_id, 0))])
         elif line == _PING:
             self._send(["alive"])
-
-    def _open_queue(self) -> None:
-        self._queue = socket.socket(fileno=self._given.pop())
-        self._poll.register(self._connection, select.POLLIN)
-        self._poll.register(self._queue, select.POLLIN)
 
     def _open_rings(self) -> None:
         fd = self._given.pop()
@@ -201,7 +214,7 @@ class Port:
             self._rings[start] = native_id
             self._rings[start + 1] = serial
             self._rings[start + RING_HEAD + tasks % (RING - RING_HEAD)] = call.id
-        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"%d" % native_id))
+        self._unsent.append(_BEGAN % (call.id, _quoted(worker), b"%d" % native_id))  # whoever forks does so later
         self._send_soon()
 
     def ended_soon(self, result: Result) -> None:
@@ -228,7 +241,10 @@ class Port:
             self.answer_bell()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:
-        self._put(_BEGAN % (call.id, json.dumps(worker).encode(), b"null" if thread is None else b"%d" % thread))
+        if self._mark:
+            self._tell(call.id)
+            return
+        self._put(_BEGAN % (call.id, _quoted(worker), b"null" if thread is None else b"%d" % thread))
         self.flush()
 
     def said(self, call_id: int, text: str) -> None:
@@ -249,28 +265,42 @@ class Port:
         self.flush()
 
     def ended_before_next(self, result: Result, max_rss: int) -> None:
-        """Told with the begin of the next call, or when there is none: one send for both."""
+        """Told with the begin of the next call, or when there is none: one write for both."""
+        self._exit_if_forked()
         self._last_id = result.id
-        if self._mark:
-            self._mark_output(result.id)
+        if self._mark and _is_plain(result) and result.value is not None and len(result.value) <= _MOST_AT_MARK:
+            self._told = _TOLD % (result.id, result.duration, result.cpu, max_rss, result.value)
+            return
         self._put(_result_frame(result, max_rss))
+        if self._mark:  # what is large could be torn there
+            self.flush()
+            self._told = _TOLD_BEFORE % result.id
 
-    def _mark_output(self, call_id: int) -> None:
-        """What this process has written until here is of this call, or of those before it."""
-        with contextlib.suppress(OSError):  # the reader is gone: then so is the engine
-            self.streams.mark(self._mark % call_id)
+    def _tell(self, begins: int) -> None:
+        """What was written until here is of the call before; from here on it is of the one that begins (0: of none)."""
+        told, self._told = self._told, b""
+        try:
+            self.streams.mark(b"%b[%d%b\n" % (self._mark, begins, told or b"]"))
+        except OSError:
+            os._exit(_ENGINE_IS_GONE)
 
     def _send(self, frame: list[Any]) -> None:
         self._put(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
         self.flush()
 
     def _put(self, data: bytes) -> None:
-        if os.getpid() != self._pid:  # a fork by a target that returned in the child too: it must not speak for this host
-            os._exit(0)
+        self._exit_if_forked()
         self._unsent.append(data)
+
+    def _exit_if_forked(self) -> None:
+        """A fork by a target returned in the child too: it must not speak for this host, nor take its calls."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def flush(self) -> None:
         """Send what was put; in the order in which it was."""
+        if self._told:
+            self._tell(0)
         if not self._unsent:
             return
         try:
@@ -283,15 +313,30 @@ class Port:
             os._exit(_ENGINE_IS_GONE)
 
 
+@lru_cache(maxsize=64)
+def _quoted(worker: str) -> bytes:
+    return json.dumps(worker).encode()
+
+
 _BEGAN = b'["began",%d,%b,%b]\n'
 _PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
 
 
+_TOLD = b",%d,%.9f,%.9f,%d] %b"
+_TOLD_BEFORE = b",%d]"
+"""At a mark, after the number of the call that begins: how the one before has ended, or that this was sent before."""
+
+
+def _is_plain(result: Result) -> bool:
+    """Of a success there is no more to tell than its value and its measures."""
+    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
+    return is_plain and result.value is not None and result.cpu is not None
+
+
 def _result_frame(result: Result, max_rss: int | None) -> bytes:
     """One line, and the value as another one."""
-    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
-    if is_plain and result.value is not None and result.cpu is not None:
+    if _is_plain(result):
         rss = b"null" if max_rss is None else b"%d" % max_rss
         return _PLAIN_RESULT % (result.id, result.duration, result.cpu, rss, result.value)
     error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
@@ -306,9 +351,12 @@ _decode = json.JSONDecoder().raw_decode
 
 def _call_of(line: bytes) -> Call:
     fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
-    if (resources := fields.get("resources")) is not None:
-        fields["resources"] = Resources(**resources)
-    return Call(**fields)
+    get = fields.get
+    call = Call(fields["id"], fields["target"], fields["args"], get("kwargs") or {}, get("env") or {}, get("cwd", ""))
+    call.needed = get("needed", False)
+    if (resources := get("resources")) is not None:
+        call.resources = Resources(**resources)
+    return call
 
 
 def _stack_of(thread: int) -> str:
@@ -335,6 +383,7 @@ class InOrder:
         self._port, self._worker = port, settings.worker
         self._folder, self._base_env = os.getcwd(), _began_with
         self._env: dict[str, str] = {}
+        self._last_peak, self._peak_at = 0, -math.inf
 
     def serve(self) -> None:
         try:
@@ -353,7 +402,14 @@ class InOrder:
             result = _run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
         signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm that this attempt set must not ring in the next
         self._port.streams.restore()
-        self._port.ended_before_next(result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
+        self._port.ended_before_next(result, self._peak())
+
+    def _peak(self) -> int:
+        """Bytes. Asked for after every call that may have changed it by much: the system takes as long for it as for all else."""
+        now = time.monotonic()
+        if now - self._peak_at >= _PEAK_AFTER:
+            self._last_peak, self._peak_at = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT, now
+        return self._last_peak
 
     def _prepare(self, call: Call) -> None:
         """The working directory and environment of this attempt; those of the one before it are taken back."""

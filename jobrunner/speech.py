@@ -151,7 +151,7 @@ class Streams:
                 stream.flush()
             except Exception:  # whatever a task left in their place may raise anything
                 pass
-        if self._out.closed or self._err.closed or not all(self._is_pipe(number) for number in (1, 2)):
+        if self._out.closed or self._err.closed or not (self._is_pipe(1) and self._is_pipe(2)):
             os.dup2(self._spare, 1)
             os.dup2(self._spare, 2)
             self._open()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,9 @@ import pytest
 
 from jobrunner.executors.channel import Channel
 from jobrunner.executors.turns import Turns
+from jobrunner.executors.wire import NOT_A_FRAME, turn_of
+from jobrunner.host import CHANNEL, Port
+from jobrunner.speech import Streams
 from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied
 from tests.hostpool import Driven, driven
 
@@ -163,26 +168,35 @@ def test_a_recycled_worker_gets_no_more_than_its_share(tmp_path: Path) -> None:
     assert max(hosts.values()) == 3
 
 
-class ReceivedBetween(socket.socket):
-    """The engine's far end, where the host takes a call each time the engine has taken one."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fileno=fd)
-        self.host_has: list[bytes] = []
-
-    def recv(self, *args: int) -> bytes:
-        call = super().recv(*args)
-        self.host_has.append(super().recv(*args))
-        return call
-
-
-def test_what_a_host_receives_while_calls_are_taken_back_stays_with_it() -> None:
+def test_a_number_that_a_host_has_taken_stays_with_it() -> None:
     with contextlib.closing(Channel()) as channel:
-        channel._far = far = ReceivedBetween(channel._far.detach())
-        for number in range(6):
-            assert channel.put(b"%d" % number)
-        assert channel.take_back() == [b"0", b"2", b"4"]
-        assert far.host_has == [b"1", b"3", b"5"]
+        channel.put([7, 8, 9])
+        assert int.from_bytes(os.read(channel._far, 8), sys.byteorder) == 7
+        assert channel.take_back() == [8, 9]
+        assert channel.take_back() == []
+
+
+def test_a_host_runs_what_it_finds_a_number_for_and_nothing_else() -> None:
+    engine, far = socket.socketpair()
+    with engine, far, contextlib.closing(Channel()) as channel:
+        port = Port(far, Mute())
+        channel.give(engine, CHANNEL + b"mark\n")
+        channel.put([1, 3, 5])
+        engine.sendall(b"".join(b'{"id":%d,"target":"t:t","args":[]}\n' % number for number in (1, 2, 3, 4, 1, 5, 6)))
+        engine.shutdown(socket.SHUT_WR)
+        assert [call.id for call in port.calls()] == [1, 3, 5]
+        assert port._queue is not None
+        os.close(port._queue)
+
+
+class Mute(Streams):
+    """Streams to which nothing is written."""
+
+    def __init__(self) -> None:
+        """Nothing is opened."""
+
+    def mark(self, data: bytes) -> None:
+        """Nobody reads it."""
 
 
 def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> None:
@@ -220,33 +234,31 @@ def test_calls_taken_back_from_a_host_at_work_run_once_there_or_not_at_all(tmp_p
         assert sorted(noted(path)) == sorted(number for number, ending in ends(run).items() if ending == "succeeded")
 
 
-def test_the_output_of_those_who_stay_is_theirs_when_some_before_them_are_taken_back() -> None:
-    turns = Turns(MARK)
-    for number in (1, 2, 3):
-        turns.add(number)
-    turns.remove([2])
-    assert turns.split(b"one" + MARK + b"1\nthree" + MARK + b"3\n") == [(1, b"one"), (3, b"three")]
-
-
 MARK = b"\0" + b"0123456789abcdef"
 
 
 @pytest.mark.parametrize("at", range(75))
 def test_output_is_split_at_marks_wherever_it_is_torn(at: int) -> None:
     turns = Turns(MARK)
-    for number in (1, 2, 3):
-        turns.add(number)
     text = b"one" + MARK + b"1\n" + MARK + b"2\n" + b"thr\0ee" + MARK + b"3\n" + b"nobody"
-    said: dict[int, bytes] = {}
+    said: dict[bytes, bytes] = {}
+    last = b""
     for piece in (text[:at], text[at:]):
-        for number, data in turns.split(piece):
-            said[number] = said.get(number, b"") + data
-    assert said == {1: b"one", 3: b"thr\0ee", 0: b"nobody"}
-    assert not turns.is_open(3)
+        for mark, data in turns.split(piece):
+            last = mark or last
+            said[last] = said.get(last, b"") + data
+    assert said == {b"": b"one", b"1": b"", b"2": b"thr\0ee", b"3": b"nobody"}
+    assert turns.rest() == b""
 
 
-def test_a_mark_of_nobody_ends_nothing() -> None:
-    turns = Turns(MARK)
-    turns.add(1)
-    assert turns.split(b"a" + MARK + b"7\nb" + MARK + b"x\nc") == [(1, b"a"), (1, b"b"), (1, b"c")]
-    assert turns.is_open(1)
+@pytest.mark.parametrize("mark", [b"x", b"[1", b"[1,2,3,4,5]", b'["a",1,2,3,4]', b"{}", b"[]", b"[1,2,0.1,0.1,null]"])
+def test_what_stands_at_no_mark_of_a_host_is_no_turn(mark: bytes) -> None:
+    with pytest.raises(NOT_A_FRAME):
+        turn_of(mark)
+
+
+def test_a_turn_tells_what_begins_and_how_what_was_before_has_ended() -> None:
+    assert turn_of(b"[7]") == (7, 0, None)
+    assert turn_of(b"[7,6]") == (7, 6, None)
+    result = Result(id=6, outcome=Outcome.SUCCEEDED, duration=0.25, cpu=0.125, max_rss=4096, value=b'{"a": 1}')
+    assert turn_of(b'[0,6,0.25,0.125,4096] {"a": 1}') == (0, 6, result)

@@ -1,48 +1,49 @@
-"""Calls on their way to one host, a message each: what the host has not taken yet can be taken back.
+"""Whose turn it is: the numbers of the calls that wait in one host, in a pipe. Who reads a number has that call, and nobody else.
 
-        engine ──put──▶ near ═══ the kernel's queue ═══ far ──recv──▶ host
-                                                         └──recv──▶ take_back
+        engine ──numbers──▶ near ═══ a pipe ═══ far ──one at a time──▶ host, before it runs that call
+                                                 └───all at once────▶ take_back
 
-The engine holds both ends. Who receives a message has it, and nobody else: at no moment both have it, or neither. Which ones the
-engine has taken back, only the messages themselves tell: the host may receive others in between.
+The calls themselves go over the host's socket, many in one send. The engine holds both ends, so it can take itself the
+numbers that the host has not taken: the kernel is the arbiter. A call of which the host finds no number is none any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+from array import array
+from collections.abc import Iterable
 
+NUMBER = 8
+"""Bytes of a number."""
 LONGEST = 1 << 15
-"""Bytes of a call that can go this way."""
+"""Bytes of a call that may wait in a host."""
+_MOST = 1 << 12
 
 
 class Channel:
-    """A queue of calls of which the far end is given to one host. Raises OSError where there is no descriptor left."""
+    """A queue of numbers of which the far end is given to one host. Raises OSError where there is no descriptor left."""
 
     def __init__(self) -> None:
-        self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._far, self._near = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def give(self, connection: socket.socket, line: bytes) -> None:
         """Send the far end along with `line`. Raises OSError where that is not possible now."""
-        if socket.send_fds(connection, [line], [self._far.fileno()]) != len(line):
+        if socket.send_fds(connection, [line], [self._far]) != len(line):
             raise OSError("the host reads nothing")
 
-    def put(self, call: bytes) -> bool:
-        """Whether there was room for it."""
-        try:
-            self._near.send(call, socket.MSG_DONTWAIT)
-        except OSError:
-            return False
-        return True
+    def put(self, call_ids: Iterable[int]) -> None:
+        """To be done before the calls are sent. Raises OSError where there is no room, which a host leaves that works."""
+        os.write(self._near, array("q", call_ids).tobytes())
 
-    def take_back(self) -> list[bytes]:
-        """The calls that the host has not received, and will not."""
-        taken = []
+    def take_back(self) -> list[int]:
+        """The calls that the host has not taken up, and will not."""
         with contextlib.suppress(BlockingIOError):
-            while call := self._far.recv(LONGEST, socket.MSG_DONTWAIT):
-                taken.append(call)
-        return taken
+            data = os.read(self._far, _MOST)
+            return array("q", data[: len(data) // NUMBER * NUMBER]).tolist()
+        return []
 
     def close(self) -> None:
-        self._near.close()
-        self._far.close()
+        os.close(self._near)
+        os.close(self._far)

@@ -27,7 +27,7 @@ from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import Frame, Wire, encoded, result_of
+from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, result_of, turn_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
@@ -120,8 +120,11 @@ class Host:
         self._unwanted: dict[int, StopRule] = {}
         """Calls that were asked back, and are to be stopped where they begin all the same."""
         self._asked_back: Timer | None = None
-        self._early: list[tuple[int, bytes]] = []
-        """Output of calls whose begin is still on its way."""
+        self._speaker = 0
+        """The call that wrote what comes out, where one host runs one call after the other without waiting for us."""
+        self._is_reading = False
+        self._in_hand: Result | None = None
+        """Came over the socket, while what was printed before it is read."""
         self._patience = 0.0
         self._cause = ""
         self._memory: int | None = None
@@ -142,7 +145,7 @@ class Host:
 
     def hand_over(self, call: Call) -> None:
         """To one that has a worker for it."""
-        self._wire.call(encoded(call, has_process=not self._pool.has_threads))
+        self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
         self._took(call)
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end
@@ -150,7 +153,7 @@ class Host:
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
-        if not (self._has_turns() and self._wire.queue(encoded(call, has_process=True))):
+        if not (self._has_turns() and self._wire.queue(call.id, encoded(call, has_process=True))):
             return False
         self._took(call)
         return True
@@ -175,15 +178,12 @@ class Host:
             mark = os.urandom(_MARK_BYTES).hex().encode()
             if self._wire.open_channel(mark):
                 self._turns = Turns(host.MARK + mark)
-                for call_id in self.calls:
-                    self._turns.add(call_id)
+                self._speaker = next(iter(self.calls), 0)
         return self._turns is not None
 
     def _took(self, call: Call) -> None:
         if not self.calls:
             self.heard_at = self._pool.loop.clock()
-        if self._turns is not None:
-            self._turns.add(call.id)
         self.calls[call.id] = False
         self.waiting += 1
         self.tasks += 1
@@ -196,9 +196,8 @@ class Host:
             return
         if self._pool.has_threads:
             self._ask_back()
-        elif (taken := self._wire.take_back()) and self._turns is not None:
-            self._turns.remove(taken)
-            self._return(taken)
+        else:  # a task may have written what it likes there
+            self._on_back([call_id for call_id in dict.fromkeys(self._wire.take_back()) if self.calls.get(call_id) is False])
 
     def _ask_back(self) -> None:
         """A host that does not answer is killed: what waits in it is ready again then, too."""
@@ -207,22 +206,23 @@ class Host:
             self._asked_back = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
             self._wire.ask_back()
 
-    def _on_back(self, call_ids: list[int]) -> None:
+    def _on_answer(self, call_ids: list[int]) -> None:
         if self._asked_back is None or any(self.calls[call_id] for call_id in call_ids):
             raise ValueError(call_ids)
         self._asked_back.cancel()
         self._asked_back = None
         for call_id in call_ids:
             self._unwanted.pop(call_id, None)
-        self._return(call_ids)
+        self._on_back(call_ids)
         self._finish_if_empty()
 
-    def _return(self, call_ids: list[int]) -> None:
+    def _on_back(self, call_ids: list[int]) -> None:
         for call_id in call_ids:
             del self.calls[call_id]
-        self.waiting -= len(call_ids)
-        self.tasks -= len(call_ids)
-        self._pool.returned(self, call_ids)
+        if call_ids:
+            self.waiting -= len(call_ids)
+            self.tasks -= len(call_ids)
+            self._pool.returned(self, call_ids)
 
     def hold(self) -> None:
         """What is handed over now goes together, when `release` is called."""
@@ -296,6 +296,7 @@ class Host:
         """Stop an attempt of a host that runs one at a time: with the host, unless it has ended or can be taken back."""
         self.take_back()
         self._wire.drain()
+        self._on_output()
         if call_id not in self.calls:
             return
         if next(reversed(self.calls)) == call_id:
@@ -360,7 +361,7 @@ class Host:
     def _on_frame(self, frame: Frame, value: bytes | None) -> None:
         match frame[0]:
             case "result":
-                self._on_result(result_of(frame, value))
+                self._on_sent_result(result_of(frame, value))
             case "began":
                 self._on_began(*frame[1:])
             case "said":
@@ -368,7 +369,7 @@ class Host:
             case "joined":
                 self._on_joined(*frame[1:])
             case "back":
-                self._on_back(frame[1])
+                self._on_answer(frame[1])
             case "alive":
                 self._on_alive()
             case "stack":
@@ -399,14 +400,24 @@ class Host:
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
         self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
-        if self._early:
-            self._say_early()
         if call_id in self._unwanted:
             self.abandon(call_id, self._unwanted.pop(call_id))
 
+    def _on_sent_result(self, result: Result) -> None:
+        """Over the socket, not between the lines. What it printed comes first: all of it was written before this frame."""
+        if self._pool.has_threads or self._is_reading:
+            self._on_result(result)
+            return
+        self._in_hand = result
+        self._on_output()
+        self._take_in_hand()
+
+    def _take_in_hand(self) -> None:
+        if self._in_hand is not None:
+            result, self._in_hand = self._in_hand, None
+            self._on_result(result)
+
     def _on_result(self, result: Result) -> None:
-        if not self._pool.has_threads and (self._turns is None or self._turns.is_open(result.id)):
-            self._on_output()  # all it printed was written before this frame
         if not self.calls.pop(result.id):
             raise ValueError(result.id)
         if self.stopping:
@@ -442,32 +453,39 @@ class Host:
         self._pool.report(WorkerJoined(pool=name, worker=worker, pid=self._child.pid, thread=thread, tasks=tasks, lived=lived))
 
     def _on_output(self) -> None:
+        self._is_reading = True
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
             self._tell_output(data)
         if data is None:
             self._output_watch.close()
+        self._is_reading = False
 
     def _tell_output(self, data: bytes) -> None:
         if self._turns is None:
             alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
             self._say(next(iter(self.calls)) if alone else 0, data)
             return
-        for call_id, piece in self._turns.split(data):
-            self._say_in_turn(call_id, piece)
+        for mark, text in self._turns.split(data):
+            if mark:
+                try:
+                    self._on_mark(mark)
+                except NOT_A_FRAME:
+                    self._on_hang_up(NO_FRAME)
+            if text:
+                self._say(self._speaker if self._speaker in self.calls else 0, text)
 
-    def _say_in_turn(self, call_id: int, data: bytes) -> None:
-        """Not before it is known to have begun."""
-        if self.calls.get(call_id) is False:
-            self._early.append((call_id, data))
-        else:
-            self._say(call_id if call_id in self.calls else 0, data)
-
-    def _say_early(self) -> None:
-        early, self._early = self._early, []
-        for call_id, data in early:
-            self._say_in_turn(call_id, data)
+    def _on_mark(self, mark: bytes) -> None:
+        """One call has ended, how it says or has said over the socket, and the next one begins."""
+        begins, ended, result = turn_of(mark)
+        if result is not None:
+            self._on_result(result)
+        elif ended in self.calls:
+            self._take_in_hand() if self._in_hand is not None else self._wire.drain()
+        self._speaker = begins
+        if begins:
+            self._on_began(begins, self.name, None)
 
     def _say(self, call_id: int, data: bytes) -> None:
         self._pool.report(Said(id=call_id, pool=self._pool.name, data=data))
@@ -490,8 +508,6 @@ class Host:
     def _say_rest(self) -> None:
         if self._turns is not None and (rest := self._turns.rest()):
             self._say(0, rest)
-        for _, data in self._early:
-            self._say(0, data)
 
     def _on_gone(self, reaped: Reaped, stack: str, leftovers: tuple[int, ...]) -> None:
         """Nothing of it is left, so that what it did not bring to its end can be tried again."""

@@ -113,6 +113,8 @@ class HostPool:
         self._room = 0
         """Calls that may wait in each of the hosts that are quick, as of `prepare`."""
         self._quick: list[Host] = []
+        self._is_free = True
+        """As far as is known, some worker has nothing to do."""
         self._has_queued = False
         """Something waits in a host, or did so a moment ago."""
 
@@ -127,10 +129,11 @@ class HostPool:
         They wait in the hosts for their turn; what would wait for long comes back as Returned.
         """
         self._is_prepared = self._mode.has_queue
-        if self.has_threads:
+        if self._is_prepared:
             for each in self._hosts:
                 each.hold()
         self._quick.clear()
+        self._is_free = True
         if not self._is_prepared or self._is_full or self._mean is None or self._mean > _LONGEST_AHEAD:
             return 0
         ahead = _WORK_AHEAD / max(self._mean, _LEAST_COST)
@@ -151,13 +154,14 @@ class HostPool:
 
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""
-        if self.has_threads:
+        self._is_free = True
+        if self._is_prepared:
             for each in self._hosts:
                 each.release()
 
     def start(self, call: Call) -> None:
         """Hand `call` to a host; its Began and its Result follow as reports. Exhausted where there is no room for a host."""
-        if self._is_prepared and not self.has_threads and self._busy >= self.settings.workers:
+        if self._is_prepared and not self.has_threads and self._are_all_busy():
             self._queue(call)
             return
         try:
@@ -175,6 +179,11 @@ class HostPool:
             self._holders[call.id] = holder
             if self.has_threads and self._is_prepared:  # what has begun there is not always said in time
                 self._look_soon()
+
+    def _are_all_busy(self) -> bool:
+        """While calls are handed over nobody becomes free."""
+        self._is_free = self._is_free and self._busy < self.settings.workers
+        return not self._is_free
 
     @property
     def _busy(self) -> int:

@@ -1,7 +1,7 @@
 """The engine's end of the socket to a host: Calls out, frames in, neither of which ever blocks.
 
-A frame is one line of JSON; the value of a result is the line after it, and is passed on unread. Calls that are to wait in a host
-of processes go through a Channel instead, which is given to the host when there is the first of them.
+A frame is one line of JSON; the value of a result is the line after it, and is passed on unread. A host in which calls are to
+wait is given a Channel when there is the first of them: what goes out from then on counts when its number is there, too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,10 @@ from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Res
 
 Frame = list[Any]
 
+NOT_A_FRAME = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What comes of taking something else for a frame."""
+NO_FRAME = "it sent what is no frame"
+
 _RECEIVE = 1 << 16  # more is not taken from the heap, but mapped and unmapped each time
 _LONGEST_LINE = LARGEST_RESULT + (1 << 20)
 """Bytes of a line from a host: a result, or a frame with a traceback. More without a line end is no frame."""
@@ -33,6 +38,8 @@ _NO_DESCRIPTOR = 0.02
 _FAR_OUTCOMES = {str(each): each for each in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)}
 """A task can write to its host's socket, and what is no result must not get any further."""
 _NUMBER = (int, float)
+_TOLD = 4
+"""Fields of a result that stands at a mark."""
 
 
 class Wire:
@@ -58,21 +65,41 @@ class Wire:
         self._frame: Frame | None = None
         self._is_held = False
         self._channel: Channel | None = None
+        self._turns: list[int] = []
+        """Numbers for the channel, while they are held."""
+        self._lines: deque[bytes] = deque()
         self._watch = loop.watch(connection.fileno(), self.receive)
 
     # Out.
 
-    def call(self, data: bytes) -> None:
+    def call(self, call_id: int, data: bytes) -> None:
         """Send an encoded call to a host that has nothing else to do."""
-        if self._channel is None or len(data) > LONGEST or not self._channel.put(data):
-            self.send(data + b"\n")
+        if self._channel is not None:
+            self._turns.append(call_id)
+            if not self._is_held:
+                self._put_turns()
+        self.send(data + b"\n")
 
-    def queue(self, data: bytes) -> bool:
+    def queue(self, call_id: int, data: bytes) -> bool:
         """Put an encoded call behind those that the host has. False where there is no room, or no way, for it."""
-        return len(data) <= LONGEST and self._channel is not None and self._channel.put(data)
+        has_room = len(data) <= LONGEST and self._channel is not None and self._unsent_watch is None
+        if has_room:
+            self.call(call_id, data)
+        return has_room
+
+    def _put_turns(self) -> None:
+        """Before the calls themselves: of one without a number the host thinks that it was taken back."""
+        if self._turns and self._channel is not None:
+            turns, self._turns = self._turns, []
+            try:
+                self._channel.put(turns)
+            except OSError:
+                self._break("it does not take its turns")
 
     def open_channel(self, mark: bytes) -> bool:
         """Give the host a channel, over which its calls come from now on. False where that is not possible now."""
+        if self._unsent and self._unsent_watch is None:
+            self._flush()  # it was held
         if self._channel is None and not self._unsent:
             with contextlib.suppress(OSError):
                 channel = Channel()
@@ -94,8 +121,9 @@ class Wire:
         return False
 
     def take_back(self) -> list[int]:
-        """The queued calls that the host has not seen, and will not see."""
-        return [_id_of(call) for call in self._channel.take_back()] if self._channel is not None else []
+        """The calls that the host has not taken up, and will not."""
+        self._put_turns()
+        return self._channel.take_back() if self._channel is not None else []
 
     def ask_back(self) -> None:
         """Have the host give back what waits in it: a frame `back` answers, if the interpreter can."""
@@ -107,6 +135,8 @@ class Wire:
 
     def release(self) -> None:
         self._is_held = False
+        if self._turns:
+            self._put_turns()
         if self._unsent and self._unsent_watch is None:
             self._flush()
 
@@ -164,19 +194,29 @@ class Wire:
         try:
             data = self._connection.recv(_RECEIVE)
         except BlockingIOError:
+            self._take_lines(b"")
             return False
         except OSError:
             data = b""
-        why = ""
+        self._take_lines(data)
+        if not data:
+            self._break("")
+        return bool(data) and self._watch.active
+
+    def _take_lines(self, data: bytes) -> None:
+        """Frames may come to be wanted while one of them is dealt with: then they are, in their order."""
         try:
-            for line in self._lines(data):
-                self._take(line)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-            why, data = "it sent what is no frame", b""
-        if not data and self._watch.active:
+            self._lines.extend(self._whole_lines(data))
+            while self._lines:
+                self._take(self._lines.popleft())
+        except NOT_A_FRAME:
+            self._lines.clear()
+            self._break(NO_FRAME)
+
+    def _break(self, why: str) -> None:
+        if self._watch.active:
             self._watch.close()
             self._on_hang_up(why)
-        return bool(data)
 
     def drain(self) -> None:
         """Take in all that is there. The last frame may be torn, and somebody else may hold the far end open."""
@@ -190,7 +230,7 @@ class Wire:
         if self._channel is not None:
             self._channel.close()
 
-    def _lines(self, data: bytes) -> list[bytes]:
+    def _whole_lines(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Raises ValueError where one becomes longer than any that a host sends."""
         *lines, rest = data.split(b"\n")
         if lines and self._pieces:
@@ -241,16 +281,27 @@ def result_of(frame: Frame, value: bytes | None) -> Result:
     )
 
 
+def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
+    """What stands at a mark: which call begins, which has ended (0: none), and how, unless it was told before.
+
+    Raises ValueError or TypeError where it is no such thing.
+    """
+    fields, _, value = mark.partition(b" ")
+    begins, *told = orjson.loads(fields)
+    if len(told) < _TOLD:
+        return begins, told[0] if told else 0, None
+    ended, duration, cpu, max_rss = told
+    if type(duration) is not float or type(cpu) is not float or type(max_rss) is not int:
+        raise ValueError(mark)
+    result = Result(id=ended, outcome=Outcome.SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+    return begins, ended, result
+
+
 def _error_of(texts: list[str]) -> Error:
     if type(texts) is not list or not all(type(text) is str for text in texts):
         raise ValueError(texts)
     kind, message, traceback, *kinds = texts
     return Error(type=kind, message=message, traceback=traceback, kinds=tuple(kinds[:MOST_KINDS]))
-
-
-def _id_of(call: bytes) -> int:
-    """Of an encoded call: it begins with its id."""
-    return int(call[len('{"id":') : call.index(b",")])
 
 
 def encoded(call: Call, *, has_process: bool) -> bytes:
