@@ -164,7 +164,7 @@ class Port:
                 self._turn = os.read(queue, _NUMBER)
             except BlockingIOError:
                 return False
-        if int.from_bytes(self._turn, sys.byteorder) != call_id:
+        if int.from_bytes(self._turn, sys.byteorder, signed=True) != call_id:
             return False
         self._turn = b""
         return True

@@ -122,9 +122,8 @@ class Host:
         self._asked_back: Timer | None = None
         self._speaker = 0
         """The call that wrote what comes out, where one host runs one call after the other without waiting for us."""
-        self._is_reading = False
-        self._in_hand: Result | None = None
-        """Came over the socket, while what was printed before it is read."""
+        self._sent: dict[int, Result] = {}
+        """Came over the socket, and their marks have not come."""
         self._patience = 0.0
         self._cause = ""
         self._memory: int | None = None
@@ -404,18 +403,15 @@ class Host:
             self.abandon(call_id, self._unwanted.pop(call_id))
 
     def _on_sent_result(self, result: Result) -> None:
-        """Over the socket, not between the lines. What it printed comes first: all of it was written before this frame."""
-        if self._pool.has_threads or self._is_reading:
-            self._on_result(result)
+        """Over the socket, not at a mark: then it waits for that. What it printed comes first: it was written before this."""
+        if result.id not in self.calls:
+            raise ValueError(result.id)
+        if self._turns is not None:
+            self._sent[result.id] = result
             return
-        self._in_hand = result
-        self._on_output()
-        self._take_in_hand()
-
-    def _take_in_hand(self) -> None:
-        if self._in_hand is not None:
-            result, self._in_hand = self._in_hand, None
-            self._on_result(result)
+        if not self._pool.has_threads:
+            self._on_output()
+        self._on_result(result)
 
     def _on_result(self, result: Result) -> None:
         if not self.calls.pop(result.id):
@@ -453,14 +449,12 @@ class Host:
         self._pool.report(WorkerJoined(pool=name, worker=worker, pid=self._child.pid, thread=thread, tasks=tasks, lived=lived))
 
     def _on_output(self) -> None:
-        self._is_reading = True
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
             self._tell_output(data)
         if data is None:
             self._output_watch.close()
-        self._is_reading = False
 
     def _tell_output(self, data: bytes) -> None:
         if self._turns is None:
@@ -482,7 +476,9 @@ class Host:
         if result is not None:
             self._on_result(result)
         elif ended in self.calls:
-            self._take_in_hand() if self._in_hand is not None else self._wire.drain()
+            if ended not in self._sent:
+                self._wire.drain()
+            self._on_result(self._sent.pop(ended))
         self._speaker = begins
         if begins:
             self._on_began(begins, self.name, None)
@@ -508,6 +504,9 @@ class Host:
     def _say_rest(self) -> None:
         if self._turns is not None and (rest := self._turns.rest()):
             self._say(0, rest)
+        for result in self._sent.values():
+            if self.calls.get(result.id):
+                self._on_result(result)
 
     def _on_gone(self, reaped: Reaped, stack: str, leftovers: tuple[int, ...]) -> None:
         """Nothing of it is left, so that what it did not bring to its end can be tried again."""
