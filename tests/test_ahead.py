@@ -149,6 +149,21 @@ def test_what_they_print_is_theirs(tmp_path: Path) -> None:
             assert sorted({each.id for each in run.of(Said)}) == sorted(number for number in begun if number % 3 == 0)
 
 
+def test_ends_that_are_told_in_two_ways_come_in_their_order(tmp_path: Path) -> None:
+    with driven("process_pool", workers=1) as run:
+        warm(run)
+        for start in range(1, 1500, 15):
+            run.reports.clear()
+            hand_over(run, [(number, "no_such" if number % 3 else "quick", []) for number in range(start, start + 15)])
+            run.until(lambda: len(ends(run)) == 15)
+            told = [(type(each), each.id) for each in run.reports if isinstance(each, Began | Result)]
+            assert told == [(kind, number) for _, number in told[::2] for kind in (Began, Result)]
+            assert {number for number, how in ends(run).items() if how == "failed"} == {
+                number for number, how in ends(run).items() if how != "returned" and number % 3
+            }
+            assert not run.of(WorkerDied)
+
+
 def test_a_thread_that_holds_the_interpreter_is_known_to_have_begun(tmp_path: Path) -> None:
     with driven("thread_pool") as run:
         warm(run)
