@@ -271,7 +271,7 @@ class _RunFacts:
         from jobrunner.journal import Journal, JournalFull
 
         try:
-            journal, found = Journal.reopen(Path(self._journal), sync=True)
+            journal, found = Journal.reopen(Path(self._journal), sync=True, at_once=False)
             with contextlib.closing(journal), contextlib.suppress(JournalFull):
                 if not found.seq:
                     return None, ""

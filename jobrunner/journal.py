@@ -85,14 +85,14 @@ class Journal:
     torn one at the end.
     """
 
-    def __init__(self, path: Path, fd: int, *, sync: bool, replay: Replay, reserved: int) -> None:
+    def __init__(self, path: Path, fd: int, *, sync: bool, replay: Replay, reserved: int, is_dirty: bool = False) -> None:
         self.path = path
         self._fd, self._is_synced = fd, sync
         self._seq, self._crc = replay.seq, replay.crc
         self._size, self._reserved = replay.offset, reserved
         self._buffer: list[bytes] = []
-        self._mark = _mark(replay.seq) if sync else b""  # empty: nobody knows what the disk has
-        self._is_dirty = False
+        self._mark = _mark(replay.seq) if sync and not is_dirty else b""  # empty: nobody knows what the disk has
+        self._is_dirty = is_dirty
         self._full = self._failure = ""
 
     @classmethod
@@ -118,9 +118,10 @@ class Journal:
         return cls(path, fd, sync=sync, replay=_NOTHING, reserved=reserve)
 
     @classmethod
-    def reopen(cls, path: Path, *, sync: bool) -> tuple[Journal, Replay]:
+    def reopen(cls, path: Path, *, sync: bool, at_once: bool = True) -> tuple[Journal, Replay]:
         """Go on with the journal of a run that was lost or stopped: what it holds, and its end, a torn record cut off.
 
+        With `sync` what it holds is on disk when this returns; where it need not be `at_once`, with the next commit that syncs.
         Raises DamagedJournal, StateError where it cannot be read or is of a later version (it is left as it is then), and
         JournalError where it cannot be written.
         """
@@ -132,12 +133,13 @@ class Journal:
         try:
             if found.dropped:
                 os.ftruncate(fd, found.offset)
-            if sync:
+            is_synced = sync and (at_once or found.dropped > 0)  # what was cut off is gone before anything takes its place
+            if is_synced:
                 _sync(fd)  # what nobody has synced may be all that we are about to build on
         except OSError as error:
             os.close(fd)
             raise JournalError(f"cannot repair the journal {path}: {error.strerror}") from None
-        return cls(path, fd, sync=sync, replay=found, reserved=found.offset), found
+        return cls(path, fd, sync=sync, replay=found, reserved=found.offset, is_dirty=not is_synced), found
 
     @property
     def seq(self) -> int:

@@ -521,6 +521,20 @@ def test_a_journal_that_cannot_be_synced_is_not_gone_on_with(path: Path, monkeyp
     assert Journal.reopen(path, sync=False)[1].seq == 1
 
 
+def test_who_has_only_an_end_to_tell_syncs_it_together_with_all_before_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not with what was torn: that is gone from the disk before anything takes its place."""
+    write(path, [[started()], [event_of(1)]])
+    syncs = Calls(monkeypatch, "fdatasync")
+    journal, _ = Journal.reopen(path, sync=True, at_once=False)
+    assert syncs.count == 0
+    take(journal, event_of(2))
+    journal.commit(sync=True)
+    assert (syncs.count, "synced" in replay(path).records[-1]) == (1, False)  # nobody knew then what the disk had
+    path.write_bytes(path.read_bytes() + b'{"seq":')
+    Journal.reopen(path, sync=True, at_once=False)
+    assert syncs.count == 2
+
+
 def test_a_journal_on_a_read_only_disk_can_be_read_and_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(real: Callable[..., int], name: Path, flags: int, *mode: int) -> int:
         if flags & os.O_WRONLY:

@@ -181,8 +181,6 @@ def kill(trial: Trial, child: subprocess.Popen[bytes], victim: Victim, *, waits:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     at, code = time.monotonic(), ended(trial, child)
-    if victim in ("guard", "second guard", "guards"):
-        _await_end(family[2])
     wound_up = _wound_up(trial, at) if waits and victim != "all" else None
     return look(trial, victim, code, offset=offset, wound_up=wound_up)
 
@@ -200,13 +198,6 @@ def look(trial: Trial, victim: Victim, code: int, *, offset: int, wound_up: floa
         finished=any(each[-1]["event"] == "run.finished" for each in found if each),
         wound_up=wound_up,
     )
-
-
-def _await_end(engine: int) -> None:
-    """An engine that has not seen yet that its guard is gone may start one more task, beside those that it runs."""
-    until = time.monotonic() + PATIENCE
-    while leftovers.is_alive(engine) and time.monotonic() < until:
-        time.sleep(0.001)
 
 
 def _wound_up(trial: Trial, since: float) -> float:
