@@ -10,7 +10,6 @@ cannot be written is left out. A run without it takes ready work in declared ord
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import stat
 from collections.abc import Collection, Mapping
@@ -30,6 +29,8 @@ LARGEST = 16 << 20
 WORTH = 1.0
 """Seconds that a run must last for its durations to be kept: below that no order saves anything."""
 _VERSION = 1
+_BEYOND = 1 << 63
+"""No time and no peak is that: with larger numbers there would be no reckoning."""
 _RUNS = 3
 """Each run counts for a third at least, so that a task that has become slower is known as such after few runs."""
 
@@ -142,14 +143,14 @@ def _content(path: Path) -> bytes:
 def _known(entry: Any) -> Known | None:
     """One entry; None where it is not as we write them."""
     seconds, runs, peak, items = entry.get("seconds"), entry.get("runs"), entry.get("peak"), entry.get("items", {})
-    is_whole = type(runs) is int and runs > 0 and (peak is None or (type(peak) is int and peak >= 0))
+    is_whole = type(runs) is int and runs > 0 and (peak is None or (type(peak) is int and 0 <= peak < _BEYOND))
     if not (_is_time(seconds) and is_whole and type(items) is dict and all(map(_is_time, items.values()))):
         return None
     return Known(seconds=float(seconds), runs=runs, peak=peak, items=items)
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return type(value) in (float, int) and 0 <= value < _BEYOND  # type: ignore[operator]  # NaN is not, either
 
 
 def write(folder: Path, known: Mapping[str, Known], *, by_way_of: Path) -> None:

@@ -134,6 +134,11 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, known
         pytest.param({"version": 1, "tasks": []}, id="tasks that are none"),
         pytest.param({"version": 1, "tasks": {"a": 1}}, id="an entry that is none"),
         pytest.param(b'{"version":1,"tasks":{"a":{"seconds":1e999,"runs":1}}}', id="infinite"),
+        pytest.param(b'{"version":1,"tasks":{"a":{"seconds":1%b,"runs":1}}}' % (b"0" * 400), id="more than a float holds"),
+        pytest.param({"version": 1, "tasks": {"a": {"seconds": 1.7e308, "runs": 1}}}, id="more than can be added up"),
+        pytest.param(
+            b'{"version":1,"tasks":{"a":{"seconds":1,"runs":1,"peak":1%b}}}' % (b"0" * 400), id="a peak beyond all memory"
+        ),
         pytest.param({"version": 1, "tasks": {"a": {"seconds": -1, "runs": 1}}}, id="negative"),
         pytest.param({"version": 1, "tasks": {"a": {"seconds": True, "runs": 1}}}, id="no number"),
         pytest.param({"version": 1, "tasks": {"a": {"seconds": 1, "runs": 0}}}, id="no runs"),
