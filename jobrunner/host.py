@@ -199,10 +199,15 @@ class Port:
             self._send(["alive"])
 
     def _open_rings(self) -> None:
+        """Where tasks have left no room for the descriptor, the memory or the thread, every frame is sent at once, as before."""
+        if not self._given:
+            return
         fd = self._given.pop()
-        self._rings = memoryview(mmap.mmap(fd, 0)).cast("q")
+        with contextlib.suppress(OSError, RuntimeError):
+            rings = memoryview(mmap.mmap(fd, 0)).cast("q")
+            threading.Thread(target=self._post, name="post", daemon=True).start()
+            self._rings = rings
         os.close(fd)
-        threading.Thread(target=self._post, name="post", daemon=True).start()
 
     # Out.
 
@@ -477,10 +482,11 @@ class ThreadPerCall:
         self._port.joined_soon(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
 
     def _listen(self) -> None:
-        for call in self._port.calls():
-            self._waiting.append(call)
-            self._inbox.put(call)
-        self._inbox.put(None)
+        with _or_dead():
+            for call in self._port.calls():
+                self._waiting.append(call)
+                self._inbox.put(call)
+            self._inbox.put(None)
 
     def _take_back(self) -> list[int]:
         return [call.id for call in _all_of(self._waiting.popleft, IndexError)]
@@ -688,10 +694,20 @@ def main(connection: socket.socket, settings: Settings, streams: speech.Streams)
     gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.argv = [settings.worker]
     try:
-        MODES[settings.lane].lane(Port(connection, streams), settings).serve()
+        with _or_dead():
+            MODES[settings.lane].lane(Port(connection, streams), settings).serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
         os._exit(128 + signal.SIGINT)
-    except BaseException:  # no memory or no room for a thread: as a dead host its calls go to another
+
+
+@contextlib.contextmanager
+def _or_dead() -> Iterator[None]:
+    """What serves either goes on or ends its process: no memory or no room for a thread, and its calls go to another host."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         traceback.print_exc()
         os._exit(_CANNOT_SERVE)
 

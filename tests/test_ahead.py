@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jobrunner.executors import hosts
 from jobrunner.executors.channel import Channel
 from jobrunner.executors.turns import Turns
 from jobrunner.executors.wire import NOT_A_FRAME, turn_of
@@ -171,16 +172,43 @@ def test_a_thread_that_holds_the_interpreter_is_known_to_have_begun(tmp_path: Pa
         assert run.began(1).worker.startswith("p-")
 
 
+@pytest.mark.parametrize("mode", ["thread", "thread_pool"])
+def test_threads_whose_process_has_no_descriptor_left_go_on(mode: str) -> None:
+    """What would be handed over with one is done without."""
+    with driven(mode, workers=2) as run:
+        run.start(1, "takes_all_descriptors")
+        run.result(1)
+        for start in range(2, 40, 4):
+            hand_over(run, [(number, "quick", [number]) for number in range(start, start + 4)])
+            assert [run.result(number).json() for number in range(start, start + 4)] == list(range(start, start + 4))
+        assert len({each.pid for each in run.of(Began)}) == 1
+
+
+@pytest.mark.parametrize("mode", ["thread", "thread_pool"])
+def test_threads_whose_process_sleeps_before_any_call_began_are_replaced(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_LONGEST_START", 0.5)
+    with driven(mode, workers=2) as run:
+        run.start(1, "quick")
+        run.result(1)
+        pid = run.began(1).pid
+        os.kill(pid, signal.SIGSTOP)
+        hand_over(run, [(number, "quick", [number]) for number in range(2, 6)])
+        run.until(lambda: len(run.of(Returned)) == 4)
+        assert [each.id for each in run.of(Returned)] == [5, 4, 3, 2], "the first of them is ready again as the first"
+        run.start(6, "quick")
+        assert run.result(6).outcome is Outcome.SUCCEEDED
+
+
 def test_a_recycled_worker_gets_no_more_than_its_share(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     with driven("process_pool", max_tasks_per_worker=3, workers=1) as run:
         for start in range(1, 60, 3):
             hand_over(run, [(number, "notes", [str(path), number]) for number in range(start, start + 1)])
             run.result(start)
-        hosts: dict[int, int] = {}
+        begun: dict[int, int] = {}
         for each in run.of(Began):
-            hosts[each.pid] = hosts.get(each.pid, 0) + 1
-    assert max(hosts.values()) == 3
+            begun[each.pid] = begun.get(each.pid, 0) + 1
+    assert max(begun.values()) == 3
 
 
 def test_a_number_that_a_host_has_taken_stays_with_it() -> None:

@@ -50,7 +50,7 @@ from jobrunner.work import (
 _CLOSING_GRACE = 5.0
 """Seconds that a host without work may take to end, for instance because a task left a thread running."""
 _LONGEST_START = 60.0
-"""Seconds that a host of one attempt may take to begin what it was handed: one that was stopped never would."""
+"""Seconds that a host with nothing else to do may take to begin what it was handed: one that was stopped never would."""
 _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 _LONGEST_STACK = 1 << 16
@@ -186,7 +186,7 @@ class Host:
         self.calls[call.id] = False
         self.waiting += 1
         self.tasks += 1
-        if self._overdue is None and not self._pool.has_threads:
+        if self._overdue is None:
             self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
 
     def take_back(self) -> None:
