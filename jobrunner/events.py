@@ -539,6 +539,7 @@ _WARNINGS = {
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one line of the log: one alternative an event."""
     import typing
+    from inspect import cleandoc
 
     from pydantic import TypeAdapter
 
@@ -547,11 +548,11 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A line of the jobrunner log",
-        "oneOf": [_line_schema(kind, TypeAdapter(kind).json_schema()) for kind in logged],
+        "oneOf": [_line_schema(kind, cleandoc(kind.__doc__ or ""), TypeAdapter(kind).json_schema()) for kind in logged],
     }
 
 
-def _line_schema(kind: type[Event], own: dict[str, Any]) -> dict[str, Any]:
+def _line_schema(kind: type[Event], description: str, own: dict[str, Any]) -> dict[str, Any]:
     envelope: dict[str, Any] = {
         "ts": {"type": "string", "format": "date-time"},
         "level": {"enum": ["info", "warning", "error"]},
@@ -564,7 +565,7 @@ def _line_schema(kind: type[Event], own: dict[str, Any]) -> dict[str, Any]:
     required = [name for name in own.get("required", []) if not _may_be_left_out(own["properties"][name])]
     return {
         "title": kind.NAME,
-        "description": kind.__doc__,
+        "description": description,
         "type": "object",
         "properties": {**envelope, **{name: _without_null(each) for name, each in own["properties"].items() if name in logged}},
         "required": [*envelope, *required],

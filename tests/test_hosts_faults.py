@@ -312,7 +312,8 @@ def test_a_stack_that_is_deep_is_cut_and_waited_for_no_longer_than_allowed(
         run.pool.stop(1, WITH_STACK)
         lines = run.result(1).stack.splitlines()
     assert any(line.endswith("in _sleep_inside") for line in lines)
-    assert lines[-1].strip() == "..."
+    assert sum(line.endswith("in waits_deep") for line in lines) < 100
+    assert lines[-1].strip() == "..." or sys.version_info >= (3, 13)  # which does not say that it has cut it
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -396,7 +397,7 @@ def test_resources_are_taken_on(method: str) -> None:
     with driven("process", method) as run:
         run.start(1, "limits", resources=resources)
         result = run.result(1)
-    assert result.json() == {"memory": 1 << 30, "nice": os.nice(0) + resources.nice, "cpus": 1}  # type: ignore[operator]
+    assert result.json() == {"memory": 1 << 30, "nice": min(os.nice(0) + (resources.nice or 0), 19), "cpus": 1}
 
 
 def test_attempts_at_the_same_time_are_on_cpus_of_their_own() -> None:
@@ -458,6 +459,7 @@ def test_a_niceness_that_is_not_ours_to_have_is_no_start(monkeypatch: pytest.Mon
 
 
 def open_descriptors() -> list[str]:
+    gc.collect()  # what tests before this one have left is closed now, and not between two looks
     return sorted(os.listdir("/proc/self/fd"))
 
 
