@@ -30,8 +30,11 @@ def _tell_of_others(place: Path, name: str) -> None:
     earlier = _words(place / "pid" / name)
     if len(earlier) == 2 and _identity(int(earlier[0])) == earlier[1]:
         _tell(place, f"twice {name} {os.getpid()} {earlier[0]}")
-    survivors = iter(_words(place / "survivors"))
-    for other, started in zip(survivors, survivors, strict=True):
+    words = iter(_words(place / "survivors"))
+    survivors = dict(zip(words, words, strict=True))
+    if str(os.getppid()) in survivors:
+        return  # an engine that has not seen yet that its guard is gone: it may start one more task, beside those that it runs
+    for other, started in survivors.items():
         if _identity(int(other)) == started:
             _tell(place, f"beside {name} {os.getpid()} {other}")
 
