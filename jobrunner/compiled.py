@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MOST_KEPT, MOST_BYTES = 100, 256 << 20
 """How many compiled jobs are kept, and how large all together: the oldest go."""
 
+LARGEST = 256 << 20
+"""Bytes of one: a larger file is not kept, and one that is there is damaged."""
+
 _STEP = 200
 """Tasks that are packed at a time."""
 _MAGIC = b"jobrunner, compiled 1\n"
@@ -70,6 +73,8 @@ def keeping(file: JobFile, state: Path) -> Iterator[None]:
                 yield
         data = _sealed(_head(file), marshal.dumps(packing.packed(file.job)))
         yield
+        if len(data) > LARGEST:
+            return
         trust.make_directory(folder)
         _write(folder / _name(str(file.path)), data)
         _prune(folder)
@@ -113,7 +118,8 @@ def _own(folder: Path, name: str) -> memoryview | None:
     """What stands in a file behind its digest; None where it is damaged, or where others could have written it."""
     with open(folder / name, "rb", buffering=0, opener=_without_following) as kept:
         found = os.fstat(kept.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+        if not is_ours or found.st_size > LARGEST:
             return None
         trust.refuse_unsafe_directory(folder)
         data = memoryview(kept.readall())

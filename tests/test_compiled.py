@@ -232,6 +232,16 @@ def test_where_others_may_write_nothing_is_ours(job: Path, state: Path) -> None:
     assert not compiled.read(job).is_compiled
 
 
+def test_one_that_is_larger_than_any_is_neither_read_nor_kept(job: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = kept(state).stat().st_size
+    os.truncate(kept(state), 1 << 40)
+    assert not compiled.read(job).is_compiled
+    kept(state).unlink()
+    monkeypatch.setattr(compiled, "LARGEST", size - 1)
+    compiled.keep(jobfile.read(job), state)
+    assert not list((state / ".compiled").iterdir())
+
+
 def test_a_link_or_a_directory_in_its_place_is_not_read(job: Path, state: Path, tmp_path: Path) -> None:
     path = kept(state)
     path.rename(tmp_path / "elsewhere")
