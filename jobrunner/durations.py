@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jobrunner.encoding import exact_dumps, loads
-from jobrunner.events import Stamped, TaskFinished
+from jobrunner.events import Batch, Stamped, TaskFinished
 from jobrunner.structs import field, struct
 from jobrunner.typed import Any
 
@@ -53,7 +53,7 @@ class _Sum:
     count: int = 0
     seconds: float = 0.0
     peak: int | None = None
-    items: dict[str, float] = field(default_factory=dict)
+    items: dict[str, float] | None = None
 
 
 class Durations:
@@ -63,9 +63,15 @@ class Durations:
         self._sums: dict[str, _Sum] = {}
 
     def __call__(self, stamped: Stamped) -> None:
-        event = stamped.event
-        if type(event) is not TaskFinished or event.outcome != "succeeded":
-            return
+        self.take((stamped,))
+
+    def take(self, batch: Batch) -> None:
+        for stamped in batch:
+            event = stamped.event
+            if type(event) is TaskFinished and event.outcome == "succeeded":
+                self._add(event)
+
+    def _add(self, event: TaskFinished) -> None:
         found = self._sums.get(event.task)
         if found is None:
             found = self._sums[event.task] = _Sum()
@@ -73,10 +79,12 @@ class Durations:
         found.seconds += event.duration
         if event.max_rss is not None and event.max_rss > (found.peak or 0):
             found.peak = event.max_rss
-        if event.item is not None and found.count <= MOST_ITEMS:
+        if event.item is None or found.count > MOST_ITEMS:
+            found.items = None
+        elif found.items is None:
+            found.items = {event.item: event.duration}
+        else:
             found.items[event.item] = event.duration
-        elif found.items:
-            found.items.clear()
 
     def merged(self, before: Mapping[str, Known], tasks: Collection[str]) -> dict[str, Known]:
         """What is known after this run, of `tasks` alone: others have left the job."""
@@ -90,9 +98,9 @@ def _merged(before: Known | None, now: _Sum) -> Known:
     """A moving mean. Of a fan-out the items of this run, and those of the one before that did not run now."""
     seconds = now.seconds / now.count
     if before is None:
-        return Known(seconds=seconds, peak=now.peak, items=now.items)
+        return Known(seconds=seconds, peak=now.peak, items=now.items or {})
     share = 1 / min(before.runs + 1, _RUNS)
-    items = {key: _moved(before.items.get(key, each), each, share) for key, each in now.items.items()}
+    items = {key: _moved(before.items.get(key, each), each, share) for key, each in (now.items or {}).items()}
     rest = {key: each for key, each in before.items.items() if key not in items} if items else {}
     return Known(
         seconds=_moved(before.seconds, seconds, share),

@@ -26,6 +26,9 @@ _UNLIKE = r"[0-9]e[-+][0-9]"
 """Where Python writes a power of ten, orjson may write none, or writes it in another way."""
 
 _count = 0
+_quick: Callable[..., bytes] | None = None
+"""What writes a value, once it was needed."""
+_sort_keys = 0
 
 
 def dumps(value: object) -> bytes:
@@ -33,7 +36,7 @@ def dumps(value: object) -> bytes:
     if _count < _FEW and (text := _briefly(value, _WRITE)) is not None:
         return text
     try:
-        return bytes(_orjson().dumps(value, default=_marker))
+        return (_quick or _quickly())(value, _marker)
     except (TypeError, ValueError, RecursionError):  # a lone surrogate, a number beyond 64 bits, a value without an end
         return json.dumps(_plain(value, ()), ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -43,7 +46,8 @@ def sorted_dumps(value: object) -> bytes:
     if _count < _FEW and (text := _briefly(value, _SORT)) is not None:
         return text
     try:
-        return bytes(_orjson().dumps(value, option=_orjson().OPT_SORT_KEYS))
+        write = _quick or _quickly()
+        return write(value, None, _sort_keys)
     except TypeError:  # a whole number beyond 64 bits, a half surrogate
         return json.dumps(value, sort_keys=True).encode()
 
@@ -52,7 +56,7 @@ def exact_dumps(value: object) -> bytes:
     """As `dumps`, but it raises TypeError for what JSON cannot hold."""
     if _count < _FEW and (text := _briefly(value, _WRITE)) is not None:
         return text
-    return bytes(_orjson().dumps(value))
+    return (_quick or _quickly())(value)
 
 
 def loads(text: bytes) -> Any:
@@ -67,6 +71,13 @@ def loads(text: bytes) -> Any:
 
 _FORM: dict[str, Any] = {"ensure_ascii": False, "check_circular": False, "allow_nan": False, "separators": (",", ":")}
 _WRITE, _SORT = json.JSONEncoder(**_FORM).encode, json.JSONEncoder(**_FORM, sort_keys=True).encode
+
+
+def _quickly() -> Callable[..., bytes]:
+    global _quick, _sort_keys
+    orjson = _orjson()
+    _quick, _sort_keys = orjson.dumps, orjson.OPT_SORT_KEYS
+    return orjson.dumps  # type: ignore[no-any-return]
 
 
 @cache

@@ -24,7 +24,7 @@ from pathlib import Path
 from jobrunner import system
 from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
-from jobrunner.events import Data, Stamped, TaskFinished, TaskOutput
+from jobrunner.events import Batch, Data, Stamped, TaskFinished, TaskOutput
 from jobrunner.structs import struct
 from jobrunner.typed import Any, NoReturn, TypeAlias
 
@@ -147,18 +147,26 @@ class Journal:
         return self._seq
 
     def __call__(self, stamped: Stamped) -> None:
-        """Take an event, to be written by the next commit. Output is not part of the journal.
+        """Take one event: as `take`."""
+        self.take((stamped,))
+
+    def take(self, batch: Batch) -> None:
+        """Take events, to be written by the next commit. Output is not part of the journal.
 
         Raises JournalError if numbers are missing. After a failure it takes nothing: `commit` is what tells.
         """
-        if type(stamped.event) is TaskOutput or self._failure:
+        if self._failure:
             return
-        if stamped.seq != self._seq + 1:
-            raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
-        body = _record(stamped) + self._mark
-        self._seq = stamped.seq
-        self._crc = zlib.crc32(body, self._crc)
-        self._buffer.append(b'%b,"crc":"%08x"}\n' % (body, self._crc))
+        crc, mark, add = self._crc, self._mark, self._buffer.append
+        for stamped in batch:
+            if type(stamped.event) is TaskOutput:
+                continue
+            if stamped.seq != self._seq + 1:
+                raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
+            body = _record(stamped) + mark
+            crc = zlib.crc32(body, crc)
+            add(b'%b,"crc":"%08x"}\n' % (body, crc))
+            self._seq, self._crc = stamped.seq, crc
 
     def commit(self, *, sync: bool) -> None:
         """Write what was taken, in one write; with `sync` it is on disk when this returns, if the journal is to be synced.
@@ -237,10 +245,10 @@ class Journal:
 def _record(stamped: Stamped) -> bytes:
     """The record but for what the disk has and its seal: an object of JSON that is still open."""
     event, version = stamped.event, f'"v":{VERSION},' if stamped.seq == 1 else ""
-    head = f'{{{version}"seq":{stamped.seq},"ts":"{stamped.ts}","event":"{event.NAME}",'
-    if isinstance(event, TaskFinished) and event.data is not None:
-        return b'%b%b,"data":%b' % (head.encode(), stamped.body(), dumps(_texts(event.data)))
-    return head.encode() + stamped.body()
+    head = f'{{{version}"seq":{stamped.seq},"ts":"{stamped.ts}","event":"{event.NAME}",'.encode()
+    if type(event) is TaskFinished and event.data is not None:
+        return b'%b%b,"data":%b' % (head, stamped.body(), dumps(_texts(event.data)))
+    return head + stamped.body()
 
 
 def _mark(seq: int) -> bytes:

@@ -19,7 +19,7 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jobrunner.loop import Loop, Watch
 from jobrunner.structs import struct
@@ -113,6 +113,13 @@ class Outlet:
             self._send()
         if self._queued > MOST_QUEUED and len(self._queue) > 1:
             self._drop(self._queue.pop(), 0)
+
+    def write_all(self, lines: Sequence[bytes]) -> None:
+        """As `write`, one line after the other; where several may be one write, as one."""
+        if len(lines) > 1 and self._port is not None and self._port.takes_groups:
+            lines = (b"".join(lines),)
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         """Write what the file takes now, and tell if lines are being lost. To be called after each turn of the loop."""

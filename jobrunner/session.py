@@ -219,7 +219,7 @@ class _Session:
             now=time.time,
             seq=part.journal.seq,
         )
-        self._emit, withhold = _masking(secrets, self._stream.emit)
+        self._emit, withhold = _masking(secrets, self._stream.add)
         self._spill = _spill_of(prepared, part, withhold)
         self._used = data_references(prepared.job)
         self._waited = waited_for(self._used)
@@ -334,6 +334,7 @@ class _Session:
         """The last record, after all that can still happen has happened. A run without a record of it has not finished."""
         if self._full is not None:
             raise self._full
+        self._stream.tell()  # what the log does not take counts, too
         for outlet in self._outlets:
             outlet.finish(_PATIENCE)
         self._captured.close()
@@ -347,6 +348,7 @@ class _Session:
         self._commit(True)
         for outlet in self._outlets:
             outlet.finish(_PATIENCE)
+        self._stream.tell()  # what was lost at the very end, to those who sum up
         self._precedence.keep(tally.duration, by_way_of=self._part.directory.path)
         for _ in self._keeping:  # the run was shorter than that
             pass
@@ -354,6 +356,7 @@ class _Session:
 
     def _commit(self, sync: bool) -> None:
         """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later."""
+        self._stream.tell()
         try:
             self._part.journal.commit(sync=sync and not self._has_lost_guard)  # a disk may be slow, and tasks run on meanwhile
         except JournalFull as full:

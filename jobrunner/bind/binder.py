@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NO_ENV: dict[str, str] = {}
 _NOTHING: Scope = {}
+_OWN = frozenset({"index", "item"})
 
 
 @struct
@@ -49,6 +50,8 @@ class _Bound:
     args: Callable[[Scope], Any] | None
     """None, also below, where no expression stands there."""
     kwargs: Callable[[Scope], Any] | None
+    is_own: bool
+    """Expressions in args and kwargs ask for nothing but the item and its place."""
     commands: tuple[Callable[[Scope], tuple[str, ...]], ...]
     env: Callable[[Scope], dict[str, str]] | None
     secret_env: Callable[[Scope], dict[str, str]] | None
@@ -120,8 +123,11 @@ class Binder:
             return Skip.CONDITION
         if task.target is None:
             return self._command(plan, attempt, task, bound, needed)
-        args = task.args if bound.args is None else bound.args(self.scope(plan, attempt))
-        kwargs = task.kwargs if bound.kwargs is None else bound.kwargs(self.scope(plan, attempt))
+        args, kwargs = task.args, task.kwargs
+        if bound.args is not None or bound.kwargs is not None:
+            scope = _own(attempt) if bound.is_own else self.scope(plan, attempt)
+            args = args if bound.args is None else bound.args(scope)
+            kwargs = kwargs if bound.kwargs is None else bound.kwargs(scope)
         cwd = bound.cwd(self._certain(plan, attempt)) if task.cwd else ""
         return Call(attempt.id, task.target, args, kwargs, self._call_env(plan, attempt, bound), cwd, needed, bound.resources)
 
@@ -142,7 +148,7 @@ class Binder:
         environment; not the item's place nor the attempt.
         """
         declared = self._job.tasks[attempt.task].env
-        env = {name: work.env[name] for name, text in declared.items() if not _reads_secret(text)} if declared else {}
+        env = {name: work.env[name] for name, text in declared.items() if not _reads_secret(text)} if declared else _NO_ENV
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
         else:
@@ -234,6 +240,7 @@ class Binder:
             condition=None if task.condition is None else _judged(task.condition),
             args=_varying(task.args),
             kwargs=_varying(task.kwargs),
+            is_own=task.foreach is not None and _roots([task.args, task.kwargs]) <= _OWN,
             commands=command_lines(task) if task.target is None else (),
             env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}) if task.env else None,
             secret_env=self._secret_env(task) if task.secrets else None,
@@ -247,6 +254,15 @@ class Binder:
 def _varying(value: Any) -> Callable[[Scope], Any] | None:
     """The value as a function of the scope; None where it holds no expression."""
     return None if not value or expressions.is_constant(value) else expressions.compiled(value)
+
+
+def _own(attempt: Attempt) -> Scope:
+    return {"index": attempt.index, "item": attempt.item}
+
+
+def _roots(value: object) -> set[str]:
+    """What its expressions begin with."""
+    return {each.root for text in _all_texts(value) if (found := expressions.parse(text)) for each in found.references}
 
 
 def _reads_secret(text: str) -> bool:

@@ -69,6 +69,8 @@ class Attempt:
     """Names the item; None for a task without items."""
     is_conditional: bool = False
     """The condition of its task looks at the item: it is judged for each instance."""
+    timeout: float | None = None
+    """Seconds that it may take once it has begun."""
     overdue_at: float | None = None
     """When its time is over, once that counts."""
     refused: Error | None = None

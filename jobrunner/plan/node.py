@@ -27,6 +27,8 @@ MOVES: Mapping[State, Collection[State]] = {
 """Where a task may go from where it stands; an outcome is final."""
 FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 """What continue_on_error allows."""
+_SUCCEEDED = Outcome.SUCCEEDED
+_HARMLESS = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 _NOTHING: Mapping[str, int] = {}
 _OF_AN_ITEM = frozenset({"item", "index", "matrix"})
 
@@ -45,15 +47,16 @@ class Node:
     """One task: its state, and its instances as counters."""
 
     __slots__ = (
-        "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_run", "in_flight", "is_excused", "is_final",
-        "is_judged_by_item", "is_queued", "items", "memory", "most", "name", "next", "order", "outcomes", "pool", "refused",
-        "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
+        "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_instances", "has_run", "in_flight",
+        "is_excused", "is_final", "is_judged_by_item", "is_queued", "items", "memory", "most", "name", "next", "order",
+        "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
         self.name, self.order, self.task, self.pool, self.is_final = name, order, task, pool, is_final
         self.turn = order
         """Its place among those that are ready in its pool: as declared, unless it is known how long tasks take."""
+        self.has_instances = task.has_instances
         self.takes: Mapping[str, int] = task.takes if task.limits else _NOTHING
         self.memory = 0
         """Bytes that an attempt takes, as far as that is known and matters."""
@@ -116,7 +119,7 @@ class Node:
         if self.again:
             return self.again.popleft()
         place = self.next
-        self.next += 1
+        self.next = place + 1
         return place if self.sequence is None else self.sequence[place], 1
 
     @property
@@ -130,13 +133,14 @@ class Node:
     @property
     def ended_well(self) -> bool:
         """It has succeeded, was skipped by its own condition, or its failure is forgiven."""
-        is_forgiven = self.task.continue_on_error and self.state in FORGIVABLE
-        return self.state is Outcome.SUCCEEDED or self.is_excused or is_forgiven
+        if self.state is _SUCCEEDED or self.is_excused:
+            return True
+        return self.task.continue_on_error and self.state in FORGIVABLE
 
     @property
     def outcome(self) -> Outcome:
         """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
-        bad = [outcome for outcome in self.outcomes if outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
+        bad = self.outcomes.keys() - _HARMLESS
         if not bad:
-            return Outcome.CANCELLED if self.dropped else Outcome.SUCCEEDED
-        return bad[0] if len(bad) == 1 else Outcome.FAILED
+            return Outcome.CANCELLED if self.dropped else _SUCCEEDED
+        return bad.pop() if len(bad) == 1 else Outcome.FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobrunner.events import RunFinished, Sink, Stamped, TaskFinished, TaskOutput
+from jobrunner.events import Batch, RunFinished, Sink, Stamped, TaskFinished, TaskOutput, Together
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import visible
 from jobrunner.typed import BinaryIO
@@ -20,11 +20,12 @@ def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
     No task is called so: names of tasks hold no dot.
     """
 
-    def write(stamped: Stamped) -> None:
-        if isinstance(event := stamped.event, TaskOutput):
-            keep(event.task or f"pool.{event.pool}", event.item, event.data)
+    def take(batch: Batch) -> None:
+        for stamped in batch:
+            if type(event := stamped.event) is TaskOutput:
+                keep(event.task or f"pool.{event.pool}", event.item, event.data)
 
-    return write
+    return Together(take)
 
 
 def terminal_sink(to: Outlet | BinaryIO) -> Sink:

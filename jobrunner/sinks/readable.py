@@ -10,7 +10,6 @@ from typing import Any
 
 from jobrunner.encoding import dumps
 from jobrunner.events import Stamped, TaskFinished, payload
-from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import colours, escaped
 
 
@@ -35,26 +34,15 @@ with _unavailable("rich"):
 _EXTRAS = ("ts", "run_id", "job", "seq", "level", "event")
 
 
-def teller(outlet: Outlet, chosen: str) -> Callable[[Stamped, str], None]:
-    """What writes an event of a level to `outlet`: `chosen` is logfmt or console."""
-    logger = structlog.BytesLogger(_Lines(outlet))  # type: ignore[arg-type]  # it needs write and flush, no more
-    render = _RENDERERS[chosen](outlet.isatty())
-    return lambda stamped, importance: logger.msg(render(logger, importance, _fields(stamped, importance)))
+def lines(chosen: str, is_terminal: bool) -> Callable[[Stamped, str], bytes]:
+    """What gives the line of an event of a level: `chosen` is logfmt or console."""
+    render = _RENDERERS[chosen](is_terminal)
+    return lambda stamped, importance: render(None, importance, _fields(stamped, importance)) + b"\n"
 
 
 def _fields(stamped: Stamped, importance: str) -> dict[str, Any]:
     place = {"ts": stamped.ts, "level": importance, "event": stamped.event.NAME, "seq": stamped.seq}
     return {**place, "run_id": stamped.run_id, "job": stamped.job, **payload(stamped.event)}
-
-
-class _Lines:
-    """An outlet as a logger takes it. The run's loop flushes it, when what it tells is on record."""
-
-    def __init__(self, outlet: Outlet) -> None:
-        self.write = outlet.write
-
-    def flush(self) -> None:
-        """Not now."""
 
 
 Renderer = Callable[[Any, str, dict[str, Any]], bytes]

@@ -7,7 +7,17 @@ import os
 import re
 from collections import Counter
 
-from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, Stamped, TaskFinished, TaskSkipped, TaskStarted
+from jobrunner.events import (
+    Batch,
+    LogDegraded,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    Stamped,
+    TaskFinished,
+    TaskSkipped,
+    TaskStarted,
+)
 from jobrunner.sinks.terminal import escaped
 from jobrunner.structs import field, struct
 
@@ -43,11 +53,15 @@ class Summary:
     finished: RunFinished | None = None
 
     def __call__(self, stamped: Stamped) -> None:
-        event = stamped.event
-        if isinstance(event, TaskFinished):
-            self._on_finished(event)
-        elif not isinstance(event, TaskStarted):  # there are as many of them as attempts
-            self._on_another(stamped)
+        self.take((stamped,))
+
+    def take(self, batch: Batch) -> None:
+        for stamped in batch:
+            kind = type(stamped.event)
+            if kind is TaskFinished:
+                self._on_finished(stamped.event)  # type: ignore[arg-type]  # it is one
+            elif kind is not TaskStarted:  # there are as many of them as attempts
+                self._on_another(stamped)
 
     def _on_finished(self, event: TaskFinished) -> None:
         if event.outcome == "unknown":
