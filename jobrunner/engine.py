@@ -20,14 +20,13 @@ from collections.abc import Callable, Mapping
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
+from jobrunner.flights import Flight, data_of, worker_event
 from jobrunner.loop import Loop
-from jobrunner.plan import Attempt, Ended, Plan, Skip
-from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
+from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.structs import replace, struct
 from jobrunner.typed import Any, Protocol, TypeVar
 from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
 
-_TAIL_BYTES = 4096
 _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
 
@@ -105,24 +104,6 @@ CACHE_LANE = "(cache)"
 """The pool whose hosts look after what is cached. Its calls have the numbers of their attempts, below zero."""
 
 
-@struct(kw_only=False, frozen=False, eq=False)
-class _Flight:
-    """An attempt as the engine sees it: who runs it, and the last of what it printed."""
-
-    attempt: Attempt
-    mode: str
-    digest: str = ""
-    bound: Call | Command | None = None
-    because: tuple[str, ...] = ()
-    """Why it runs, where it might have been cached."""
-    succeeded: Result | None = None
-    """How it ended, while the cache takes down what it has made."""
-    began: work.Began | None = None
-    began_at: float = 0.0
-    tail: bytes = b""
-    said: int = 0
-
-
 @struct
 class Memory:
     """What outlives the engine: by default nothing.
@@ -168,8 +149,8 @@ class Engine:
         """When what is at hand was taken up."""
         self._inbox: deque[Report] = deque()
         self._handlers = self._by_kind()
-        self._flights: dict[int, _Flight] = {}
-        self._abandoned: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
+        self._abandoned: dict[int, Flight] = {}
         self._task_time = 0.0
         self._signal: int | None = None
         self._reduced: set[str] = set()
@@ -229,7 +210,7 @@ class Engine:
     def dump(self) -> None:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
-        running = {_name(each.attempt): now - each.began_at for each in self._flights.values() if each.began_at}
+        running = {each.name: now - each.began_at for each in self._flights.values() if each.began_at}
         import traceback  # only for who asks
 
         stack = "".join(traceback.format_stack(sys._getframe(1)))
@@ -294,7 +275,7 @@ class Engine:
 
     def _start(self, attempt: Attempt) -> None:
         mode = "command" if attempt.is_command else self._lanes[attempt.pool].mode
-        flight = self._flights[attempt.id] = _Flight(attempt, mode)
+        flight = self._flights[attempt.id] = Flight(attempt, mode)
         try:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
@@ -308,7 +289,7 @@ class Engine:
             if not (self._recall and self._is_recalled(flight)) and not (self._cache and self._is_looked_up(flight, bound)):
                 self._launch(flight, bound)
 
-    def _launch(self, flight: _Flight, bound: Call | Command) -> None:
+    def _launch(self, flight: Flight, bound: Call | Command) -> None:
         """Hand it over. What may run only once is put on record before that."""
         attempt = flight.attempt
         if attempt.at_most_once:
@@ -330,14 +311,14 @@ class Engine:
         if self._cache is not None and ended.outcome is _SUCCEEDED:
             self._cache.ended(attempt, flight.digest)
 
-    def _is_recalled(self, flight: _Flight) -> bool:
+    def _is_recalled(self, flight: Flight) -> bool:
         """Whether it has ended in an earlier part of the run."""
         result = None if self._recall is None else self._recall(flight.attempt, flight.digest)
         if result is not None:
             self._skip(flight.attempt, Skip.RECORDED, result)
         return result is not None
 
-    def _is_looked_up(self, flight: _Flight, bound: Call | Command) -> bool:
+    def _is_looked_up(self, flight: Flight, bound: Call | Command) -> bool:
         """Whether it may be cached: somebody looks, and it waits."""
         attempt = flight.attempt
         look = None if self._cache is None else self._cache.check(attempt, bound)
@@ -441,7 +422,7 @@ class Engine:
         self._emit(events.RunStacks(process=report.worker, pid=report.pid, stack=report.stack))
 
     def _on_worker(self, report: work.WorkerStarted | work.WorkerDied | work.WorkerJoined) -> None:
-        self._emit(self._worker_event(report))
+        self._emit(worker_event(report, self._lanes[report.pool].mode))
 
     def _on_exhausted(self, report: work.Exhausted) -> None:
         """The system has no room: the pool goes on with fewer. Where nothing at all can start, the attempt fails for it."""
@@ -464,19 +445,17 @@ class Engine:
         flight = self._flights.get(began.id)
         if flight is None:
             return
-        attempt, flight.began, flight.began_at = flight.attempt, began, self._now
-        if attempt.timeout is not None:
-            self._plan.began(attempt, self._now)
-        key, number, mode, because = attempt.key, attempt.number, flight.mode, flight.because or None
-        self._emit(events.TaskStarted(attempt.task, key, number, mode, began.worker, began.pid, began.thread, because))
+        flight.began, flight.began_at = began, self._now
+        if flight.attempt.timeout is not None:
+            self._plan.began(flight.attempt, self._now)
+        self._emit(flight.started(began))
 
     def _on_said(self, said: work.Said) -> None:
         flight = self._flights.get(said.id) or self._abandoned.get(said.id)
         if flight is None:
             self._emit(events.TaskOutput(task="", item=None, attempt=0, pool=said.pool, data=said.data))
             return
-        flight.tail = (flight.tail + said.data)[-_TAIL_BYTES:]
-        flight.said += len(said.data)
+        flight.said(said.data)
         attempt = flight.attempt
         self._emit(events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=said.data))
 
@@ -501,7 +480,7 @@ class Engine:
         else:
             self._on_late_result(result)
 
-    def _is_taken_down(self, flight: _Flight, result: Result) -> bool:
+    def _is_taken_down(self, flight: Flight, result: Result) -> bool:
         """Whether the cache still has to see what it has made, before anybody can change that: until then it has not ended."""
         cache, attempt = self._cache, flight.attempt
         if cache is None or flight.bound is None or result.outcome is not _SUCCEEDED or attempt.stopping is not None:
@@ -513,7 +492,7 @@ class Engine:
             self._lanes[CACHE_LANE].calls.start(call)
         return call is not None
 
-    def _end(self, flight: _Flight, result: Result) -> None:
+    def _end(self, flight: Flight, result: Result) -> None:
         """An attempt has come to its end: told to the plan first, then to all who listen."""
         attempt = flight.attempt
         if is_kept := self._keeps(attempt.task):
@@ -521,9 +500,9 @@ class Engine:
         duration = result.duration or self._now - flight.began_at  # nobody measured the time of one that was lost
         self._task_time += duration
         ended = self._plan.apply(attempt, result, self._now)
-        event = self._finished(flight, result, ended, duration)
+        event = flight.finished(result, ended, duration, self._memory.most_output)
         if is_kept and ended.retry_at is None:
-            event.data = self._data(result)
+            event.data = data_of(result)
         self._emit(event)
         if ended.outcome is not _SUCCEEDED:
             self._is_urgent = True
@@ -547,26 +526,6 @@ class Engine:
 
     # Events.
 
-    def _finished(self, flight: _Flight, result: Result, ended: Ended, duration: float) -> events.TaskFinished:
-        attempt, began = flight.attempt, flight.began
-        assert began is not None
-        event = events.TaskFinished(
-            attempt.task, attempt.key, attempt.number, flight.mode, began.worker, began.pid, ended.outcome, duration,
-            None, began.thread, result.cpu, result.max_rss, result.exit_code,
-        )  # fmt: skip
-        event.note, event.digest = result.note or None, flight.digest or None
-        if flight.said:
-            event.truncated = flight.said > self._memory.most_output
-        if ended.outcome is not _SUCCEEDED:
-            _explain(event, flight, result, ended)
-        return event
-
-    def _data(self, result: Result) -> events.Data:
-        if result.unkept:
-            return events.Data(withheld=True)
-        value_file = "/".join(result.value_file.rsplit("/", 2)[1:])  # below the run's directory, wherever that will be
-        return events.Data(value=result.value, value_file=value_file, stdout=result.stdout, outputs=result.outputs)
-
     def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
         delay = max(0.0, retry_at - self._loop.clock())
         self._emit(events.TaskRetrying(task=attempt.task, item=attempt.key, attempt=attempt.number + 1, delay=delay))
@@ -581,32 +540,3 @@ class Engine:
                     cause_outcome=skipped.cause_outcome or None,
                 )
             )
-
-    def _worker_event(self, report: work.WorkerStarted | work.WorkerDied | work.WorkerJoined) -> Event:
-        mode = self._lanes[report.pool].mode
-        who = {"worker": report.worker, "pool": report.pool, "mode": mode, "pid": report.pid, "thread": report.thread}
-        match report:
-            case work.WorkerStarted():
-                return events.WorkerStarted(**who)  # type: ignore[arg-type]  # one dict of mixed values serves three events
-            case work.WorkerDied(reason=reason):
-                return events.WorkerDied(**who, reason=reason)  # type: ignore[arg-type]  # as above
-            case work.WorkerJoined():
-                return events.WorkerJoined(
-                    **who,  # type: ignore[arg-type]  # as above
-                    tasks=report.tasks,
-                    lived=report.lived,
-                    exit_code=report.exit_code,
-                    signal=signal_name(report.signal),
-                )
-
-
-def _explain(event: events.TaskFinished, flight: _Flight, result: Result, ended: Ended) -> None:
-    """Put in what is told of an attempt that did not succeed."""
-    event.error = error_of(ended.outcome, result, event.duration)
-    event.reason, event.signal = reason_of(event.error), signal_name(result.signal)
-    event.output, event.abandoned = last_lines(flight.tail), result.abandoned
-    event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
-
-
-def _name(attempt: Attempt) -> str:
-    return attempt.task if attempt.key is None else f"{attempt.task}[{attempt.key}]"

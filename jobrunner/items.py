@@ -11,6 +11,7 @@ from jobrunner.typed import overload
 _LONGEST_KEY = 120
 _FEW = 10_000
 """Items up to which memory does not matter."""
+_SMALL = 1 << 63
 _DIGEST_KEY = r"\d+-[0-9a-f]{12}"
 
 
@@ -24,6 +25,8 @@ class Items(Sequence[object]):
 
     def __init__(self, values: Sequence[object], *, names: Callable[[object], str] | None = None, unique: bool = False) -> None:
         self._values, self._named = values, names or _text
+        self._is_count = isinstance(values, range) and names is None and all(abs(end) < _SMALL for end in _ends(values))
+        """Numbers, each named by its digits."""
         self._repeated = frozenset[str]() if unique or isinstance(values, range) else _repeated(values, self._named)
 
     def __len__(self) -> int:
@@ -45,6 +48,8 @@ class Items(Sequence[object]):
     def named(self, index: int) -> tuple[object, str]:
         """An item and its key."""
         value = self._values[index]
+        if self._is_count:
+            return value, str(value)
         text = self._named(value)
         is_short = 0 < len(text) <= _LONGEST_KEY and text.isprintable()
         if is_short and text not in self._repeated and not ("-" in text and re.fullmatch(_DIGEST_KEY, text)):
@@ -52,6 +57,10 @@ class Items(Sequence[object]):
         import hashlib  # only where an item is too long to name itself
 
         return value, f"{index}-{hashlib.sha256(_text(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def _ends(values: range) -> list[int]:
+    return [values[0], values[-1]] if values else []
 
 
 def _repeated(values: Sequence[object], named: Callable[[object], str]) -> frozenset[str]:

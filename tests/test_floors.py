@@ -79,6 +79,7 @@ FLOORS = {
     "plan.*": 4,
     "recorded": 5,
     "bind.*": 5,
+    "flights": 5,
     "engine": 6,
     "cache": 6,
     "compiled": 5,

@@ -95,6 +95,11 @@ class Binder:
         self._scope["env"] = self._around
         self._bound: dict[str, _Bound] = {}
         """Of fan-outs: any other task is bound once, and kept it would only take up room."""
+        self._bare = _Bound(
+            condition=None, args=None, kwargs=None, is_own=False, commands=(), env=None, secret_env=None,
+            cwd=_folder(None, run.folder), is_fixed=False, has_own_env=False, resources=None,
+        )  # fmt: skip
+        """Of all tasks that are bare."""
         self._scope_known: tuple[Plan | None, dict[str, object]] = None, {}
         self._values: dict[str, Values] = {}
         runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
@@ -221,6 +226,8 @@ class Binder:
         bound = self._bound.get(name)
         if bound is None:
             task = self._job.tasks[name]
+            if _is_bare(task):
+                return self._bare
             bound = self._compile(task)
             if task.has_instances:
                 self._bound[name] = bound
@@ -245,7 +252,7 @@ class Binder:
             env=_texts({name: text for name, text in task.env.items() if not _reads_secret(text)}) if task.env else None,
             secret_env=self._secret_env(task) if task.secrets else None,
             cwd=_folder(task.cwd, self._run.folder),
-            is_fixed=expressions.is_constant([task.run, task.argv, task.cwd]),
+            is_fixed=task.target is None and expressions.is_constant([task.run, task.argv, task.cwd]),
             has_own_env=bool(task.env or task.secrets),
             resources=_resources(task),
         )
@@ -254,6 +261,12 @@ class Binder:
 def _varying(value: Any) -> Callable[[Scope], Any] | None:
     """The value as a function of the scope; None where it holds no expression."""
     return None if not value or expressions.is_constant(value) else expressions.compiled(value)
+
+
+def _is_bare(task: Task) -> bool:
+    """It is a target without anything around it, as most of a large graph are."""
+    around = task.args or task.kwargs or task.env or task.secrets or task.condition or task.cwd or task.resources
+    return not around and task.target is not None
 
 
 def _own(attempt: Attempt) -> Scope:

@@ -41,6 +41,7 @@ _ASK_AGAIN_AFTER = 0.1
 """Seconds after which slots that other runs hold are asked for again."""
 _WAITING, _READY, _RUNNING = Phase.WAITING, Phase.READY, Phase.RUNNING  # here and below: a look into an enum takes 70 ns
 _SUCCEEDED, _SKIPPED = Outcome.SUCCEEDED, Outcome.SKIPPED
+_NEVER: float | None = None
 _OPEN = frozenset(Phase)
 """Where a task stands that has no outcome."""
 _STALE_DEADLINES = 1000
@@ -75,38 +76,24 @@ class Plan:
         seed: int = 0,
     ) -> None:
         self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
-        self._arrange, self._seed = arrange, seed
+        self._arrange, self._seed, self._packing = arrange, seed, packing
         self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
         self._plain_pools = _plain_pools(job)
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = _semaphores(job, outside)
-        self._nodes = {
-            name: Node(name, order, task, job.pool_of(name), name in job.finals)
-            for order, (name, task) in enumerate(job.tasks.items())
-            if not only or name in only
-        }
-        for name, turn in (turns or {}).items():
-            self._nodes[name].turn = turn
-        self._packing = packing
-        for name in self._nodes.keys() & packing.needs.keys() if packing is not None else ():
-            self._nodes[name].memory = packing.needs[name]  # type: ignore[union-attr]
+        self._nodes = _nodes(job, only, turns or {}, packing)
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
-        self._overdue_at: float | None = None
-        self._last_id = 0
+        self._last_id = self._bad_ends = 0
         self._open = len(self._nodes)
         self._open_before_finals = sum(not node.is_final for node in self._nodes.values())
         self.skips: list[Skipped] = []
         """Tasks that were found never to run, and were not taken."""
         self._stops: list[Attempt] = []
         self._failures: list[Node] = []
-        self._bad_ends = 0
-        """Tasks that are not final and have not ended well."""
-        self._released_at: float | None = None
-        self._starved_since: float | None = None
-        self._ask_again_at: float | None = None
+        self._overdue_at = self._released_at = self._starved_since = self._ask_again_at = _NEVER
         self.is_cancelled = self.has_timed_out = self._has_no_finals = self._have_finals_begun = False
         self._unlocked = True
         self._link()
@@ -351,7 +338,7 @@ class Plan:
 
     def _open_up(self, node: Node) -> bool:
         """All that it needs has ended: it is ready, or skipped by its condition. Whether it is ready."""
-        if not self._is_wanted(node):
+        if node.task.condition is not None and not self._is_wanted(node):
             node.is_excused = True
             self._skip(node, Skipped(task=node.name, reason=Skip.CONDITION))
             return False
@@ -361,7 +348,7 @@ class Plan:
 
     def _is_wanted(self, node: Node) -> bool:
         """What its condition says; true where that is not for the task as a whole to answer, or cannot be answered."""
-        if node.task.condition is None or node.is_judged_by_item:
+        if node.is_judged_by_item:
             return True
         try:
             return self._decide(self, node.name)
@@ -542,7 +529,7 @@ class Plan:
         self._open -= 1
         self._open_before_finals -= not node.is_final
         if node.state is not _SUCCEEDED and not node.ended_well:
-            self._bad_ends += not node.is_final
+            self._bad_ends += not node.is_final  # they decide for those that are final
             if node.state is not _SKIPPED:
                 bisect.insort(self._failures, node)
 
@@ -602,6 +589,21 @@ class Plan:
                 node.drop(node.pop()[1])
             if node.is_over:
                 self._finish(node, node.outcome)
+
+
+def _nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
+    """The tasks that were selected, in declared order."""
+    nodes = {
+        name: Node(name, order, task, job.pool_of(name), name in job.finals)
+        for order, (name, task) in enumerate(job.tasks.items())
+        if not only or name in only
+    }
+    for name, turn in turns.items():
+        nodes[name].turn = turn
+    for name, need in packing.needs.items() if packing is not None else ():
+        if name in nodes:
+            nodes[name].memory = need
+    return nodes
 
 
 def _told(key: str, error: ExpressionError) -> ExpressionError:

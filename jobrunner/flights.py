@@ -1,0 +1,98 @@
+"""Attempts in flight as the engine sees them, and what is told of them: reports of executors as events."""
+
+from __future__ import annotations
+
+from jobrunner import events, work
+from jobrunner.plan import Attempt, Ended
+from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
+from jobrunner.structs import struct
+from jobrunner.work import Call, Command, Outcome, Result
+
+_SUCCEEDED = Outcome.SUCCEEDED
+_TAIL_BYTES = 4096
+
+
+@struct(kw_only=False, frozen=False, eq=False)
+class Flight:
+    """An attempt as the engine sees it: who runs it, and the last of what it printed."""
+
+    attempt: Attempt
+    mode: str
+    digest: str = ""
+    bound: Call | Command | None = None
+    because: tuple[str, ...] = ()
+    """Why it runs, where it might have been cached."""
+    succeeded: Result | None = None
+    """How it ended, while the cache takes down what it has made."""
+    began: work.Began | None = None
+    began_at: float = 0.0
+    tail: bytes = b""
+    printed: int = 0
+    """Bytes."""
+
+    @property
+    def name(self) -> str:
+        """The task, with its item where it has one."""
+        attempt = self.attempt
+        return attempt.task if attempt.key is None else f"{attempt.task}[{attempt.key}]"
+
+    def said(self, data: bytes) -> None:
+        """It has printed something."""
+        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        self.printed += len(data)
+
+    def started(self, began: work.Began) -> events.TaskStarted:
+        attempt, because = self.attempt, self.because or None
+        return events.TaskStarted(
+            attempt.task, attempt.key, attempt.number, self.mode, began.worker, began.pid, began.thread, because
+        )
+
+    def finished(self, result: Result, ended: Ended, duration: float, most_output: int) -> events.TaskFinished:
+        """How it has ended. Of more output than `most_output`, in bytes, only a part is kept."""
+        attempt, began = self.attempt, self.began
+        assert began is not None
+        event = events.TaskFinished(
+            attempt.task, attempt.key, attempt.number, self.mode, began.worker, began.pid, ended.outcome, duration,
+            None, began.thread, result.cpu, result.max_rss, result.exit_code,
+        )  # fmt: skip
+        event.note, event.digest = result.note or None, self.digest or None
+        if self.printed > most_output:
+            event.truncated = True
+        if ended.outcome is not _SUCCEEDED:
+            self._explain(event, result, ended)
+        return event
+
+    def _explain(self, event: events.TaskFinished, result: Result, ended: Ended) -> None:
+        """Put in what is told of an attempt that did not succeed."""
+        event.error = error_of(ended.outcome, result, event.duration)
+        event.reason, event.signal = reason_of(event.error), signal_name(result.signal)
+        event.output, event.abandoned = last_lines(self.tail), result.abandoned
+        event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
+
+
+def data_of(result: Result) -> events.Data:
+    """What expressions may ask for when the run is resumed."""
+    if result.unkept:
+        return events.Data(withheld=True)
+    value_file = "/".join(result.value_file.rsplit("/", 2)[1:])  # below the run's directory, wherever that will be
+    return events.Data(value=result.value, value_file=value_file, stdout=result.stdout, outputs=result.outputs)
+
+
+def worker_event(
+    report: work.WorkerStarted | work.WorkerDied | work.WorkerJoined, mode: str
+) -> events.WorkerStarted | events.WorkerDied | events.WorkerJoined:
+    """What executors tell of a worker, with the mode of its pool."""
+    who = {"worker": report.worker, "pool": report.pool, "mode": mode, "pid": report.pid, "thread": report.thread}
+    match report:
+        case work.WorkerStarted():
+            return events.WorkerStarted(**who)  # type: ignore[arg-type]  # one dict of mixed values serves three events
+        case work.WorkerDied(reason=reason):
+            return events.WorkerDied(**who, reason=reason)  # type: ignore[arg-type]  # as above
+        case work.WorkerJoined():
+            return events.WorkerJoined(
+                **who,  # type: ignore[arg-type]  # as above
+                tasks=report.tasks,
+                lived=report.lived,
+                exit_code=report.exit_code,
+                signal=signal_name(report.signal),
+            )
