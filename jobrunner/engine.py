@@ -280,14 +280,14 @@ class Engine:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
             attempt.refused, bound = Error(type="ExpressionError", message=str(error)), None
-        if bound is None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
-            self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
-        elif isinstance(bound, Skip):
-            self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
-        else:
+        if isinstance(bound, (Call, Command)):
             flight.digest = self._digest(attempt, bound)
             if not (self._recall and self._is_recalled(flight)) and not (self._cache and self._is_looked_up(flight, bound)):
                 self._launch(flight, bound)
+        elif bound is None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
+            self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
+        else:
+            self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
 
     def _launch(self, flight: Flight, bound: Call | Command) -> None:
         """Hand it over. What may run only once is put on record before that."""

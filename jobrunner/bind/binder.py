@@ -181,14 +181,12 @@ class Binder:
 
     def _facts(self, attempt: Attempt) -> dict[str, str]:
         """What every attempt can read about itself. The key is the same for all tries: an idempotency key."""
-        item = attempt.key or ""
-        return {
-            **self.cookie,
-            "JOBRUNNER_TASK": attempt.task,
-            "JOBRUNNER_ITEM": item,
-            "JOBRUNNER_ATTEMPT": str(attempt.number),
-            "JOBRUNNER_TASK_KEY": f"{self._run.id}/{attempt.task}/{item}" if item else f"{self._run.id}/{attempt.task}",
-        }
+        task, item, facts = attempt.task, attempt.key or "", self.cookie.copy()
+        facts["JOBRUNNER_TASK"] = task
+        facts["JOBRUNNER_ITEM"] = item
+        facts["JOBRUNNER_ATTEMPT"] = str(attempt.number)
+        facts["JOBRUNNER_TASK_KEY"] = f"{self._run.id}/{task}/{item}" if item else f"{self._run.id}/{task}"
+        return facts
 
     def scope(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
         """What the names in the expressions of a task mean, or in those of one of its instances."""
