@@ -162,7 +162,8 @@ class Engine:
             self._open()
             self._plan.begin(started)
             while not self._plan.done:
-                self._commit_first()
+                if self._is_urgent:
+                    self._commit(False)
                 self._fill()
                 has_room = self._drain()
                 self._commit(False)
@@ -238,17 +239,12 @@ class Engine:
 
     # The steps of the loop.
 
-    def _commit_first(self) -> None:
-        """What may start next because of what has happened starts after that is on record; the rest need not wait."""
-        if self._plan.take_unlocked():
-            self._commit(True)
-        elif self._is_urgent:
-            self._commit(False)
-
     def _commit(self, sync: bool) -> None:
         self._tell()
         self._is_urgent = False
         self._memory.commit(sync)
+        if sync:
+            self._plan.recorded()
 
     def _tell(self) -> None:
         """In the order in which it happened."""
@@ -290,11 +286,12 @@ class Engine:
             self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
 
     def _launch(self, flight: Flight, bound: Call | Command) -> None:
-        """Hand it over. What may run only once is put on record before that."""
+        """Hand it over, after what has let it start is on record; what may run only once, after that it is about to."""
         attempt = flight.attempt
         if attempt.at_most_once:
             digest = flight.digest
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
+        if attempt.at_most_once or self._plan.is_ahead_of_record(attempt):
             self._commit(True)
         lane = self._lanes[attempt.pool]
         if isinstance(bound, Call):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobrunner import events
-from jobrunner.engine import Engine, Lane, Tally
+from jobrunner.engine import Engine, Lane, Memory, Tally
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
 from jobrunner.items import Items
@@ -181,6 +181,7 @@ class Stage:
     refuse: frozenset[str] = frozenset()
     on_event: Callable[[Event], None] = lambda event: None
     commands: bool = False
+    memory: Memory = field(default_factory=Memory)
     loop: FakeLoop = field(default_factory=FakeLoop)
     calls_side: FakeExecutor = field(init=False)
     commands_side: FakeExecutor = field(init=False)
@@ -200,6 +201,7 @@ class Stage:
             rule_of=lambda name: StopRule(signal=15, grace=10.0),
             emit=self._emit,
             loop=self.loop,
+            memory=self.memory,
         )
 
     def _items(self, name: str) -> Items:
@@ -272,6 +274,49 @@ def test_what_does_not_depend_on_an_end_starts_before_that_is_told(tasks: Any, o
     on.run()
     assert found[0] == runs_already
     assert [line.split()[0] for line in on.story()] == ["started", outcome, "started", "succeeded"]
+
+
+LAYERS = {"a": {}, "b": {}, "c": {}, "d": {"needs": ["a", "b"]}, "e": {"needs": ["b", "c"]}, "f": {"needs": ["c"]}}
+CHAINS = {"a": {}, "b": {"needs": ["a"]}, "c": {}, "d": {"needs": ["c"]}}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "synced_before"),
+    [
+        pytest.param({"a": {"foreach": {"range": 9}}}, [1], id="nothing depends on anything: once, before the first"),
+        pytest.param(LAYERS, [1, 4], id="one layer after the other: once a layer"),
+        pytest.param(CHAINS, [1, 2, 4], id="one chain after the other: before each that needs another"),
+        pytest.param({"a": {}, "b": {"at_most_once": True, "needs": ["a"]}}, [1, 2], id="the intent with what has let it start"),
+    ],
+)
+def test_the_disk_is_waited_for_only_before_something_that_an_outcome_has_unlocked(tasks: Any, synced_before: list[int]) -> None:
+    """By the number of the attempt that starts next."""
+    on: Stage
+    found: list[int] = []
+    on = stage(tasks, memory=Memory(commit=lambda sync: found.append(max(on.acts)) if sync else None))
+    on.run()
+    assert found == synced_before
+
+
+def test_no_outcome_is_needed_that_is_not_on_the_disk() -> None:
+    on: Stage
+    durable: set[str] = set()
+
+    def commit(sync: bool) -> None:
+        if sync:
+            durable.update(event.task for event in on.of(events.TaskFinished))
+
+    on = stage(LAYERS | {"g": {"needs": ["f"]}, "h": {}}, workers=2, memory=Memory(commit=commit))
+    start = on.calls_side.start
+
+    def checked(work: Call | Command) -> None:
+        (started,) = [each for each in on.engine._flights.values() if each.attempt.id == work.id]
+        assert durable.issuperset(on.job.tasks[started.attempt.task].needs)
+        start(work)
+
+    on.calls_side.start = checked  # type: ignore[method-assign]
+    on.run()
+    assert durable >= {"a", "b", "c", "f"}
 
 
 def test_a_run_opens_its_pools_runs_its_tasks_and_closes_its_pools() -> None:

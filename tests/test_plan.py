@@ -613,21 +613,18 @@ def test_attempts_count_on_and_so_does_what_is_left_of_the_retries(before: Tries
     assert (seen, again) == (numbers, retries)
 
 
-@pytest.mark.parametrize(
-    ("tasks", "unlocked"),
-    [
-        pytest.param({"a": {}, "b": {"needs": ["a"]}}, True, id="a dependent may start"),
-        pytest.param({"a": {}, "b": {}}, False, id="nobody depends on it"),
-        pytest.param({"a": {}, "b": {}, "c": {"needs": ["a", "b"]}}, False, id="it waits for another one too"),
-    ],
-)
-def test_what_an_outcome_lets_start_is_told(tasks: dict[str, dict[str, Any]], unlocked: bool) -> None:
-    plan = plan_of(tasks)
-    assert plan.take_unlocked(), "what starts first depends on the beginning of the run"
-    (first,) = take(plan)
+def test_what_an_outcome_has_let_start_is_ahead_of_the_record_until_that_is_written() -> None:
+    plan = plan_of({"a": {}, "b": {}, "c": {"needs": ["a"]}, "d": {"needs": ["b"]}}, workers=4)
+    first, second = take(plan)
+    assert plan.is_ahead_of_record(first), "what starts first depends on the beginning of the run"
+    plan.recorded()
     end(plan, first)
-    assert plan.take_unlocked() is unlocked
-    assert not plan.take_unlocked()
+    (third,) = take(plan)
+    assert (plan.is_ahead_of_record(second), plan.is_ahead_of_record(third)) == (False, True)
+    plan.recorded()
+    end(plan, second)
+    (fourth,) = take(plan)
+    assert (plan.is_ahead_of_record(third), plan.is_ahead_of_record(fourth)) == (False, True)
 
 
 # --- no room -------------------------------------------------------------------------------------------------------------------

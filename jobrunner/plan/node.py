@@ -47,7 +47,7 @@ class Node:
     """One task: its state, and its instances as counters."""
 
     __slots__ = (
-        "again", "asks", "blockers", "delayed", "dependents", "dropped", "has_instances", "has_run", "in_flight",
+        "again", "asks", "blockers", "delayed", "dependents", "dropped", "group", "has_instances", "has_run", "in_flight",
         "is_excused", "is_final", "is_judged_by_item", "is_queued", "items", "memory", "most", "name", "next", "order",
         "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
@@ -74,6 +74,8 @@ class Node:
         self.refused: ExpressionError | None = None
         """Why its condition could not be judged."""
         self.state: State = Phase.WAITING
+        self.group = 0
+        """Of the outcomes of which the last has let it start."""
         self.blockers = 0
         self.dependents: list[Node] = []
         self.items: Items | None = None

@@ -95,7 +95,8 @@ class Plan:
         self._failures: list[Node] = []
         self._overdue_at = self._released_at = self._starved_since = self._ask_again_at = _NEVER
         self.is_cancelled = self.has_timed_out = self._has_no_finals = self._have_finals_begun = False
-        self._unlocked = True
+        self._group = 0
+        """The number of the outcomes that are not on record together: what one of them has unlocked bears it."""
         self._link()
 
     def _link(self) -> None:
@@ -191,10 +192,13 @@ class Plan:
         if self._packing is not None:
             self._packing.note(now)
 
-    def take_unlocked(self) -> bool:
-        """Whether, since the last call, an outcome has let something start: it must be on record before that does."""
-        unlocked, self._unlocked = self._unlocked, False
-        return unlocked
+    def is_ahead_of_record(self, attempt: Attempt) -> bool:
+        """Whether what has let it start, an outcome or the begin of the run, may not be on record: it must be before it does."""
+        return self._nodes[attempt.task].group == self._group
+
+    def recorded(self) -> None:
+        """All that has happened so far is on record."""
+        self._group += 1
 
     def has_run(self, name: str) -> bool:
         """Some instance of the task was run by this plan, so what was recorded of its dependents no longer holds."""
@@ -555,7 +559,7 @@ class Plan:
             return False
         if node.blockers:
             return True
-        self._unlocked = True
+        node.group = self._group
         return self._open_up(node)
 
     def _begin_finals(self) -> None:
