@@ -27,7 +27,7 @@ MOST_TASKS = 100_000
 LARGEST = 16 << 20
 """Bytes of the file."""
 WORTH = 1.0
-"""Seconds that a run must last for its durations to be kept: below that no order saves anything."""
+"""Seconds that a run, and its tasks together, must last for their durations to be kept: below that no order saves anything."""
 _VERSION = 1
 _BEYOND = 1 << 63
 """No time and no peak is that: with larger numbers there would be no reckoning."""

@@ -7,7 +7,8 @@ And there is one where several processes of tasks may run at once: their memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
@@ -35,15 +36,19 @@ class Precedence:
         self._free = {name for name, pool in prepared.pools.items() if pool.workers > 1}
         self._lone = [name for name in self._names if self._has_process(name, prepared.pools[self._pools[name]])]
         self._at_once = self._most_at_once()
-        self._has_choice = any(self._is_crowded(pool, self._workers[pool]) for pool in self._free)
+        self._has_choice = self._is_crowded()
         self._is_measured = self._has_choice or self._at_once > 1
         self._known: dict[str, Known] = read(folder) if self._is_measured else {}
         self._measured = Durations()
 
-    def _is_crowded(self, pool: str, workers: int) -> bool:
-        """Whether it may have more to do than workers."""
-        own = [name for name in self._names if self._pools[name] == pool]
-        return len(own) > workers or any(self._job.tasks[name].has_instances for name in own)
+    def _is_crowded(self) -> bool:
+        """Whether some pool of several workers may have more to do than these."""
+        counts = Counter(self._pools.values())
+        return any(counts[pool] > self._workers[pool] for pool in self._free) or not self._free.isdisjoint(self._unfolding())
+
+    def _unfolding(self) -> Iterator[str]:
+        """The pools of fan-outs, each as often as there are some."""
+        return (self._pools[name] for name in self._names if self._job.tasks[name].has_instances)
 
     def _has_process(self, name: str, pool: PoolPlan) -> bool:
         """Whether an attempt has a process to itself: what that needs of memory it needs while it runs, and gives back."""
@@ -63,7 +68,7 @@ class Precedence:
         return [self._measured] if self._is_measured else []
 
     def turns(self) -> dict[str, int]:
-        """The places of the tasks that are not bound to declared order; none where nothing is known."""
+        """The places of the tasks that are not bound to declared order; none where nothing is known, or all are soon over."""
         if not self._has_choice or not any(name in self._known for name in self._names):
             return {}
         from jobrunner.plan import ranks  # here and below: most runs need none of it
@@ -72,6 +77,8 @@ class Precedence:
         needs = {name: tasks[name].needs for name in self._names}
         known = {name: known.seconds for name, known in self._known.items()}
         seconds = ranks.estimated(needs, known, kind=lambda name: (self._pools[name], _program(tasks[name])))
+        if sum(seconds[name] for name in needs) < WORTH and not any(self._unfolding()):
+            return {}
         found = self._rehearsed(needs, seconds, ranks.turns(needs, seconds))
         return {name: turn for name, turn in found.items() if self._pools[name] in self._free}
 
@@ -79,7 +86,7 @@ class Precedence:
         self, needs: Mapping[str, Sequence[str]], seconds: Mapping[str, float], turns: Mapping[str, int]
     ) -> Mapping[str, int]:
         """Fan-outs cannot be played through: how many items they will have is not known."""
-        if any(self._job.tasks[name].has_instances for name in self._names):
+        if any(self._unfolding()):
             return turns
         from jobrunner.plan.rehearsal import Stage, better
 
@@ -119,7 +126,10 @@ class Precedence:
         return known.peak if known is not None and known.peak is not None and known.peak >= _LEAST_PEAK else 0
 
     def keep(self, seconds: float, *, by_way_of: Path) -> None:
-        """The run has ended, after so many seconds: what it has measured is there for the next. Raises nothing."""
+        """The run has ended, and no order could have saved more than so many seconds: what it has measured is there for the next.
+
+        Raises nothing.
+        """
         if self._is_measured and seconds >= WORTH:
             write(self._folder, self._measured.merged(self._known, self._job.tasks), by_way_of=by_way_of)
 

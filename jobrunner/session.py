@@ -349,7 +349,7 @@ class _Session:
         for outlet in self._outlets:
             outlet.finish(_PATIENCE)
         self._stream.tell()  # what was lost at the very end, to those who sum up
-        self._precedence.keep(tally.duration, by_way_of=self._part.directory.path)
+        self._precedence.keep(min(tally.duration, tally.task_time), by_way_of=self._part.directory.path)
         for _ in self._keeping:  # the run was shorter than that
             pass
         return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)

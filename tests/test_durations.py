@@ -249,6 +249,9 @@ KNOWN_THREE = {"a": entry(1), "b": entry(2), "c": entry(3)}
         pytest.param(f"workers: 2\nmode: thread_pool\n{THREE}", KNOWN_THREE, ["c", "b", "a"], id="the longest first"),
         pytest.param(f"workers: 2\nmode: thread_pool\n{THREE}", {}, [], id="nothing known: as declared"),
         pytest.param(f"workers: 2\nmode: thread_pool\n{THREE}", {"old": entry(1)}, [], id="only of tasks that are gone"),
+        pytest.param(
+            f"workers: 2\nmode: thread_pool\n{THREE}", {"a": entry(0.1), "b": entry(0.3)}, [], id="no order could save a second"
+        ),
         pytest.param(f"workers: 1\nmode: thread_pool\n{THREE}", KNOWN_THREE, [], id="one worker: as declared"),
         pytest.param(f"mode: serial\n{THREE}", KNOWN_THREE, [], id="serial: as declared"),
         pytest.param(f"workers: 3\nmode: thread_pool\n{THREE}", KNOWN_THREE, [], id="no more to do than workers: not read"),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import random
 
     from jobrunner.plan.packing import Packing
-    from jobrunner.spec import Job, Task
+    from jobrunner.spec import Job
 
 _RELEASE_AFTER = 0.25
 """Seconds after which a slot is tried again that the system had no room for, where nothing has ended meanwhile."""
@@ -79,10 +79,10 @@ class Plan:
         self._arrange, self._seed, self._packing = arrange, seed, packing
         self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
-        self._plain_pools = _plain_pools(job)
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = _semaphores(job, outside)
         self._nodes = _nodes(job, only, turns or {}, packing)
+        self._plain_pools = frozenset() if job.fail_fast else _plain_pools(self._nodes.values())
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
@@ -100,11 +100,12 @@ class Plan:
         self._link()
 
     def _link(self) -> None:
-        for node in self._nodes.values():
-            present = [self._nodes[need] for need in dict.fromkeys(node.task.needs) if need in self._nodes]
-            node.blockers = len(present)
-            for need in present:
-                need.dependents.append(node)
+        nodes = self._nodes
+        for node in nodes.values():
+            for need in dict.fromkeys(node.task.needs):
+                if need in nodes:
+                    nodes[need].dependents.append(node)
+                    node.blockers += 1
         for node in self._nodes.values():
             node.blockers += node.is_final  # the last of the others stands in its way, whoever that is
         for node in [node for node in self._nodes.values() if not node.blockers]:
@@ -620,17 +621,15 @@ def _semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
     return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
 
 
-def _plain_pools(job: Job) -> frozenset[str]:
+def _plain_pools(nodes: Collection[Node]) -> frozenset[str]:
     """The pools all of whose tasks are calls that take no slots, may run again, and are not looked up anywhere first.
 
     A command or a limit needs a worker that is free, which one that has work ahead never is; and what fail_fast stops, or may
     run only once, should not have been handed out.
     """
-    if job.fail_fast:
-        return frozenset()
-    tasks = [(job.pool_of(name), task) for name, task in job.tasks.items()]
-    return frozenset(pool for pool, _ in tasks) - frozenset(pool for pool, task in tasks if not _is_plain(task))
+    return frozenset({node.pool for node in nodes} - {node.pool for node in nodes if not _is_plain(node)})
 
 
-def _is_plain(task: Task) -> bool:
-    return task.target is not None and not (task.takes or task.at_most_once or task.cache or task.resources)
+def _is_plain(node: Node) -> bool:
+    task = node.task
+    return task.target is not None and not (node.takes or task.at_most_once or task.cache or task.resources)
