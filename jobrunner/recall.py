@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
+from math import inf
 
 from jobrunner import credentials, rundir
 from jobrunner.bind import Binder, Run, data_references
@@ -52,13 +54,24 @@ def recalling(
     tasks, finals = prepared.job.tasks, prepared.job.finals
     others = [name for name in tasks if name not in finals]
 
+    def latest(needs: Iterable[str]) -> float:
+        """The place of the last record of these tasks, which have ended; infinite where one has run in this part."""
+        return max((inf if plan.has_run(need) else recorded.last_ran(need) for need in needs), default=0)
+
+    @cache
+    def latest_of_others() -> float:
+        return latest(others)
+
+    @lru_cache(maxsize=16)  # the items of a fan-out come one after the other
+    def latest_before(name: str) -> float:
+        return max(latest(tasks[name].needs), latest_of_others() if name in finals else 0)
+
     def recall(attempt: Attempt, digest: str) -> Result | None:
         task = tasks[attempt.task]
         ending = recorded.find(attempt.task, attempt.key, digest, at_most_once=task.at_most_once)
         if ending is None:
             return None
-        needs = (*others, *task.needs) if attempt.task in finals else task.needs
-        is_void = any(plan.has_run(need) or recorded.has_run_since(need, ending) for need in needs)
+        is_void = latest_before(attempt.task) > ending.place
         if is_void and not ending.stays(task.at_most_once):
             return None
         is_asked_for = keeps(attempt.task) and (ending.is_success or task.continue_on_error)

@@ -147,9 +147,9 @@ class Recorded:
         ending = self._endings.get((task, item))
         return ending is not None and ending.is_success
 
-    def has_run_since(self, task: str, ending: Ending) -> bool:
-        """Whether some instance of a task has run after that end: what it gave then may be another value now."""
-        return self._last_ran.get(task, 0) > ending.place
+    def last_ran(self, task: str) -> int:
+        """The place of the last record of an instance of a task: what it gave before may be another value now; 0: none."""
+        return self._last_ran.get(task, 0)
 
     def tries(self, task: str, item: str | None) -> Tries:
         """How often an instance was tried. What was lost with its runner, and what `retry_failed` forgets, does not count."""
