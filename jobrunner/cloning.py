@@ -7,6 +7,7 @@ the C library's own fork does for the one thing that is of interest in a process
 from __future__ import annotations
 
 import _ctypes
+import importlib
 import os
 import signal
 import sys
@@ -21,6 +22,28 @@ _CALLS = {"x86_64": (56, 1), "aarch64": (220, 2)}
 which the first is the address for the parent, that for the child stands."""
 _GET_TID_ADDRESS = 40  # prctl(2): PR_GET_TID_ADDRESS
 _FULL = 1 << 32
+
+
+_cloning: list[bool] = []
+"""Not empty while `forker` forks, in both processes."""
+
+
+def import_threading() -> None:
+    """Before anybody else does, so that what it does in a forked child is not done where `forker` has forked it.
+
+    It looks for threads that are gone, of which there are none there, and makes new locks for those that they may have held: a
+    hundred pages that the child would copy. Where somebody has imported it already it is done.
+    """
+    register = os.register_at_fork
+
+    def registered(*, after_in_child: Callable[[], None]) -> None:
+        register(after_in_child=lambda: None if _cloning else after_in_child())
+
+    os.register_at_fork = registered  # type: ignore[assignment]  # of what threading asks for
+    try:
+        importlib.import_module("threading")
+    finally:
+        os.register_at_fork = register
 
 
 class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # at run time it takes none
@@ -50,9 +73,11 @@ def forker(slot: Any) -> Callable[[], int]:
 
     def fork() -> int:
         before()
+        _cloning.append(True)
         pid: int = clone(*arguments)
         code = _ctypes.get_errno() if pid < 0 else 0
         (after if pid else in_child)()
+        _cloning.clear()
         if code:
             raise OSError(code, os.strerror(code))
         return pid

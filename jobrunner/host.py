@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import lru_cache, partial
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner import speech, system, work
@@ -132,6 +133,10 @@ class Port:
         """Gives the calls of the lane that no thread has taken up; none of them will."""
         self.threads: dict[int, int] = {}
         """Calls that run in threads, and which (threading.get_ident)."""
+
+    def is_here(self) -> None:
+        """From now on it is this process that speaks."""
+        self._pid = os.getpid()
 
     # In.
 
@@ -386,17 +391,31 @@ class InOrder:
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._worker = port, settings.worker
+        self._first: Call | None = None
+        """Of a host of one attempt that was forked with it."""
         self._folder, self._base_env = os.getcwd(), _began_with
         self._env: dict[str, str] = {}
         self._last_peak, self._peak_at = 0, -math.inf
 
+    def become(self, worker: str, line: bytes) -> None:
+        """Be the lane of `worker`: in the process that forks it, just before. `line` is its call, or b"" where that is to come."""
+        self._worker = worker
+        self._first = _call_of(line) if line else None
+
     def serve(self) -> None:
+        self._port.is_here()
         try:
+            if self._first is not None:
+                self._take_up(self._first)
+                return
             for call in self._port.calls():
-                self._port.began(call, self._worker)
-                self._run(call)
+                self._take_up(call)
         finally:
             self._port.flush()
+
+    def _take_up(self, call: Call) -> None:
+        self._port.began(call, self._worker)
+        self._run(call)
 
     def _run(self, call: Call) -> None:
         try:
@@ -689,13 +708,18 @@ def prepare(settings: Settings, stack: int) -> speech.Streams:
     return speech.Streams()
 
 
-def main(connection: socket.socket, settings: Settings, streams: speech.Streams) -> None:
+def _begin(connection: socket.socket, settings: Settings, streams: speech.Streams) -> None:
     """Serve until the engine closes its side."""
-    gc.enable()  # the command line runs without, and so does a fork until it has begun
     sys.argv = [settings.worker]
+    main(lambda: MODES[settings.lane].lane(Port(connection, streams), settings).serve())
+
+
+def main(serve: Callable[[], None]) -> None:
+    """In every host the lowest frame that is of interest."""
+    gc.enable()  # the command line runs without, and so does a fork until it has begun
     try:
         with _or_dead():
-            MODES[settings.lane].lane(Port(connection, streams), settings).serve()
+            serve()
     except KeyboardInterrupt:  # between two attempts: whoever sent it wants this host to end
         os._exit(128 + signal.SIGINT)
 
@@ -750,27 +774,44 @@ def forked(connection: socket.socket, output: int, stack: int, settings: Setting
     _keep_only(connection.fileno(), output, stack)
     os.chdir(folder)
     streams = prepare(settings, _STACK)
-    main(socket.socket(fileno=_CONNECTION), settings, streams)
+    _begin(socket.socket(fileno=_CONNECTION), settings, streams)
 
 
-def rehearse(settings: Settings, streams: speech.Streams) -> None:
-    """One call to and fro, in the process that hosts are forked from: what is made once when it is first used is made there."""
+def rehearsed(settings: Settings, streams: speech.Streams) -> InOrder:
+    """The lane of all hosts that this process will fork, after some calls; its connection is the descriptor 3.
+
+    What is made once when it is first used, and what the interpreter writes into code until it knows it, would else be copied by
+    every host.
+    """
     near, far = socket.socketpair()
+    os.dup2(far.fileno(), _CONNECTION, inheritable=False)
+    lane = InOrder(Port(socket.socket(fileno=_CONNECTION), streams), settings)
     with near, far:
-        near.sendall(
-            b'{"id":0,"target":"builtins:abs","args":[0],"kwargs":{},"env":{},"cwd":"","needed":false,"resources":null}\n'
-        )
-        near.shutdown(socket.SHUT_WR)
-        InOrder(Port(far, streams), settings).serve()
+        for number in range(_REHEARSALS):
+            lane.become(settings.worker, _REHEARSED % number)
+            main(lane.serve)
+            _look_for_modules()
+    return lane
 
 
-def cloned(descriptors: list[int], settings: Settings, streams: speech.Streams, parent: int) -> None:
-    """Where a host begins that a template has forked: it was prepared there, and stands in its folder."""
+_REHEARSALS = 12
+"""The interpreter (3.11) rewrites a function for speed after eight calls."""
+_REHEARSED = b'{"id":0,"target":"builtins:abs","args":[0],"env":{"JOBRUNNER_ITEM":"%d"}}'
+
+
+def _look_for_modules() -> None:
+    """Find one as a target is found, and read its code: folders of sys.path are looked into here, not by every host."""
+    spec = PathFinder.find_spec(__name__.rpartition(".")[0])
+    if spec is not None and (get_code := getattr(spec.loader, "get_code", None)) is not None:
+        get_code(spec.name)
+    PathFinder.find_spec("no_such_module")  # all folders
+
+
+def cloned(lane: InOrder, parent: int) -> None:
+    """Where a host begins that a template has forked: all is in its place."""
     _die_with(parent)
     os.setsid()
-    _keep_only(*descriptors)
-    streams.adopt()
-    main(socket.socket(fileno=_CONNECTION), settings, streams)
+    main(lane.serve)
 
 
 def spawned(connection_fd: int, stack: int, parent: int) -> None:
@@ -785,7 +826,7 @@ def spawned(connection_fd: int, stack: int, parent: int) -> None:
             os._exit(_ENGINE_IS_GONE)
         line += piece
     settings = Settings(**json.loads(line))
-    main(connection, settings, prepare(settings, stack))
+    _begin(connection, settings, prepare(settings, stack))
 
 
 def _die_with(parent: int) -> None:

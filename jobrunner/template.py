@@ -9,8 +9,10 @@ a large plan. What the hosts of a pool have in common is done here once.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import fcntl
 import gc
 import importlib
 import json
@@ -19,11 +21,12 @@ import multiprocessing.context
 import multiprocessing.util  # else every host would do it
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jobrunner import cloning, host, system
+from jobrunner import cloning, host, speech, system
 from jobrunner.structs import struct
 
 LONGEST = 1 << 17
@@ -31,8 +34,11 @@ LONGEST = 1 << 17
 READY = b"ready"
 SLOT = 4096
 """Bytes of the memory that is shared with the engine, in which the system itself writes the pid of a host."""
-_CONTROL, _STACK, _FIRST_FREE = 3, 4, 5
-_DESCRIPTORS = 3
+_PLACES = [1, 2, 3, 4]
+"""Where a host has its output, twice, its connection and its pipe for stacks: what comes is put where nothing is, from below."""
+_STACK, _CONTROL, _FIRST_FREE = 4, 6, 7
+_THEIRS = 3
+"""From this descriptor on a program that a host starts has none of them."""
 _HAS_THREADS = 72
 
 
@@ -68,13 +74,14 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
 
 
 def _settled(control_fd: int) -> socket.socket:
-    """Its socket; in the place of a host's pipe for stacks there is nothing. All else that was inherited is closed.
+    """Its socket; in the place of a host's, and of its pipe for stacks, there is nothing. All else that was inherited is closed.
 
     What is the output of a host leads nowhere, but is a pipe as that is: streams that are opened on it do for both.
     """
-    for number, fd in ((_CONTROL, control_fd), (_STACK, 0)):
-        if fd != number:
-            os.dup2(fd, number, inheritable=False)
+    control_fd = fcntl.fcntl(control_fd, fcntl.F_DUPFD, _FIRST_FREE)
+    for number, fd in ((_CONTROL, control_fd), (_STACK, 0), (_STACK - 1, 0)):
+        os.dup2(fd, number, inheritable=False)
+    os.closerange(_STACK + 1, _CONTROL)
     os.closerange(_FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
     nowhere, output = os.pipe()
     for number in (1, 2):
@@ -97,31 +104,63 @@ def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: 
     """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
     settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
-    host.rehearse(settings, streams)
+    lane = host.rehearsed(settings, streams)
     if len(os.listdir("/proc/self/task")) > 1:  # what stands in site-packages may start some
         os._exit(_HAS_THREADS)
     gc.collect()
     gc.freeze()
+    ends, last = _Ends(), os.sysconf("SC_OPEN_MAX")
+    os.closerange(_PLACES[0], _CONTROL)
     control.send(READY)
-    while received := _received(control):
-        order, descriptors = received
-        pid = _answered(control, fork)
-        if pid == 0:
-            name, process._identity = order
-            process._name = name
+    while order := _received(control, streams):
+        name, number, call = order
+        process._name, process._identity, sys.argv[:] = name, (int(number),), [name]
+        lane.become(name, call)
+        if _answered(control, fork) == 0:
             threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
-            host.cloned(descriptors, host.Settings(**{**common, "worker": name, "pool": name}), streams, engine)
+            os.closerange(_CONTROL, last)
+            host.cloned(lane, engine)
+            if ends.are_none():
+                os._exit(0)
             break
-        for fd in descriptors:
-            os.close(fd)
+        os.closerange(_PLACES[0], _CONTROL)
 
 
-def _received(control: socket.socket) -> tuple[tuple[str, tuple[int]], list[int]] | None:
-    data, descriptors, _, _ = socket.recv_fds(control, LONGEST, _DESCRIPTORS)
-    if not data:
-        return None
-    name, number = json.loads(data)
-    return (name, (number,)), descriptors
+class _Ends:
+    """Whether there is something to be done at the end of a host: else what finds that out would copy 80 pages."""
+
+    def __init__(self) -> None:
+        self._count = self._counted()
+
+    @staticmethod
+    def _counted() -> tuple[int, int]:
+        return len(getattr(threading, "_threading_atexits", ())), atexit._ncallbacks()
+
+    def are_none(self) -> bool:
+        """No thread, no process of multiprocessing, and nobody who wants to be called. What was printed was written already."""
+        return (
+            threading.active_count() == 1
+            and not multiprocessing.util._finalizer_registry  # type: ignore[attr-defined]
+            and not multiprocessing.process._children  # type: ignore[attr-defined]
+            and self._counted() == self._count
+        )
+
+
+def _received(control: socket.socket, streams: speech.Streams) -> tuple[str, str, bytes] | None:
+    """The name and number of a host, and its first call or b"". Its descriptors are in their places then."""
+    descriptors: list[int] = []
+    while descriptors != _PLACES:
+        data, descriptors, _, _ = socket.recv_fds(control, LONGEST, len(_PLACES))
+        if not data:
+            return None
+        if descriptors != _PLACES:  # there was no room for one of them
+            os.closerange(_PLACES[0], _CONTROL)
+            control.send(b"-%d" % errno.EMFILE)
+    for fd in _PLACES[_THEIRS - 1 :]:
+        os.set_inheritable(fd, False)
+    streams.adopt()
+    name, number, call = data.split(b"\n", 2)
+    return name.decode(), number.decode(), call
 
 
 def _answered(control: socket.socket, fork: Callable[[], int]) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from jobrunner import host
 from jobrunner.executors.templates import Template
-from jobrunner.structs import struct
+from jobrunner.structs import replace, struct
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -41,6 +41,8 @@ class Child:
     output: int
     stack: int
     reap: Callable[[], Reaped]
+    has_call: bool = False
+    """Its first call was given to it at its birth."""
 
 
 @struct(kw_only=False)
@@ -52,11 +54,16 @@ class _Ends:
     stack: int
 
 
-def start_host(settings: host.Settings, *, method: str, folder: str, template: Template | None = None) -> Child:
-    """Start a host in `folder`: by the template, if that can. Raises OSError where the system has no room for one more process
-    or descriptor; then nothing of it is left."""
-    if template is not None and (child := _started(lambda ends: _from_template(template, settings, ends))) is not None:
-        return child
+def start_host(
+    settings: host.Settings, *, method: str, folder: str, template: Template | None = None, call: bytes = b""
+) -> Child:
+    """Start a host in `folder`: by the template, if that can; then with its first call, if it is given here.
+
+    Raises OSError where the system has no room for one more process or descriptor; then nothing of it is left."""
+    if template is not None:
+        child = _started(lambda ends: _from_template(template, settings, call, ends))
+        if child is not None:
+            return replace(child, has_call=bool(call))
     child = _started(lambda ends: _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder))
     assert child is not None
     return child
@@ -167,9 +174,9 @@ def _fork(settings: host.Settings, ends: _Ends, folder: str) -> tuple[int, _Told
     return process.pid, told
 
 
-def _from_template(template: Template, settings: host.Settings, ends: _Ends) -> tuple[int, _Told] | None:
+def _from_template(template: Template, settings: host.Settings, call: bytes, ends: _Ends) -> tuple[int, _Told] | None:
     number = next(multiprocessing.process._process_counter)  # type: ignore[attr-defined]
-    pid = template.fork(settings.worker, number, [ends.connection.fileno(), ends.output, ends.stack])
+    pid = template.fork(settings.worker, number, call, [ends.output, ends.output, ends.connection.fileno(), ends.stack])
     return None if pid is None else (pid, lambda _: None)
 
 

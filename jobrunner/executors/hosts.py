@@ -143,8 +143,9 @@ class Host:
     # Towards the host.
 
     def hand_over(self, call: Call) -> None:
-        """To one that has a worker for it."""
-        self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
+        """To one that has a worker for it, or was born with it."""
+        if not self._child.has_call:
+            self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
         self._took(call)
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end

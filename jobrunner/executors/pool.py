@@ -18,14 +18,16 @@ from collections.abc import Callable
 
 from jobrunner import host, template
 from jobrunner.executors import limits
+from jobrunner.executors.channel import LONGEST
 from jobrunner.executors.children import Child, greeting, start_host
 from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
 from jobrunner.executors.templates import Template, resident, standard_modules
+from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
-from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Resources, Result, Returned, StopRule
+from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, StopRule
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -164,8 +166,9 @@ class HostPool:
         if self._is_prepared and not self.has_threads and self._are_all_busy():
             self._queue(call)
             return
+        holder: Host | None = None
         try:
-            holder = self._idle_host() or self._shared_or_new(call.resources)
+            holder = self._idle_host() or self._shared_or_new(call)
             holder.hand_over(call)
         except OSError as error:
             if error.errno in _PASSING:
@@ -173,7 +176,8 @@ class HostPool:
             else:
                 self._refuse(call, error, f"could not start a worker process: {error.strerror}")
         except RecursionError as error:
-            self._idle.append(holder)
+            if holder is not None:
+                self._idle.append(holder)
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
         else:
             self._holders[call.id] = holder
@@ -272,18 +276,19 @@ class HostPool:
                 return holder
         return None
 
-    def _shared_or_new(self, resources: Resources | None) -> Host:
+    def _shared_or_new(self, call: Call) -> Host:
         if self._mode.hosts is host.Hosts.ONE:
             for each in self._hosts:
                 if not each.retired:
                     return each
-        return self._new(limits.take_cpus(resources.cpus if resources else None))
+        return self._new(call, limits.take_cpus(call.resources.cpus if call.resources else None))
 
-    def _new(self, cpus: frozenset[int]) -> Host:
+    def _new(self, call: Call, cpus: frozenset[int]) -> Host:
+        """A host for `call`."""
         self._started += 1
         try:
             with limits.on_cpus(cpus):
-                new = Host(self, self._child(cpus), self._name(), cpus)
+                new = Host(self, self._child(call, cpus), self._name(), cpus)
         except BaseException:
             limits.give_cpus_back(cpus)
             raise
@@ -296,9 +301,13 @@ class HostPool:
             return self.name if self._started == 1 else f"{self.name}.{self._started}"
         return f"{self.name}-{self._started}"
 
-    def _child(self, cpus: frozenset[int]) -> tuple[Child, bytes]:
+    def _child(self, call: Call, cpus: frozenset[int]) -> tuple[Child, bytes]:
         settings, method = self._host_settings(), self.settings.start_method
-        child = start_host(settings, method=method, folder=self.settings.folder, template=self._template(settings))
+        forker = self._template(settings)
+        first = encoded(call, has_process=True) if forker and self.is_for_one and not cpus else b""
+        if len(first) > LONGEST:
+            first = b""
+        child = start_host(settings, method=method, folder=self.settings.folder, template=forker, call=first)
         limits.put_on(child.pid, cpus)
         return child, greeting(settings, method)
 

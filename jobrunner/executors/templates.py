@@ -25,7 +25,10 @@ from jobrunner import template
 from jobrunner.loop import Loop
 from jobrunner.processes import COOKIE, children
 
-_CODE = "import sys; sys.path[:] = {path!r}; from jobrunner.template import serve; serve({control}, {slot}, {engine})"
+_CODE = (
+    "import sys; sys.path[:] = {path!r}; from jobrunner import cloning; cloning.import_threading(); "
+    "from jobrunner.template import serve; serve({control}, {slot}, {engine})"
+)
 _PATIENCE = 1.0
 """Seconds that the engine waits for a pid, which comes within one millisecond: one that was stopped never answers."""
 _LONGEST_END = 1.0
@@ -70,8 +73,10 @@ class Template:
         self._exit_watch = loop.watch(self._pidfd, self._on_exit)
         self._ready_watch = loop.watch(self._control.fileno(), self._on_ready)
 
-    def fork(self, worker: str, number: int, descriptors: list[int]) -> int | None:
+    def fork(self, worker: str, number: int, call: bytes, descriptors: list[int]) -> int | None:
         """The pid of a new host, which is our child; None where the template is not ready yet, or is over.
+
+        It begins with the encoded `call`, if there is one; of `descriptors` it has the first as its descriptor 1, and so on.
 
         Raises OSError where the system has no room for one more process. Takes a second at most, and then it is over.
         """
@@ -80,7 +85,7 @@ class Template:
         self._slot[:4] = bytes(4)
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
         try:
-            self._control.sendmsg([json.dumps([worker, number]).encode()], [rights])
+            self._control.sendmsg([b"%b\n%d\n%b" % (worker.encode(), number, call)], [rights])
             answer = self._control.recv(template.LONGEST) if self._poll.poll(_PATIENCE * 1000) else b""
         except OSError:
             answer = b""
