@@ -398,7 +398,7 @@ class InOrder:
         self._last_peak, self._peak_at = 0, -math.inf
 
     def become(self, worker: str, line: bytes) -> None:
-        """Be the lane of `worker`: in the process that forks it, just before. `line` is its call, or b"" where that is to come."""
+        """Be the lane of `worker`, in the process that forks it. `line` is its call, or b"" where that is still to come."""
         self._worker = worker
         self._first = _call_of(line) if line else None
 
@@ -811,6 +811,9 @@ def cloned(lane: InOrder, parent: int) -> None:
     """Where a host begins that a template has forked: all is in its place."""
     _die_with(parent)
     os.setsid()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:  # Python's own does so itself after a fork
+        with contextlib.suppress(Exception):
+            numpy_random.seed()
     main(lane.serve)
 
 

@@ -10,7 +10,7 @@ from jobrunner import compiled, cpus, jobfile, trust
 from jobrunner.bind import data_references
 from jobrunner.errors import UsageError
 from jobrunner.jobfile import JobFile
-from jobrunner.kinds import MODES, MOST_WORKERS, THREADED
+from jobrunner.kinds import MODES, MOST_WORKERS, THREADED, pool_of
 from jobrunner.structs import field, struct
 from jobrunner.typed import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +71,8 @@ class PoolPlan:
     executor: str | None = None
     max_tasks_per_worker: int | None = None
     start_method: StartMethod | None = None
+    preload: tuple[str, ...] = ()
+    """Targets whose modules are imported once for all its workers."""
 
 
 @struct
@@ -203,6 +205,12 @@ def _check_rerun(job: Job, rerun: Collection[str]) -> None:
             raise UsageError(f"--rerun {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
 
 
+def _targets(job: Job, pool: str) -> tuple[str, ...]:
+    """What is called in this pool, each once."""
+    calls = {task.target: None for name, task in job.tasks.items() if task.target is not None and pool_of(job, name) == pool}
+    return tuple(calls)
+
+
 def _sized(job: Job) -> dict[str, PoolPlan]:
     usable = cpus.usable_cpus()
     found = {}
@@ -215,5 +223,6 @@ def _sized(job: Job) -> dict[str, PoolPlan]:
             executor=pool.executor,
             max_tasks_per_worker=pool.max_tasks_per_worker,
             start_method=pool.start_method,
+            preload=_targets(job, name) if pool.preload else (),
         )
     return found

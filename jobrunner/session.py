@@ -467,6 +467,7 @@ def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reape
         path=[folder],
         env=dict(env),
         folder=folder,
+        preload=list(pool.preload),
         may_have_template=lifeline.current() is not None,
     )
     return HostPool(settings, reaper)

@@ -198,6 +198,9 @@ class Pool(Model):
     start_method: StartMethod | None = Field(
         None, description="How worker processes start: fork (default on Linux) or spawn (a fresh interpreter)."
     )
+    preload: bool = Field(
+        False, description="The modules of its targets are imported once, and forked with each worker (process, process_pool)."
+    )
 
 
 class Retry(Model):

@@ -26,12 +26,14 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jobrunner import cloning, host, speech, system
+from jobrunner import cloning, host, processes, speech, system, work
 from jobrunner.structs import struct
 
 LONGEST = 1 << 17
 """Bytes of a message."""
 READY = b"ready"
+REFUSED = b"refused: "
+"""Why a template cannot preload, and ends."""
 SLOT = 4096
 """Bytes of the memory that is shared with the engine, in which the system itself writes the pid of a host."""
 _PLACES = [1, 2, 3, 4]
@@ -39,7 +41,8 @@ _PLACES = [1, 2, 3, 4]
 _STACK, _CONTROL, _FIRST_FREE = 4, 6, 7
 _THEIRS = 3
 """From this descriptor on a program that a host starts has none of them."""
-_HAS_THREADS = 72
+_HAS_THREADS, _REFUSED = 72, 73
+_LONGEST_REASON = 2000
 
 
 @struct
@@ -50,6 +53,8 @@ class Settings:
     mark: str
     modules: list[str]
     """Of the standard library, loaded here once: a host that was forked from the engine itself has them too."""
+    preload: list[str]
+    """Targets that are looked up here once, so that their modules are imported."""
 
 
 def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
@@ -64,7 +69,7 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
             importlib.import_module(name)
     # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
     process: Any = multiprocessing.context.ForkProcess(target=_run)
-    process._args = (process, control, cloning.forker(slot), common, engine)
+    process._args = (process, control, cloning.forker(slot), common, received["preload"], engine)
     process._parent_pid = engine
     code = 1
     try:
@@ -100,13 +105,18 @@ def _mapped(mark: str) -> mmap.mmap | None:
         return None
 
 
-def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], engine: int) -> None:
+def _run(
+    process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], preload: list[str], engine: int
+) -> None:
     """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
     settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
     lane = host.rehearsed(settings, streams)
-    if len(os.listdir("/proc/self/task")) > 1:  # what stands in site-packages may start some
+    if _has_threads():  # what stands in site-packages may start some
         os._exit(_HAS_THREADS)
+    if refused := _preloaded(preload):
+        control.send(REFUSED + refused.encode("utf-8", "backslashreplace")[:_LONGEST_REASON])
+        os._exit(_REFUSED)
     gc.collect()
     gc.freeze()
     ends, last = _Ends(), os.sysconf("SC_OPEN_MAX")
@@ -124,6 +134,41 @@ def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: 
                 os._exit(0)
             break
         os.closerange(_PLACES[0], _CONTROL)
+
+
+def _has_threads() -> bool:
+    return len(os.listdir("/proc/self/task")) > 1
+
+
+def _preloaded(targets: list[str]) -> str:
+    """Import what the targets are in; why that cannot be shared by all hosts, "" where it can.
+
+    A module that cannot be imported, or has no such function, fails each attempt in words of its own. What would be shared with
+    the hosts, or be missing in them, must not be there: threads, child processes, open files and connections.
+    """
+    before = _descriptors()
+    for target in targets:
+        module = target.partition(":")[0]
+        try:
+            work.resolve(target)
+        except BaseException as error:  # a module may raise anything, SystemExit too
+            told = work.describe(error)
+            return f"{module}: {told.type}: {told.message}"
+        if _has_threads():
+            return f"{module} starts a thread when it is imported"
+        if processes.children():
+            return f"{module} starts a process when it is imported"
+        if opened := _descriptors() - before:
+            return f"{module} leaves open what it opens when it is imported: {', '.join(sorted(opened))}"
+    return ""
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the list itself
+            found.add(f"{name} ({os.readlink(f'/proc/self/fd/{name}')})")
+    return found
 
 
 class _Ends:

@@ -27,7 +27,7 @@ from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
-from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, StopRule
+from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Said, StopRule
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -74,6 +74,8 @@ class PoolSettings:
     path: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     folder: str = "/"
+    preload: list[str] = field(default_factory=list)
+    """Targets that the template, if there is one, is to import for its hosts."""
     may_have_template: bool = False
     """Nothing that only this process knows is of use to its hosts: a template may fork them, where that pays."""
 
@@ -105,6 +107,7 @@ class HostPool:
         self._copied = 0
         """Bytes that forks of this process had to copy, or might have had to."""
         self._template_tries = 0
+        self._preload = settings.preload
         self._templates: list[Template] = []
         """The last one forks our hosts; those before it were over, or have failed."""
         self._stillborn = 0
@@ -329,7 +332,8 @@ class HostPool:
         if not self.settings.may_have_template or self.settings.start_method != "fork" or self._mode.threads:
             return None
         self._copied += resident()
-        if self._copied >= _MUCH and self._template_tries < _MOST_TEMPLATES:
+        is_worth_it = self._copied >= _MUCH or (self.settings.preload and self._started > 1)
+        if is_worth_it and self._template_tries < _MOST_TEMPLATES:
             self._template_tries += 1
             with contextlib.suppress(OSError):
                 self._templates.append(self._new_template(settings))
@@ -337,9 +341,16 @@ class HostPool:
 
     def _new_template(self, settings: host.Settings) -> Template:
         reaper = self._reaper
-        wanted = template.Settings(host=settings, mark=reaper.mark if reaper else "", modules=standard_modules())
+        wanted = template.Settings(
+            host=settings, mark=reaper.mark if reaper else "", modules=standard_modules(), preload=self._preload
+        )
         began, reaped = (reaper.started_template, reaper.reaped) if reaper else (_nobody, _nobody)
-        return Template(wanted, self.settings.folder, self.loop, began, reaped)
+        return Template(wanted, self.settings.folder, self.loop, began, reaped, self._refused)
+
+    def _refused(self, why: str) -> None:
+        """What was to be preloaded cannot be: it is said once, and each host imports it for itself."""
+        self._preload, self._template_tries = [], self._template_tries - 1
+        self.report(Said(id=0, pool=self.name, data=f"preload: each worker imports for itself: {why}\n".encode()))
 
     # What hosts tell their pool.
 

@@ -39,13 +39,19 @@ class Template:
     """One template process, from its start until it was reaped. `began` and `reaped` are told its pid."""
 
     def __init__(
-        self, settings: template.Settings, folder: str, loop: Loop, began: Callable[[int], None], reaped: Callable[[int], None]
+        self,
+        settings: template.Settings,
+        folder: str,
+        loop: Loop,
+        began: Callable[[int], None],
+        reaped: Callable[[int], None],
+        refused: Callable[[str], None],
     ) -> None:
-        """Start it in `folder`. Raises OSError where that cannot be.
+        """Start it in `folder`. Raises OSError where that cannot be. `refused` is told why it has not preloaded what it was to.
 
         `is_ready`: it can be asked for hosts. `is_over`: it forks no more, or never has. `closed`: it was reaped.
         """
-        self._loop, self._reaped = loop, reaped
+        self._loop, self._reaped, self._refused = loop, reaped, refused
         self.closed = self.is_ready = self.is_over = False
         with contextlib.ExitStack() as undo:
             self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,9 +126,13 @@ class Template:
 
     def _on_ready(self) -> None:
         self._ready_watch.close()
+        answer = b""
         with contextlib.suppress(OSError):
-            self.is_ready = self._control.recv(template.LONGEST) == template.READY
+            answer = self._control.recv(template.LONGEST)
+        self.is_ready = answer == template.READY
         self.is_over = self.is_over or not self.is_ready
+        if answer.startswith(template.REFUSED):
+            self._refused(answer.removeprefix(template.REFUSED).decode("utf-8", "replace"))
 
     def _on_exit(self) -> None:
         self.is_over = self.closed = True

@@ -111,8 +111,20 @@ def _pool(path: tuple[str, str], pool: spec.Pool, mode: spec.Mode) -> Iterator[F
         said = "with an executor" if pool.executor is not None else f"in mode {mode}"
         message = f"no worker is replaced {said}; max_tasks_per_worker is for mode process_pool"
         yield Finding(path=(*path, "max_tasks_per_worker"), at_key=True, message=message)
+    if pool.preload and (why := _no_preload(pool, mode)):
+        message = f"nothing is forked {why}; preload is for modes process and process_pool"
+        yield Finding(path=(*path, "preload"), at_key=True, message=message)
     if pool.executor is None and mode == "serial" and pool.workers not in (1, "auto"):
         yield _serial((*path, "workers"))
+
+
+def _no_preload(pool: spec.Pool, mode: spec.Mode) -> str:
+    """Where no worker is forked with what was imported; "" where one is."""
+    if pool.executor is not None:
+        return "with an executor"
+    if mode not in ("process", "process_pool"):
+        return f"for an attempt in mode {mode}"
+    return "with start_method spawn" if pool.start_method == "spawn" else ""
 
 
 def _serial(path: Path) -> Finding:
