@@ -19,7 +19,7 @@ import pytest
 from jobrunner.executors import pool, templates
 from jobrunner.executors.reaper import Reaper
 from jobrunner.processes import COOKIE, children
-from jobrunner.work import Exhausted, Outcome, Resources, Result, WorkerStarted
+from jobrunner.work import Exhausted, Outcome, Resources, Result, Said, WorkerStarted
 from tests.hostpool import ROOT, Driven
 
 FACTS = "tests.targets.template:facts"
@@ -40,7 +40,7 @@ def templated(mode: str = "process", **settings: Any) -> Iterator[Driven]:
     try:
         run.start(1, "quick")
         run.result(1)
-        until_ready(run)
+        run.until(lambda: run.pool._templates and (run.pool._templates[-1].is_ready or run.of(Said)))
         yield run
     finally:
         run.pool.kill()
@@ -138,6 +138,87 @@ def test_its_death_is_told_as_that_of_any_other(target: str, outcome: Outcome, w
         assert result.error is not None
         assert word in result.error.message
         assert value(run, 3)["is_lean"]
+
+
+# --- with its first call -------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_too_large_to_be_born_with_is_handed_over_afterwards() -> None:
+    with templated() as run:
+        run.start(2, "builtins:len", "x" * (1 << 20))
+        assert run.result(2).json() == 1 << 20
+
+
+def test_arguments_that_are_nested_too_deeply_fail_their_call_and_nothing_else() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with templated() as run:
+        run.start(2, "quick", deep)
+        assert run.result(2).outcome is Outcome.FAILED
+        assert value(run, 3)["is_lean"]
+
+
+@pytest.mark.parametrize("target", ["leaves_a_thread", "registers_at_exit", "starts_a_child"])
+def test_what_is_to_be_done_at_the_end_of_a_process_is_done(target: str, tmp_path: Path) -> None:
+    with templated() as run:
+        run.start(2, f"tests.targets.preloaded:{target}", str(tmp_path / "done"))
+        assert run.result(2).outcome is Outcome.SUCCEEDED
+        assert (tmp_path / "done").read_text() == "done"
+
+
+# --- preload -------------------------------------------------------------------------------------------------------------------
+
+PLACE = "tests.targets.preloaded:place"
+
+
+def test_what_is_preloaded_is_imported_once_and_as_its_import_has_left_it_in_each_host() -> None:
+    with templated(preload=[PLACE]) as run:
+        first, second = value(run, 2, PLACE), value(run, 3, PLACE)
+        assert first[0] == second[0] == run.pool._templates[-1].pid
+        assert first[1] != second[1]
+        assert first[2] == second[2] == 1
+        assert first[3] != second[3]  # random is seeded anew
+
+
+def test_what_is_not_preloaded_is_imported_in_each_host() -> None:
+    with templated() as run:
+        imported, pid, _, _ = value(run, 2, PLACE)
+        assert imported == pid
+
+
+def test_a_template_comes_with_the_second_host_where_it_has_something_to_preload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_MUCH", 1 << 60)
+    with contextlib.closing(Driven("process", may_have_template=True, preload=[PLACE])) as run:
+        value(run, 1)
+        assert not run.pool._templates
+        value(run, 2)
+        until_ready(run)
+        assert value(run, 3, PLACE)[0] == run.pool._templates[-1].pid
+
+
+REFUSED = {
+    "raise ValueError('no')": "ValueError: no",
+    "raise SystemExit(3)": "SystemExit",
+    "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()": "starts a thread",
+    "import subprocess\nchild = subprocess.Popen(['sleep', '60'])": "starts a process",
+    "import socket\npair = socket.socketpair()": "leaves open",
+}
+
+
+@pytest.mark.parametrize(("text", "word"), REFUSED.items(), ids=REFUSED.values())
+def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(f"{text}\n\ndef nothing():\n    pass\n")
+    with templated(preload=["odd:nothing"], path=[str(tmp_path), ROOT]) as run:
+        run.until(lambda: run.of(Said))
+        for number in (2, 3):
+            value(run, number)
+        run.until(lambda: run.pool._templates[-1].is_ready)
+        assert value(run, 4)["is_lean"]
+        (said,) = run.of(Said)
+        assert said.data.decode().startswith("preload: each worker imports for itself: odd")
+        assert word in said.data.decode()
+        assert said.id == 0
 
 
 LARGE = """
