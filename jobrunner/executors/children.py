@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from jobrunner import host
 from jobrunner.executors.templates import Template
-from jobrunner.structs import replace, struct
+from jobrunner.structs import struct
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -47,11 +47,16 @@ class Child:
 
 @struct(kw_only=False)
 class _Ends:
-    """The host's ends of what connects it with the engine."""
+    """What connects a host with the engine, on one side."""
 
     connection: socket.socket
     output: int
     stack: int
+
+    def close(self) -> None:
+        self.connection.close()
+        os.close(self.output)
+        os.close(self.stack)
 
 
 def start_host(
@@ -61,9 +66,9 @@ def start_host(
 
     Raises OSError where the system has no room for one more process or descriptor; then nothing of it is left."""
     if template is not None:
-        child = _started(lambda ends: _from_template(template, settings, call, ends))
+        child = _started(lambda ends: _from_template(template, settings, call, ends), has_call=bool(call))
         if child is not None:
-            return replace(child, has_call=bool(call))
+            return child
     child = _started(lambda ends: _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder))
     assert child is not None
     return child
@@ -72,31 +77,43 @@ def start_host(
 _Told = Callable[[int], None]
 
 
-def _started(start: Callable[[_Ends], tuple[int, _Told] | None]) -> Child | None:
+def _started(start: Callable[[_Ends], tuple[int, _Told] | None], *, has_call: bool = False) -> Child | None:
     """A host that `start` has started; None where it has not. It gets descriptors that nobody else has had."""
-    with contextlib.ExitStack() as far, contextlib.ExitStack() as near:
-        connection, far_connection = socket.socketpair()
-        near.callback(connection.close)
-        far.callback(far_connection.close)
-        (output, far_output), (stack, far_stack) = _pipe(near, far), _pipe(near, far)
-        ends = _Ends(far_connection, far_output, far_stack)
-        if (started := start(ends)) is None:
+    ours, theirs = _connected()
+    try:
+        if (started := start(theirs)) is None:
+            ours.close()
             return None
         pid, told = started
         reap = _reaper(pid, told)
         pidfd = _pidfd(pid, reap)
-        near.pop_all()
-    connection.setblocking(False)
-    return Child(pid=pid, pidfd=pidfd, connection=connection, output=output, stack=stack, reap=reap)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    connection, output, stack = ours.connection, ours.output, ours.stack
+    return Child(pid=pid, pidfd=pidfd, connection=connection, output=output, stack=stack, reap=reap, has_call=has_call)
 
 
-def _pipe(near: contextlib.ExitStack, far: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe from the host: both ends closed by their stacks, ours without blocking."""
-    ours, theirs = os.pipe()
-    near.callback(os.close, ours)
-    far.callback(os.close, theirs)
-    os.set_blocking(ours, False)
-    return ours, theirs
+def _connected() -> tuple[_Ends, _Ends]:
+    """Our ends, which do not block, and those of the host. Raises OSError where there is no room; then nothing is open."""
+    pipes: list[int] = []
+    near, far = socket.socketpair()
+    try:
+        pipes += os.pipe()
+        pipes += os.pipe()
+    except BaseException:
+        for fd in pipes:
+            os.close(fd)
+        near.close()
+        far.close()
+        raise
+    output, far_output, stack, far_stack = pipes
+    near.setblocking(False)
+    for fd in (output, stack):
+        os.set_blocking(fd, False)
+    return _Ends(near, output, stack), _Ends(far, far_output, far_stack)
 
 
 def _pidfd(pid: int, reap: Callable[[], Reaped]) -> int:
