@@ -274,6 +274,7 @@ LEVELS: Final[dict[str, Level]] = {
             "executor": ("concurrent.futures:ThreadPoolExecutor", "ThreadPoolExecutor"),
             "max_tasks_per_worker": ("100", "0"),
             "start_method": ("spawn", "forkserver"),
+            "preload": ("true", "yes"),
         },
     ),
     "param": Level(

@@ -520,6 +520,10 @@ def test_a_long_circle_is_printed_in_part() -> None:
             ],
         ),
         (
+            "pools: {p: {mode: process, start_method: spawn, preload: true}}\ntasks: {a: {run: x}}",
+            [("1:49: pools.p.preload: nothing is forked with start_method spawn; preload is for modes process and process_pool")],
+        ),
+        (
             "mode: serial\nworkers: 2\ntasks: {a: {run: x}}",
             ["2:10: workers: mode serial runs one at a time: workers is 1. Leave workers out, or take another mode."],
         ),
@@ -577,6 +581,8 @@ def test_pools_are_checked(text: str, lines: list[str]) -> None:
             "pool: p, cwd: y}}"
         ),
         "mode: process_pool\npools: {p: {max_tasks_per_worker: 3}}\ntasks: {a: {run: x}}",
+        "mode: process\npools: {p: {preload: true}}\ntasks: {a: {run: x}}",
+        "mode: thread\npools: {p: {preload: false}}\ntasks: {a: {run: x}}",
         "mode: serial\nworkers: 1\ntasks: {a: {run: x}}",
         "pools: {a: {}}\ntasks: {a: {run: x, pool: a}}",
     ],

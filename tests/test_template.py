@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from jobrunner import prepare
 from jobrunner.executors import pool, templates
 from jobrunner.executors.reaper import Reaper
 from jobrunner.processes import COOKIE, children
+from jobrunner.spec import Job
 from jobrunner.work import Exhausted, Outcome, Resources, Result, Said, WorkerStarted
 from tests.hostpool import ROOT, Driven
 
@@ -195,6 +197,13 @@ def test_a_template_comes_with_the_second_host_where_it_has_something_to_preload
         value(run, 2)
         until_ready(run)
         assert value(run, 3, PLACE)[0] == run.pool._templates[-1].pid
+
+
+def test_the_targets_of_a_pool_are_what_it_preloads_each_once() -> None:
+    pools = {"p": {"mode": "process", "preload": True}, "q": {"mode": "process"}}
+    in_p, in_q = {"target": "m:f", "pool": "p"}, {"target": "m:g", "pool": "q"}
+    job = Job.model_validate({"pools": pools, "tasks": {"a": in_p, "b": in_p, "c": in_q, "d": {"run": "ls", "pool": "p"}}})
+    assert {name: plan.preload for name, plan in prepare._sized(job).items()} == {"p": ("m:f",), "q": ()}
 
 
 REFUSED = {
