@@ -13,7 +13,10 @@ import select
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 Listener = Callable[[str], None]
 _LONGEST_PIECE = 8192

@@ -110,6 +110,7 @@ WALLS = {
 }
 
 # Module → all that it may import of ours. Together with STANDARD_ONLY this keeps a worker's start cheap.
+SMALL = {"structs", "typed"}
 ONLY = {
     "work": {"structs", "typed"},
     "speech": set(),
@@ -119,7 +120,7 @@ ONLY = {
     "preflight.signatures": {"hints", "structs", "typed"},
     "preflight.probe": {"host", "system", "hints", "preflight", "structs", "typed"},
     "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs", "typed"},
-    "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "structs", "typed"},
+    "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "encoding", *SMALL},
 }
 
 # A worker must not pay for pydantic and YAML.

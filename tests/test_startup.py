@@ -51,7 +51,7 @@ def loaded(folder: Path, *args: str) -> set[str]:
     [
         (COMMAND, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED | TYPES | UNASKED),
         (LIMITED, ALWAYS | PARSING | PEOPLE | HEAVY | HOSTS | UNUSED),
-        (CALL, ALWAYS | PARSING | UNUSED | {"click"}),
+        (CALL, ALWAYS | PARSING | UNUSED | {"click", "orjson", "dataclasses", "inspect", "uuid", "jobrunner.template"}),
     ],
 )
 def test_a_run_of_an_unchanged_file_loads_only_what_it_uses(text: str, absent: set[str], tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str,
 
 LARGE = """
 import json, os
-from jobrunner.executors import pool, templates
+from jobrunner.executors import limits, pool
 from tests.hostpool import Driven
 heap = [bytes(4096) for _ in range(131072)]
 run = Driven("process", may_have_template=True)
@@ -242,7 +242,7 @@ run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
 run.start(2, "tests.targets.template:facts")
 facts = run.result(2).json()
 run.close()
-print(json.dumps([templates.resident() >> 20, facts["peak"], facts["is_lean"]]))
+print(json.dumps([limits.resident() >> 20, facts["peak"], facts["is_lean"]]))
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import multiprocessing.context
 import multiprocessing.process
@@ -11,13 +10,15 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 
 from jobrunner import host
-from jobrunner.executors.templates import Template
-from jobrunner.structs import struct
+from jobrunner.structs import struct, values
+from jobrunner.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobrunner.executors.templates import Template
 
 _SPAWNED = "import sys; sys.path[:] = {path!r}; from jobrunner.host import spawned; spawned({connection}, {stack}, {parent})"
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -204,6 +205,8 @@ def _serve(ends: _Ends, settings: host.Settings, folder: str, parent: int) -> No
 def _spawn(ends: _Ends, folder: str) -> tuple[int, _Told]:
     connection, stack = ends.connection.fileno(), ends.stack
     path = [os.path.abspath(entry) for entry in sys.path]
+    import subprocess  # a fork does without
+
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _SPAWNED.format(path=path, connection=connection, stack=stack, parent=os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -222,4 +225,4 @@ def _spawn(ends: _Ends, folder: str) -> tuple[int, _Told]:
 
 def greeting(settings: host.Settings, method: str) -> bytes:
     """What a spawned host reads first; a forked one was born with it."""
-    return b"" if method == "fork" else json.dumps(dataclasses.asdict(settings)).encode() + b"\n"
+    return b"" if method == "fork" else json.dumps(values(settings)).encode() + b"\n"

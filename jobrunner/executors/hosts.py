@@ -19,7 +19,6 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from types import NoneType
-from typing import Protocol
 
 from jobrunner import host
 from jobrunner.executors import deaths, limits
@@ -31,6 +30,7 @@ from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
+from jobrunner.typed import Protocol
 from jobrunner.work import (
     Began,
     Call,

@@ -36,6 +36,8 @@ _FAR = 0.5
 _KILLED_IN_A_SHELL = 128 + signal.SIGKILL
 _LIMITED_BY_SHELL = 'ulimit -d "$0" && exec "$@"'
 
+_PAGE = resource.getpagesize()
+
 _running: Counter[int] = Counter()
 """How many commands were put on each CPU. Of the whole process: CPUs are the machine's, whichever pool or run uses them."""
 
@@ -188,3 +190,10 @@ def _counters() -> Iterator[Path]:
 def _in_and_out(mount: str, path: str, name: str) -> Iterator[Path]:
     yield Path(mount + path) / name
     yield Path(mount) / name
+
+
+def resident() -> int:
+    """Bytes that this process has in memory; 0 where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.readall().split()[1]) * _PAGE
+    return 0

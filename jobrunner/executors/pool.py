@@ -16,18 +16,21 @@ import sys
 import threading
 from collections.abc import Callable
 
-from jobrunner import host, template
+from jobrunner import host
 from jobrunner.executors import limits
 from jobrunner.executors.channel import LONGEST
 from jobrunner.executors.children import Child, greeting, start_host
 from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
-from jobrunner.executors.templates import Template, resident, standard_modules
 from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Said, StopRule
+
+if TYPE_CHECKING:
+    from jobrunner.executors.templates import Template
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -331,7 +334,7 @@ class HostPool:
             return last if last.is_ready else None
         if not self.settings.may_have_template or self.settings.start_method != "fork" or self._mode.threads:
             return None
-        self._copied += resident()
+        self._copied += limits.resident()
         is_worth_it = self._copied >= _MUCH or (self.settings.preload and self._started > 1)
         if is_worth_it and self._template_tries < _MOST_TEMPLATES:
             self._template_tries += 1
@@ -340,12 +343,15 @@ class HostPool:
         return None
 
     def _new_template(self, settings: host.Settings) -> Template:
+        from jobrunner import template  # few runs come to this
+        from jobrunner.executors import templates
+
         reaper = self._reaper
         wanted = template.Settings(
-            host=settings, mark=reaper.mark if reaper else "", modules=standard_modules(), preload=self._preload
+            host=settings, mark=reaper.mark if reaper else "", modules=templates.standard_modules(), preload=self._preload
         )
         began, reaped = (reaper.started_template, reaper.reaped) if reaper else (_nobody, _nobody)
-        return Template(wanted, self.settings.folder, self.loop, began, reaped, self._refused)
+        return templates.Template(wanted, self.settings.folder, self.loop, began, reaped, self._refused)
 
     def _refused(self, why: str) -> None:
         """What was to be preloaded cannot be: it is said once, and each host imports it for itself."""

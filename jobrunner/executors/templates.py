@@ -175,10 +175,3 @@ def _started(control: int, slot: int, folder: str, cookie: str | None) -> subpro
 def standard_modules() -> list[str]:
     """What this process has loaded of the standard library."""
     return [name for name in sys.modules if name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}]
-
-
-def resident() -> int:
-    """Bytes that this process has in memory; 0 where the system does not say."""
-    with contextlib.suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.readall().split()[1]) * mmap.PAGESIZE
-    return 0

@@ -12,14 +12,13 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
-
-import orjson
 
 from jobrunner import host
+from jobrunner.encoding import exact_dumps, loads
 from jobrunner.executors.channel import LONGEST, Channel
 from jobrunner.loop import Loop, Watch
+from jobrunner.structs import values
+from jobrunner.typed import Any
 from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Result
 
 Frame = list[Any]
@@ -248,7 +247,7 @@ class Wire:
             frame, self._frame = self._frame, None
             self._on_frame(frame, line)
             return
-        frame = orjson.loads(line)
+        frame = loads(line)
         if frame[0] == "result" and frame[-1]:
             self._frame = frame  # its value is the next line
         else:
@@ -287,7 +286,7 @@ def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
     Raises ValueError or TypeError where it is no such thing.
     """
     fields, _, value = mark.partition(b" ")
-    begins, *told = orjson.loads(fields)
+    begins, *told = loads(fields)
     if len(told) < _TOLD:
         return begins, told[0] if told else 0, None
     ended, duration, cpu, max_rss = told
@@ -316,8 +315,8 @@ def encoded(call: Call, *, has_process: bool) -> bytes:
         if call.cwd:
             fields["cwd"] = call.cwd
         if call.resources is not None:
-            fields["resources"] = asdict(call.resources)
+            fields["resources"] = values(call.resources)
     try:
-        return orjson.dumps(fields)
+        return exact_dumps(fields)
     except TypeError:  # a whole number beyond 64 bits, a lone surrogate from the environment: slower, but they pass
         return json.dumps(fields).encode()
