@@ -59,6 +59,10 @@ def one_fan_out(count: int, **keys: Any) -> Tasks:
     return {"t": {"foreach": {"range": count}, **keys}}
 
 
+def limits_of_their_own(count: int) -> Tasks:
+    return {f"t{number}": {"limits": [f"l{number}"]} for number in range(count)}
+
+
 def lines_of(action: Callable[[], None]) -> int:
     """How many lines of Python it executes, each time round a loop counted."""
     lines = 0
@@ -120,7 +124,8 @@ def play(job: Job, story: Story, *, cancels: bool) -> None:
         pytest.param(one_fan_out, ends_well, False, {}, id="items"),
         pytest.param(lambda count: one_fan_out(count, retry={"max": 1, "delay": 9}), fails_at_first, False, {}, id="retries"),
         pytest.param(lambda count: independent(count, timeout=9), ends_well, False, {}, id="timeouts"),
-        pytest.param(lambda count: independent(count, limits=["one"]), ends_well, False, {"limits": {"one": 1}}, id="a limit"),
+        pytest.param(lambda count: independent(count, limits=["one"]), ends_well, False, {}, id="a limit"),
+        pytest.param(limits_of_their_own, ends_well, False, {}, id="a limit each"),
     ],
 )
 def test_a_task_of_a_large_job_takes_no_more_steps_than_one_of_a_small_one(
@@ -128,7 +133,8 @@ def test_a_task_of_a_large_job_takes_no_more_steps_than_one_of_a_small_one(
 ) -> None:
     def steps(count: int) -> float:
         given = {name: {"target": "m:f", **task} for name, task in tasks(count).items()}
-        job = Job.model_validate({"name": "test", "mode": "thread_pool", "tasks": given, **keys})
+        limits = {limit: 1 for task in given.values() for limit in task.get("limits", ())}
+        job = Job.model_validate({"name": "test", "mode": "thread_pool", "tasks": given, "limits": limits, **keys})
         return lines_of(lambda: play(job, story, cancels=cancels)) / count
 
     steps(2)  # what is done once for all, such as an import, is not counted

@@ -399,11 +399,15 @@ class Plan:
 
     def _take_limited(self, now: float) -> Iterator[Attempt]:
         """What gets all the slots that it asks for."""
-        while self._semaphores and (node := self._semaphores.serve(self._may_take, self._fits)) is not None:
+        self._ask_again_at = None
+        while self._semaphores and any(pool.free > 0 for pool in self._pools.values()):
+            node = self._semaphores.serve(self._may_take, self._fits)
+            if node is None:
+                self._ask_again_at = now + _ASK_AGAIN_AFTER if self._semaphores.was_refused else None
+                break
             node.is_queued = False
             yield self._issue(node, self._pools[node.pool])
             self._queue(node)
-        self._ask_again_at = now + _ASK_AGAIN_AFTER if self._semaphores.was_refused else None
 
     def _may_take(self, node: Node) -> bool | None:
         """Whether it could start if it had the slots; None where it no longer wants to."""

@@ -6,6 +6,7 @@ waited longest keeps later ones from taking what it waits for: so nobody starves
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 
@@ -28,6 +29,8 @@ class Semaphores(Generic[T]):
         self._free = {name: count for name, count in slots.items() if name not in shared}
         self._shared, self._outside = shared, outside
         self._queues: dict[Hashable, deque[tuple[int, T, Mapping[str, int]]]] = {}
+        self._order: list[tuple[int, Hashable]] = []
+        """The queues by the arrival of who is first in them."""
         self._arrivals = 0
         self.was_refused = False
         """At the last `serve` somebody could have gone on but for slots that others hold: ask again in a while."""
@@ -40,7 +43,10 @@ class Semaphores(Generic[T]):
         """Wait for slots. Those of one `lane` that want slots of the same names are served strictly one after the other."""
         self._arrivals += 1
         key = lane, tuple(sorted(wanted))
-        self._queues.setdefault(key, deque()).append((self._arrivals, who, wanted))
+        if key not in self._queues:
+            self._queues[key] = deque()
+            self._order.append((self._arrivals, key))
+        self._queues[key].append((self._arrivals, who, wanted))
 
     def serve(self, may_start: Callable[[T], bool | None], fits: Callable[[T], bool] = lambda who: True) -> T | None:
         """The first in order of arrival that gets all its slots, which it then has; None where nobody does.
@@ -58,7 +64,7 @@ class Semaphores(Generic[T]):
 
     def _first_served(self, may_start: Callable[[T], bool | None], fits: Callable[[T], bool]) -> T | None:
         spoken_for: set[str] = set()
-        for key in sorted(self._queues, key=lambda key: self._queues[key][0][0]):
+        for _, key in tuple(self._order):
             head = self._head(key, may_start)
             if head is None:
                 continue
@@ -87,8 +93,12 @@ class Semaphores(Generic[T]):
         return None
 
     def _leave(self, key: Hashable) -> None:
-        self._queues[key].popleft()
-        if not self._queues[key]:
+        queue = self._queues[key]
+        arrival, _, _ = queue.popleft()
+        del self._order[bisect_left(self._order, (arrival,))]
+        if queue:
+            insort(self._order, (queue[0][0], key))
+        else:
             del self._queues[key]
 
     def _take(self, wanted: Mapping[str, int]) -> bool:
