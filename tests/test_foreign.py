@@ -73,6 +73,8 @@ JOB = [
     ("retry", "3", "Write 'retry' in a task, or under defaults for all of them."),
     ("argv", "[x]", "Write 'argv' in a task."),
     ("cmds", "[ls]", "Write 'run' in a task."),
+    ("durability", "process", "--durability process"),
+    ("preload", "true", "'preload' is a key of a pool: write it in one, under pools at the top of the file."),
 ]
 TASK = [
     ("steps", "[{run: make}, {run: make test}]", "Write run: [make, make test]."),
@@ -163,6 +165,11 @@ TASK = [
     ("threads", "4", "Write limits: {cpu: 4}, and at the top of the file limits: {cpu: 8}."),
     ("benchmark", "x.txt", "task.finished"),
     ("priority", "5", "Ready tasks start in the order of the file"),
+    ("chunksize", "10", "let one call do many items"),
+    ("batch", "10", "let one call do many items"),
+    ("preload", "true", "'preload' is a key of a pool: write it in one, under pools at the top of the file."),
+    ("start_method", "spawn", "'start_method' is a key of a pool"),
+    ("max_tasks_per_worker", "3", "'max_tasks_per_worker' is a key of a pool"),
     ("log", "x.log", "write run: command > file 2>&1"),
     ("when", "x", "Write 'if'."),
     ("trigger_rule", "all_done", "Write if: always(), or failure()."),

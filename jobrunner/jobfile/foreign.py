@@ -14,6 +14,7 @@ from jobrunner.jobfile.answers import Answer, plain
 from jobrunner.jobfile.document import Finding, Path
 
 _TABLES: Final = frozenset({"tasks", "finally"})
+_ONLY_OF_POOLS: Final = frozenset(spec.keys(spec.Pool)) - frozenset(spec.keys(spec.Job)) - frozenset(spec.keys(spec.Task))
 
 
 def unknown_key(path: Path, value: object) -> Finding:
@@ -32,6 +33,8 @@ def _hint(model: type[BaseModel], key: str) -> str:
         return f"Did you mean {near!r}?"
     if model in (spec.Task, spec.Defaults) and key in spec.keys(spec.Job):
         return f"{key!r} is a key of the job: write it at the top of the file."
+    if model in (spec.Job, spec.Task, spec.Defaults) and key in _ONLY_OF_POOLS:
+        return f"{key!r} is a key of a pool: write it in one, under pools at the top of the file."
     if model is spec.Job and key in spec.keys(spec.Defaults):
         return f"Write {key!r} in a task, or under defaults for all of them."
     if model is spec.Job and key in spec.keys(spec.Task):

@@ -132,6 +132,7 @@ _JOB: Final[Words] = _words(
     ("start_date end_date", answers.note("A schedule has no first and no last day: leave it out.")),
     ("hosts become", _NO_LOGIC),
     ("before_script after_script", answers.note("Write a task that the others need, or one under finally.")),
+    ("durability", answers.note("How a run is recorded is said when it starts: jobrunner run FILE --durability process.")),
     (
         "keep keep_runs history",
         answers.note("Runs are kept until somebody removes their folders from the state directory: leave it out."),
@@ -229,7 +230,17 @@ _TASK: Final[Words] = _words(
     ("message", answers.same("description")),
     (
         "priority priority_weight",
-        answers.note("Ready tasks start in the order of the file: put it further up; resources: {nice: 10} makes it yield."),
+        answers.note(
+            "Ready tasks start in the order of the file, and once earlier runs have told how long they take, "
+            "the longest way first; resources: {nice: 10} makes it yield."
+        ),
+    ),
+    (
+        "chunksize chunk_size batch batch_size",
+        answers.note(
+            "Short calls are handed over several at a time as it is: leave it out, "
+            "or let one call do many items, with foreach: {range: [0, 5000, 100]}."
+        ),
     ),
     ("wrapper notebook", answers.note("Write the command that runs it, as run.")),
     # Airflow, GitLab, Ansible
