@@ -370,7 +370,9 @@ class _Session:
             outlet.flush()
         if self._has_lost_guard:
             self._has_lost_guard = False
-            raise _GuardLost("the guard of the run was killed: everything was ended, and the run can be resumed")
+            raise _GuardLost(
+                f"the guard of the run was killed, so all was ended; go on: jobrunner resume {self._part.directory.id}"
+            )
 
     def _lose_guard(self) -> None:
         """Our guard was killed. What has ended by now is put on record; then `commit` ends the run."""

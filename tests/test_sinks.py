@@ -645,7 +645,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         """
 
         ✓ nightly: succeeded. Tasks: 2 succeeded
-          2 runs in 2.00 s; one after the other 5.00 s: 2.5 × faster
+          2 runs in 2.00 s; 5.00 s of work, 2.5 at a time
           slowest: a 1.50 s, b[x] 0.50 s
           output:  /s/j/r1/output""",
     ),
@@ -679,7 +679,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         - f: skipped: the run was stopped first
 
         ✗ nightly: failed. Tasks: 2 failed, 1 timed out, 3 skipped, 1 succeeded
-          3 runs and 1 retry in 2.00 s; one after the other 5.00 s
+          3 runs and 1 retry in 2.00 s; 5.00 s of work, 2.5 at a time
           slowest: t 1.50 s, b[x] 1.50 s, a 1.50 s
           output:  /s/j/r1/output
           again:   jobrunner resume r1 --retry-failed""",
@@ -729,7 +729,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         - c: skipped: needs a, which was cancelled
 
         ✗ nightly: interrupted. Tasks: 2 cancelled, 1 failed, 1 skipped
-          9 runs in 2.00 s; one after the other 5.00 s
+          9 runs in 2.00 s; 5.00 s of work, 2.5 at a time
           slowest: load 1.50 s, items[6] 1.50 s, items[5] 1.50 s
           output:  /s/j/r1/output
           go on:   jobrunner resume r1""",
@@ -744,7 +744,7 @@ SUMMARIES: dict[str, tuple[list[Event], str]] = {
         - 6 attempts were stopped
 
         ✗ nightly: timed out. Tasks: 6 cancelled
-          6 runs in 2.00 s; one after the other 5.00 s
+          6 runs in 2.00 s; 5.00 s of work, 2.5 at a time
           slowest: t5 1.50 s, t4 1.50 s, t3 1.50 s
           output:  /s/j/r1/output
           go on:   jobrunner resume r1""",
@@ -813,13 +813,11 @@ def test_the_summary_says_what_happened_on_one_screen(case: str) -> None:
     assert summary_of(happened) == textwrap.dedent(expected).removeprefix("\n")
 
 
-def test_a_gain_is_claimed_only_where_there_is_one() -> None:
+def test_it_says_how_many_attempts_there_were_at_a_time_where_that_was_more_than_one() -> None:
     end = events.RunFinished(outcome="succeeded", exit_code=0, duration=2.0, task_time=2.0, outcomes={"succeeded": 1})
     assert "1 run in 2.00 s\n" in summary_of([finished(), end])
-    assert "2 runs in 2.00 s; one after the other 2.00 s\n" in summary_of([finished(), finished(), end])
-    quick = dataclasses.replace(end, task_time=5.0)
-    assert "one after the other 5.00 s: 2.5 × faster\n" in summary_of([finished(), finished(), quick])
-    assert "faster" not in summary_of([finished(), finished(), dataclasses.replace(quick, outcome="interrupted", exit_code=130)])
+    assert "2 runs in 2.00 s; 2.00 s of work\n" in summary_of([finished(), finished(), end])
+    assert "; 5.00 s of work, 2.5 at a time\n" in summary_of([finished(), finished(), dataclasses.replace(end, task_time=5.0)])
 
 
 def test_the_slowest_are_the_slowest_of_all() -> None:

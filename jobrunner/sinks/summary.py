@@ -29,7 +29,7 @@ _MOST_NAMES = 5
 _LOST_WITH_ITS_RUNNER = "RunnerDied"
 """The type of error of an attempt that nothing was wrong with but its runner."""
 _FAILED = frozenset({"failed", "timed_out", "crashed"})
-_LEAST_GAIN = 1.05
+_LEAST_TOGETHER = 1.05
 _VERBS = {"skipped": "was ", "cancelled": "was ", "unknown": "is "}
 _FRAME = r'(?m)^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)(?:\n    (?! *[~^]+$)(?P<code>.+))?'
 
@@ -151,7 +151,9 @@ class Summary:
         lines = ["", f"{'✓' if end.exit_code == 0 else '✗'} {job}: {end.outcome.replace('_', ' ')}. Tasks: {tasks or 'none'}"]
         runs = sum(self.attempts.values())
         if runs:
-            lines.append(f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_gain(end) if runs > 1 else ''}")
+            lines.append(
+                f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_at_a_time(end) if runs > 1 else ''}"
+            )
             slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
             lines.append(f"  slowest: {slow}")
         if isinstance(self.started, RunResumed):
@@ -185,11 +187,13 @@ def _more(number: int, of: str = "") -> list[str]:
     return [f"  … and {number} more{of}"] if number else []
 
 
-def _gain(end: RunFinished) -> str:
-    """The time of all attempts together, and what parallelism bought, where it bought something and the work was done."""
-    gain = end.task_time / end.duration if end.duration else 1.0
-    said = f"; one after the other {_time(end.task_time)}"
-    return f"{said}: {gain:.1f} × faster" if gain >= _LEAST_GAIN and end.outcome == "succeeded" else said
+def _at_a_time(end: RunFinished) -> str:
+    """The time of all attempts together, and how many of them there were at a time, where that was more than one.
+
+    That is no gain in speed: attempts that share a CPU take longer than each would alone.
+    """
+    together = end.task_time / end.duration if end.duration else 1.0
+    return f"; {_time(end.task_time)} of work" + (f", {together:.1f} at a time" if together >= _LEAST_TOGETHER else "")
 
 
 def _loss(event: LogDegraded) -> str:
