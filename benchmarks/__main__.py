@@ -96,7 +96,9 @@ class Form:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="jobrunner, its peers and the floor, side by side.")
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(ASKED)}; all but safety if none is given")
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help=f"what is measured: {', '.join(ASKED)}; all but safety if none is given"
+    )
     parser.add_argument("--quick", action="store_true", help="few items, rounds and peers, under three minutes: not to quote")
     parser.add_argument(
         "--rounds",
@@ -104,7 +106,11 @@ def _arguments() -> argparse.Namespace:
         metavar="N",
         help="no more than so many: one shows that all is done, no spread",
     )
-    parser.add_argument("--no-install", action="store_true", help="measure only the peers that are there already")
+    parser.add_argument(
+        "--no-install",
+        action="store_true",
+        help="measure only the peers that are there already; else they are installed by pip, apt and npm",
+    )
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md, with plots")
     parser.add_argument("--rewrite", action="store_true", help="measure nothing: the page again, from the figures that were kept")
     form = parser.add_mutually_exclusive_group()
