@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobrunner import session
-from jobrunner.events import Sink
 from jobrunner.outlet import Outlet
 from jobrunner.plan import Plan
 from jobrunner.prepare import Durability, Options, Prepared, prepare
+from jobrunner.stream import Sink
 from jobrunner.structs import struct
 from jobrunner.typed import TYPE_CHECKING, Any
 from jobrunner.work import Outcome

@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jobrunner.encoding import exact_dumps, loads
-from jobrunner.events import Batch, Stamped, TaskFinished
+from jobrunner.events import TaskFinished
+from jobrunner.stream import Batch, Stamped
 from jobrunner.structs import field, struct
 from jobrunner.typed import Any
 

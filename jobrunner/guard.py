@@ -267,8 +267,9 @@ class _RunFacts:
         from pathlib import Path
 
         from jobrunner.errors import JobrunnerError
-        from jobrunner.events import JournalRepaired, RunInterrupted, Stream
+        from jobrunner.events import JournalRepaired, RunInterrupted
         from jobrunner.journal import Journal, JournalFull
+        from jobrunner.stream import Stream
 
         try:
             journal, found = Journal.reopen(Path(self._journal), sync=True, at_once=False)
@@ -293,7 +294,8 @@ class _RunFacts:
         import json
         import time
 
-        from jobrunner.events import RunInterrupted, timestamp
+        from jobrunner.events import RunInterrupted
+        from jobrunner.stream import timestamp
 
         line = {"ts": timestamp(time.time()), "level": "error", "event": RunInterrupted.NAME}
         number = {} if seq is None else {"seq": seq}

@@ -24,7 +24,8 @@ from pathlib import Path
 from jobrunner import system
 from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
-from jobrunner.events import Batch, Data, Stamped, TaskFinished, TaskOutput
+from jobrunner.events import Data, TaskFinished, TaskOutput
+from jobrunner.stream import Batch, Stamped
 from jobrunner.structs import struct
 from jobrunner.typed import Any, NoReturn, TypeAlias
 

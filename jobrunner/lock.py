@@ -22,7 +22,7 @@ from types import TracebackType
 
 from jobrunner import trust
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
-from jobrunner.events import timestamp
+from jobrunner.stream import timestamp
 from jobrunner.structs import defaults, replace, struct, values
 from jobrunner.typed import TYPE_CHECKING
 

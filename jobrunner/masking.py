@@ -17,16 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias, get_args
 from urllib.parse import quote, quote_plus
 
-from jobrunner.events import (
-    Data,
-    Event,
-    PoolClosed,
-    RunFinished,
-    TaskFinished,
-    TaskLateResult,
-    TaskOutput,
-    TaskSkipped,
-)
+from jobrunner.events import Data, Event, PoolClosed, RunFinished, TaskFinished, TaskLateResult, TaskOutput, TaskSkipped
 from jobrunner.structs import defaults, replace
 
 REPLACEMENT: Final = b"***"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from jobrunner import events, processes, rundir
 from jobrunner.errors import JobrunnerError, StateError, UsageError
-from jobrunner.events import Event, timestamp
+from jobrunner.events import Event
 from jobrunner.journal import RESERVE, Journal, last_record
 from jobrunner.prepare import Options, Prepared
 from jobrunner.recorded import Recorded
+from jobrunner.stream import timestamp
 from jobrunner.structs import struct
 
 RESERVED_PER_TASK, MOST_RESERVED = 2 << 10, 64 << 20

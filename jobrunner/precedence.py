@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
-from jobrunner.events import Sink
 from jobrunner.items import Items
 from jobrunner.prepare import PoolPlan, Prepared
+from jobrunner.stream import Sink
 from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from jobrunner.bind import Binder, data_references
 from jobrunner.captured import KEPT_OUTPUT, Captured
 from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
 from jobrunner.errors import JobrunnerError
-from jobrunner.events import Event, Sink, Stamped, Stream, timestamp
+from jobrunner.events import Event
 from jobrunner.executors.commands import Commands
 from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import JournalFull
@@ -34,6 +34,7 @@ from jobrunner.prepare import PoolPlan, Prepared
 from jobrunner.recall import binder_of, env_file_of, recalling, waited_for
 from jobrunner.sinks.output import file_sink
 from jobrunner.spilled import Spill
+from jobrunner.stream import Sink, Stamped, Stream, timestamp
 from jobrunner.structs import replace, struct
 from jobrunner.typed import TYPE_CHECKING, TypeAlias
 from jobrunner.work import Call, StopRule

@@ -11,7 +11,6 @@ from jobrunner import fingerprint, rundir
 from jobrunner.bind import data_references
 from jobrunner.cache import Cache, Verdict, directory_of
 from jobrunner.errors import ExpressionError, JobrunnerError
-from jobrunner.events import timestamp
 from jobrunner.items import Items
 from jobrunner.journal import replay
 from jobrunner.plan import Attempt, Plan, Skip
@@ -19,6 +18,7 @@ from jobrunner.prepare import Prepared
 from jobrunner.recall import NO_LIMIT, binder_of, env_file_of, keeping, unlimited
 from jobrunner.recorded import Recorded
 from jobrunner.spec import Job
+from jobrunner.stream import timestamp
 from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Outcome, Result
 

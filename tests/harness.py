@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobrunner import api
-from jobrunner.events import Event, Stamped, TaskFinished, TaskOutput, TaskStarted
+from jobrunner.events import Event, TaskFinished, TaskOutput, TaskStarted
+from jobrunner.stream import Stamped
 
 E = TypeVar("E", bound=Event)
 

@@ -21,7 +21,7 @@ import pytest
 import jobrunner
 from jobrunner import spec
 from jobrunner.cli.main import COMMANDS, cli
-from jobrunner.events import json_schema as event_schema
+from jobrunner.eventschema import json_schema as event_schema
 from jobrunner.sinks.log import FORMATS, LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from jobrunner import durations
 from jobrunner.api import run_prepared
 from jobrunner.durations import LARGEST, MOST_ITEMS, NAME, Durations, Known, read, write
-from jobrunner.events import Event, RunInterrupted, Stamped, TaskFinished, TaskStarted
+from jobrunner.events import Event, RunInterrupted, TaskFinished, TaskStarted
 from jobrunner.precedence import Precedence
 from jobrunner.prepare import Options, prepare
+from jobrunner.stream import Stamped
 
 
 def finished(task: str, seconds: float, *, item: str | None = None, outcome: str = "succeeded", peak: int | None = None) -> Event:

@@ -14,10 +14,16 @@ from typing import Any, get_args
 import jsonschema
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobrunner import api, events
-from jobrunner.events import Event, Stamped, Stream, json_schema, level, payload, timestamp
+from jobrunner.encoding import dumps
+from jobrunner.events import Event, level
+from jobrunner.eventschema import json_schema
 from jobrunner.sinks.log import log_sink
+from jobrunner.stream import Stamped, Stream, payload, timestamp
+from jobrunner.work import Outcome
 
 ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "schemas" / "event.schema.json"
@@ -107,8 +113,9 @@ def line_of(event: Event) -> dict[str, Any]:
 
 def test_the_schema_file_is_that_of_the_classes() -> None:
     expected = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    fresh = 'python -c "import json, jobrunner.events as e; print(json.dumps(e.json_schema(), indent=2, ensure_ascii=False))"'
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == expected, f"write it again: {fresh} > schemas/event.schema.json"
+    how = "print(json.dumps(s.json_schema(), indent=2, ensure_ascii=False))"
+    new = f"python -c 'import json, jobrunner.eventschema as s; {how}'"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == expected, f"write it again: {new} > schemas/event.schema.json"
 
 
 def test_the_schema_is_a_valid_schema_with_one_alternative_an_event() -> None:
@@ -142,6 +149,39 @@ def test_null_is_never_valid(event: Event) -> None:
     line = line_of(event)
     for name in payload(event):
         assert not validator.is_valid({**line, name: None}), name
+
+
+# --- what is written out by hand ----------------------------------------------------------------------------------------------
+
+TEXTS = st.text(st.characters(), max_size=12)  # lone surrogates too: they come from names of files
+NUMBERS = st.integers(-(1 << 63), (1 << 63) - 1)
+OF_AN_ATTEMPT: dict[str, st.SearchStrategy[Any]] = {
+    "task": TEXTS, "item": st.none() | TEXTS, "attempt": NUMBERS, "mode": TEXTS, "worker": TEXTS, "pid": NUMBERS,
+    "thread": st.none() | NUMBERS,
+}  # fmt: skip
+SECONDS = st.floats(allow_nan=False, allow_infinity=False)
+OF_A_START_ALONE: dict[str, st.SearchStrategy[Any]] = {"because": st.none() | st.lists(TEXTS, max_size=2).map(tuple)}
+OF_AN_END_ALONE: dict[str, st.SearchStrategy[Any]] = {
+    "outcome": st.sampled_from(Outcome) | TEXTS, "duration": SECONDS, "reason": st.none() | TEXTS, "cpu": st.none() | SECONDS,
+    "max_rss": st.none() | NUMBERS, "exit_code": st.none() | NUMBERS, "signal": st.none() | TEXTS,
+    "error": st.none() | st.dictionaries(TEXTS, TEXTS, max_size=2), "note": st.none() | TEXTS, "output": st.none() | TEXTS,
+    "abandoned": st.booleans(), "retried": st.booleans(), "forgiven": st.booleans(), "truncated": st.booleans(),
+    "digest": st.none() | TEXTS,
+}  # fmt: skip
+STARTS = st.builds(events.TaskStarted, **OF_AN_ATTEMPT, **OF_A_START_ALONE)
+ENDS = st.builds(events.TaskFinished, **OF_AN_ATTEMPT, **OF_AN_END_ALONE)
+
+
+@settings(max_examples=500)
+@given(event=STARTS | ENDS)
+def test_what_is_written_out_by_hand_is_what_the_general_form_gives(event: Event) -> None:
+    written = Stamped(seq=1, ts="", run_id="r", job="j", event=event).body()
+    assert json.loads(b"{%b}" % written) == json.loads(dumps({"run_id": "r", "job": "j", **payload(event)}))
+
+
+def test_every_field_of_what_is_written_out_by_hand_is_tried() -> None:
+    assert {each.name for each in logged_fields(events.TaskStarted)} == {*OF_AN_ATTEMPT, *OF_A_START_ALONE}
+    assert {each.name for each in logged_fields(events.TaskFinished)} == {*OF_AN_ATTEMPT, *OF_AN_END_ALONE}
 
 
 # --- what a line holds -------------------------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from jobrunner import events, work
+from jobrunner import work
 from jobrunner.events import TaskLateResult, WorkerDied, WorkerStarted
+from jobrunner.eventschema import json_schema
 from jobrunner.executors import hosts
 from jobrunner.executors.pool import HostPool, PoolSettings
 from jobrunner.loop import Loop
@@ -186,7 +187,7 @@ def outcome(run: Run, task: str) -> str:
 
 @functools.cache
 def validators() -> dict[str, Any]:
-    return {each["title"]: jsonschema.Draft202012Validator(each) for each in events.json_schema()["oneOf"]}
+    return {each["title"]: jsonschema.Draft202012Validator(each) for each in json_schema()["oneOf"]}
 
 
 def assert_sound(run: Run) -> None:

@@ -56,7 +56,9 @@ FLOORS = {
     "expressions.*": 2,
     "walk": 1,
     "fingerprint": 2,
-    "events": 2,
+    "events": 1,
+    "stream": 2,
+    "eventschema": 3,
     "host": 2,
     "cloning": 1,
     "template": 3,
@@ -119,7 +121,7 @@ ONLY = {
     "host": {"work", "speech", "system", "structs", "typed"},
     "preflight.signatures": {"hints", "structs", "typed"},
     "preflight.probe": {"host", "system", "hints", "preflight", "structs", "typed"},
-    "guard": {"processes", "system", "lifeline", "journal", "events", "errors", "structs", "typed"},
+    "guard": {"processes", "system", "lifeline", "journal", "events", "stream", "errors", "structs", "typed"},
     "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "encoding", *SMALL},
 }
 

@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from jobrunner import api
-from jobrunner.events import json_schema
+from jobrunner.eventschema import json_schema
 from jobrunner.sinks.log import log_sink
 
 GOLDEN = Path(__file__).parent / "golden"

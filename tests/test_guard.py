@@ -27,8 +27,9 @@ import pytest
 from benchmarks import leftovers
 from jobrunner import __main__, guard, lifeline, processes, system
 from jobrunner.errors import JobrunnerError
-from jobrunner.events import Event, PoolClosed, RunFinished, Stream
+from jobrunner.events import Event, PoolClosed, RunFinished
 from jobrunner.journal import Journal, replay
+from jobrunner.stream import Stream
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no guard")

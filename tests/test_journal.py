@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from jobrunner import events, system
 from jobrunner.errors import StateError
-from jobrunner.events import Event, Stamped
+from jobrunner.events import Event
 from jobrunner.journal import (
     MARGIN,
     RESERVE,
@@ -33,6 +33,7 @@ from jobrunner.journal import (
     last_record,
     replay,
 )
+from jobrunner.stream import Stamped
 
 TS = "2026-01-02T03:04:05.678901Z"
 EMPTY = Replay(records=[], seq=0, offset=0, dropped=0, crc=0)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.events import JournalRepaired, Stamped
+from jobrunner.events import JournalRepaired
 from jobrunner.journal import DamagedJournal, Journal, last_record, replay
+from jobrunner.stream import Stamped
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS, SIZE = 6, 3
@@ -30,7 +31,8 @@ GROUPS, SIZE = 6, 3
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from jobrunner.events import PoolClosed, Stamped
+from jobrunner.events import PoolClosed
+from jobrunner.stream import Stamped
 from jobrunner.journal import Journal, JournalError, JournalFull
 
 path, groups, size, filler = Path(sys.argv[1]), *map(int, sys.argv[2:5])

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobrunner.api import run_prepared
-from jobrunner.events import Event, LimitBusy, Stamped, TaskFinished, TaskStarted
+from jobrunner.events import Event, LimitBusy, TaskFinished, TaskStarted
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan
 from jobrunner.plan.packing import PATIENCE, Packing
 from jobrunner.precedence import Precedence
 from jobrunner.prepare import Options, prepare
 from jobrunner.spec import Job
+from jobrunner.stream import Stamped
 from jobrunner.work import Outcome, Result
 
 Tasks = Mapping[str, Mapping[str, Any]]

@@ -587,6 +587,7 @@ class Model:
         return outcome
 
 
+@pytest.mark.timeout(300)  # half a minute where others keep the machine busy
 @settings(max_examples=300)
 @given(scenario=scenarios())
 def test_any_job_comes_to_what_an_obvious_model_says_and_no_bound_is_broken(scenario: Scenario) -> None:

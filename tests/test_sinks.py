@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from jobrunner import events
 from jobrunner.captured import Captured
-from jobrunner.events import Event, Stamped, level
+from jobrunner.events import Event, level
 from jobrunner.loop import Loop
 from jobrunner.outlet import MOST_QUEUED, Outlet
 from jobrunner.sinks import readable
@@ -31,6 +31,7 @@ from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.output import file_sink, terminal_sink
 from jobrunner.sinks.summary import Summary
 from jobrunner.sinks.terminal import colours, escaped, visible
+from jobrunner.stream import Stamped
 
 ROOT = Path(__file__).parent.parent
 TS = "2026-01-02T03:04:05.678901Z"

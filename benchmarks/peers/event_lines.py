@@ -36,9 +36,10 @@ def groups(wanted: int) -> Iterator[range]:
 
 def jobrunner(wanted: int, path: Path, *, log: bool, journal: bool, sync: bool) -> int:
     """The sinks of a run: the structured log, one write a line, and the journal, one write a group."""
-    from jobrunner.events import Sink, Stream, TaskFinished
+    from jobrunner.events import TaskFinished
     from jobrunner.journal import Journal
     from jobrunner.sinks.log import log_sink
+    from jobrunner.stream import Sink, Stream
 
     sinks: list[Sink] = []
     record = Journal.create(path.with_suffix(".journal"), sync=sync) if journal else None

@@ -56,7 +56,7 @@ def schema(events: bool) -> int:
     # yaml-language-server: $schema=job.schema.json
     """
     if events:
-        from jobrunner.events import json_schema
+        from jobrunner.eventschema import json_schema
     else:
         from jobrunner.spec import json_schema
     click.echo(json.dumps(json_schema(), indent=2))

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 
 from jobrunner.cli import words
-from jobrunner.events import Sink
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
+from jobrunner.stream import Sink
 from jobrunner.typed import TYPE_CHECKING, Any, BinaryIO, Literal
 
 if TYPE_CHECKING:

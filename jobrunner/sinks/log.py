@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobrunner.events import Batch, Sink, Stamped, TaskOutput, Together, level
+from jobrunner.events import TaskOutput, level
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import FORMATS, LEVELS
+from jobrunner.stream import Batch, Sink, Stamped, Together
 from jobrunner.typed import BinaryIO
 
 __all__ = ["FORMATS", "LEVELS", "log_sink"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobrunner.events import Batch, RunFinished, Sink, Stamped, TaskFinished, TaskOutput, Together
+from jobrunner.events import RunFinished, TaskFinished, TaskOutput
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import visible
+from jobrunner.stream import Batch, Sink, Stamped, Together
 from jobrunner.typed import BinaryIO
 
 _LONGEST_LINE = 1 << 16

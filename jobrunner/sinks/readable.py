@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jobrunner.encoding import dumps
-from jobrunner.events import Stamped, TaskFinished, payload
+from jobrunner.events import TaskFinished
 from jobrunner.sinks.terminal import colours, escaped
+from jobrunner.stream import Stamped, payload
 
 
 @contextlib.contextmanager

@@ -7,18 +7,9 @@ import os
 import re
 from collections import Counter
 
-from jobrunner.events import (
-    Batch,
-    LogDegraded,
-    RunFinished,
-    RunResumed,
-    RunStarted,
-    Stamped,
-    TaskFinished,
-    TaskSkipped,
-    TaskStarted,
-)
+from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, TaskFinished, TaskSkipped, TaskStarted
 from jobrunner.sinks.terminal import escaped
+from jobrunner.stream import Batch, Stamped
 from jobrunner.structs import field, struct
 
 _SLOWEST = 3
