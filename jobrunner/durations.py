@@ -67,25 +67,22 @@ class Durations:
         self.take((stamped,))
 
     def take(self, batch: Batch) -> None:
+        sums = self._sums
         for stamped in batch:
             event = stamped.event
-            if type(event) is TaskFinished and event.outcome == "succeeded":
-                self._add(event)
-
-    def _add(self, event: TaskFinished) -> None:
-        found = self._sums.get(event.task)
-        if found is None:
-            found = self._sums[event.task] = _Sum()
-        found.count += 1
-        found.seconds += event.duration
-        if event.max_rss is not None and event.max_rss > (found.peak or 0):
-            found.peak = event.max_rss
-        if event.item is None or found.count > MOST_ITEMS:
-            found.items = None
-        elif found.items is None:
-            found.items = {event.item: event.duration}
-        else:
-            found.items[event.item] = event.duration
+            if type(event) is not TaskFinished or event.outcome != "succeeded":
+                continue
+            found = sums.get(event.task)
+            if found is None:
+                found = sums[event.task] = _Sum()
+            found.count += 1
+            found.seconds += event.duration
+            if event.max_rss is not None and event.max_rss > (found.peak or 0):
+                found.peak = event.max_rss
+            if found.count <= MOST_ITEMS:
+                _add_item(found, event)
+            else:
+                found.items = None
 
     def merged(self, before: Mapping[str, Known], tasks: Collection[str]) -> dict[str, Known]:
         """What is known after this run, of `tasks` alone: others have left the job."""
@@ -93,6 +90,15 @@ class Durations:
         for name, each in self._sums.items():
             found[name] = _merged(found.get(name), each)
         return found
+
+
+def _add_item(found: _Sum, event: TaskFinished) -> None:
+    if event.item is None:
+        found.items = None
+    elif found.items is None:
+        found.items = {event.item: event.duration}
+    else:
+        found.items[event.item] = event.duration
 
 
 def _merged(before: Known | None, now: _Sum) -> Known:

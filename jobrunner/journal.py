@@ -25,7 +25,7 @@ from jobrunner import system
 from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
 from jobrunner.events import Data, TaskFinished, TaskOutput
-from jobrunner.stream import Batch, Stamped
+from jobrunner.stream import Batch, Stamped, place
 from jobrunner.structs import struct
 from jobrunner.typed import Any, NoReturn, TypeAlias
 
@@ -158,16 +158,26 @@ class Journal:
         """
         if self._failure:
             return
-        crc, mark, add = self._crc, self._mark, self._buffer.append
+        seq, crc, mark, add, ts = self._seq, self._crc, self._mark, self._buffer.append, ""
+        heads: dict[type, bytes] = {}
         for stamped in batch:
-            if type(stamped.event) is TaskOutput:
+            event = stamped.event
+            kind = type(event)
+            if kind is TaskOutput:
                 continue
-            if stamped.seq != self._seq + 1:
-                raise JournalError(f"event {stamped.seq} follows event {self._seq} in the journal [this is a bug]")
-            body = _record(stamped) + mark
+            if stamped.seq != seq + 1:
+                raise JournalError(f"event {stamped.seq} follows event {seq} in the journal [this is a bug]")
+            if stamped.ts is not ts:  # as a rule all have one
+                ts, heads = stamped.ts, {}
+            head = heads.get(kind)
+            if head is None:
+                head = heads[kind] = _head(stamped)
+            seq += 1
+            data = _data(event) if kind is TaskFinished else b""  # type: ignore[arg-type]  # it is one
+            body = b'%b"seq":%d,%b%b%b%b' % (_BEGIN if seq > 1 else _FIRST, seq, head, stamped.fields(), data, mark)
             crc = zlib.crc32(body, crc)
             add(b'%b,"crc":"%08x"}\n' % (body, crc))
-            self._seq, self._crc = stamped.seq, crc
+            self._seq, self._crc = seq, crc
 
     def commit(self, *, sync: bool) -> None:
         """Write what was taken, in one write; with `sync` it is on disk when this returns, if the journal is to be synced.
@@ -243,13 +253,17 @@ class Journal:
         raise JournalError(self._failure) from None
 
 
-def _record(stamped: Stamped) -> bytes:
-    """The record but for what the disk has and its seal: an object of JSON that is still open."""
-    event, version = stamped.event, f'"v":{VERSION},' if stamped.seq == 1 else ""
-    head = f'{{{version}"seq":{stamped.seq},"ts":"{stamped.ts}","event":"{event.NAME}",'.encode()
-    if type(event) is TaskFinished and event.data is not None:
-        return b'%b%b,"data":%b' % (head, stamped.body(), dumps(_texts(event.data)))
-    return head + stamped.body()
+_BEGIN, _FIRST = b"{", b'{"v":%d,' % VERSION
+
+
+def _head(stamped: Stamped) -> bytes:
+    """What the records of one kind of event share that were taken at one time."""
+    when = f'"ts":"{stamped.ts}","event":"{stamped.event.NAME}",'
+    return b"%b%b," % (when.encode(), place(stamped.run_id, stamped.job))
+
+
+def _data(event: TaskFinished) -> bytes:
+    return b"" if event.data is None else b',"data":' + dumps(_texts(event.data))
 
 
 def _mark(seq: int) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from math import floor
 from operator import attrgetter
@@ -30,15 +28,16 @@ class Stamped:
     event: Event
     encoded: bytes | None = None
 
-    def body(self) -> bytes:
-        """`run_id`, `job` and the event's own fields as JSON, without the braces around them: encoded once, whoever asks."""
+    def fields(self) -> bytes:
+        """The event's own fields as JSON, without the braces around them: encoded once, whoever asks."""
         if self.encoded is None:
-            self.encoded = b"%b,%b" % (_place(self.run_id, self.job), _fields(self.event))
+            self.encoded = _fields(self.event)
         return self.encoded
 
 
 @lru_cache(maxsize=2)
-def _place(run_id: str, job: str) -> bytes:
+def place(run_id: str, job: str) -> bytes:
+    """What all events of a run share, as JSON without the braces around it."""
     return dumps({"run_id": run_id, "job": job})[1:-1]
 
 
@@ -89,13 +88,14 @@ class Stream:
 
     def _stamped(self, noted: list[Event]) -> list[Stamped]:
         seq, ts, run_id, job = self._seq, timestamp(self._now()), self._run_id, self._job
-        batch, place = [], _place(run_id, job)
+        batch, writers = [], _WRITERS
         for event in noted:
-            if type(event) is TaskOutput:
+            kind = type(event)
+            if kind is TaskOutput:
                 batch.append(Stamped(seq, ts, run_id, job, event))
             else:
                 seq += 1
-                batch.append(Stamped(seq, ts, run_id, job, event, b"%b,%b" % (place, _fields(event))))
+                batch.append(Stamped(seq, ts, run_id, job, event, writers.get(kind, _in_general)(event)))
         self._seq = seq
         return batch
 
@@ -152,32 +152,34 @@ def _payload_of(kind: type) -> Callable[[Any], dict[str, Any]]:
 
 # Both events of an attempt are written out: there are as many of them as attempts, and this takes half of the time.
 
-_quoted = json.encoder.encode_basestring  # as orjson writes it, in a third of the time
-
 
 def _fields(event: Event) -> bytes:
     """The event's own fields as JSON, without the braces around them."""
-    write = _WRITERS.get(type(event))
-    if write is not None:
-        with suppress(UnicodeEncodeError):  # a lone surrogate
-            return write(event)
+    return _WRITERS.get(type(event), _in_general)(event)
+
+
+def _in_general(event: Event) -> bytes:
     return dumps(payload(event))[1:-1]
 
 
-def _of_attempt(event: TaskStarted | TaskFinished) -> str:
-    item = "" if event.item is None else f',"item":{_quoted(event.item)}'
-    who = f'"mode":{_quoted(event.mode)},"worker":{_quoted(event.worker)},"pid":{event.pid}'
-    return f'"task":{_quoted(event.task)}{item},"attempt":{event.attempt},{who}'
-
-
 def _of_started(event: TaskStarted) -> bytes:
-    thread = "" if event.thread is None else f',"thread":{event.thread}'
-    because = b"" if event.because is None else b',"because":' + dumps(event.because)
-    return (_of_attempt(event) + thread).encode() + because
+    found: dict[str, Any] = {"task": event.task}
+    if event.item is not None:
+        found["item"] = event.item
+    found["attempt"], found["mode"], found["worker"], found["pid"] = event.attempt, event.mode, event.worker, event.pid
+    if event.thread is not None:
+        found["thread"] = event.thread
+    if event.because is not None:
+        found["because"] = event.because
+    return dumps(found)[1:-1]
 
 
 def _of_finished(event: TaskFinished) -> bytes:
-    found: dict[str, Any] = {"outcome": event.outcome, "duration": event.duration}
+    found: dict[str, Any] = {"task": event.task}
+    if event.item is not None:
+        found["item"] = event.item
+    found["attempt"], found["mode"], found["worker"], found["pid"] = event.attempt, event.mode, event.worker, event.pid
+    found["outcome"], found["duration"] = event.outcome, event.duration
     if event.reason is not None:
         found["reason"] = event.reason
     if event.thread is not None:
@@ -206,7 +208,7 @@ def _of_finished(event: TaskFinished) -> bytes:
         found["truncated"] = True
     if event.digest is not None:
         found["digest"] = event.digest
-    return b"%b,%b" % (_of_attempt(event).encode(), dumps(found)[1:-1])
+    return dumps(found)[1:-1]
 
 
 _WRITERS: dict[type, Callable[[Any], bytes]] = {TaskStarted: _of_started, TaskFinished: _of_finished}

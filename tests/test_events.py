@@ -175,8 +175,8 @@ ENDS = st.builds(events.TaskFinished, **OF_AN_ATTEMPT, **OF_AN_END_ALONE)
 @settings(max_examples=500)
 @given(event=STARTS | ENDS)
 def test_what_is_written_out_by_hand_is_what_the_general_form_gives(event: Event) -> None:
-    written = Stamped(seq=1, ts="", run_id="r", job="j", event=event).body()
-    assert json.loads(b"{%b}" % written) == json.loads(dumps({"run_id": "r", "job": "j", **payload(event)}))
+    written = Stamped(seq=1, ts="", run_id="r", job="j", event=event).fields()
+    assert json.loads(b"{%b}" % written) == json.loads(dumps(payload(event)))
 
 
 def test_every_field_of_what_is_written_out_by_hand_is_tried() -> None:

@@ -130,7 +130,7 @@ class Binder:
             return self._command(plan, attempt, task, bound, needed)
         args, kwargs = task.args, task.kwargs
         if bound.args is not None or bound.kwargs is not None:
-            scope = _own(attempt) if bound.is_own else self.scope(plan, attempt)
+            scope = {"index": attempt.index, "item": attempt.item} if bound.is_own else self.scope(plan, attempt)
             args = args if bound.args is None else bound.args(scope)
             kwargs = kwargs if bound.kwargs is None else bound.kwargs(scope)
         cwd = bound.cwd(self._certain(plan, attempt)) if task.cwd else ""
@@ -181,12 +181,14 @@ class Binder:
 
     def _facts(self, attempt: Attempt) -> dict[str, str]:
         """What every attempt can read about itself. The key is the same for all tries: an idempotency key."""
-        task, item, facts = attempt.task, attempt.key or "", self.cookie.copy()
-        facts["JOBRUNNER_TASK"] = task
-        facts["JOBRUNNER_ITEM"] = item
-        facts["JOBRUNNER_ATTEMPT"] = str(attempt.number)
-        facts["JOBRUNNER_TASK_KEY"] = f"{self._run.id}/{task}/{item}" if item else f"{self._run.id}/{task}"
-        return facts
+        task, item = attempt.task, attempt.key or ""
+        return {
+            **self.cookie,
+            "JOBRUNNER_TASK": task,
+            "JOBRUNNER_ITEM": item,
+            "JOBRUNNER_ATTEMPT": str(attempt.number),
+            "JOBRUNNER_TASK_KEY": f"{self._run.id}/{task}/{item}" if item else f"{self._run.id}/{task}",
+        }
 
     def scope(self, plan: Plan, attempt: Attempt | None = None) -> Scope:
         """What the names in the expressions of a task mean, or in those of one of its instances."""
@@ -265,10 +267,6 @@ def _is_bare(task: Task) -> bool:
     """It is a target without anything around it, as most of a large graph are."""
     around = task.args or task.kwargs or task.env or task.secrets or task.condition or task.cwd or task.resources
     return not around and task.target is not None
-
-
-def _own(attempt: Attempt) -> Scope:
-    return {"index": attempt.index, "item": attempt.item}
 
 
 def _roots(value: object) -> set[str]:

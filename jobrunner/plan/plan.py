@@ -384,7 +384,11 @@ class Plan:
         ready = pool.ready
         while ready:
             node = ready[0][1]
-            if self._can_start(node):
+            if node.items is None or node.again:
+                can_start = self._can_start(node)
+            else:  # the items of a fan-out come one after the other
+                can_start = node.next < node.size and node.in_flight < node.most and node.state in _OPEN
+            if can_start:
                 return node
             if ready[0][1] is node:  # an empty fan-out can have put its dependent in front of itself
                 heapq.heappop(ready)
@@ -441,18 +445,13 @@ class Plan:
         node.in_flight += 1
         if self._packing is not None:
             self._packing.issued(node, pool)
-        self._last_id += 1
-        attempt = self._flight[self._last_id] = self._attempt(node, index, number)
-        return attempt
-
-    def _attempt(self, node: Node, index: int, number: int) -> Attempt:
-        task, place, item, key = node.task, None, None, None
-        refused = node.refused
+        task, place, item, key, refused = node.task, None, None, None, node.refused
         if node.items is not None:
             place, (item, key) = index, node.items.named(index)
             if isinstance(item, ExpressionError):
                 refused, place, item, key = item, None, None, None
-        attempt = Attempt(
+        self._last_id += 1
+        attempt = self._flight[self._last_id] = Attempt(
             self._last_id, node.name, number, node.pool, number, number, task.target is None, task.at_most_once,
             place, item, key, node.is_judged_by_item, task.timeout,
         )  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from jobrunner.events import TaskOutput, level
+from jobrunner.events import Level, TaskOutput, level
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import FORMATS, LEVELS
-from jobrunner.stream import Batch, Sink, Stamped, Together
+from jobrunner.stream import Batch, Sink, Stamped, Together, place
 from jobrunner.typed import BinaryIO
 
 __all__ = ["FORMATS", "LEVELS", "log_sink"]
@@ -21,27 +21,44 @@ def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # no
     """
     outlet = to if isinstance(to, Outlet) else Outlet(to, name="log")
     chosen = format if format != "auto" else "console" if outlet.isatty() else "json"
-    line_of = _json if chosen == "json" else _readable(chosen, outlet.isatty())
-    least = LEVELS[minimum]
+    shown = frozenset(each for each, number in LEVELS.items() if number >= LEVELS[minimum])
+    lines_of = _json if chosen == "json" else _readable(chosen, outlet.isatty())
 
     def take(batch: Batch) -> None:
-        lines = [
-            line_of(stamped, importance)
-            for stamped in batch
-            if type(stamped.event) is not TaskOutput and LEVELS[importance := level(stamped.event)] >= least
-        ]
-        outlet.write_all(lines)
+        outlet.write_all(lines_of(batch, shown))
 
     return Together(take)
 
 
-def _json(stamped: Stamped, importance: str) -> bytes:
-    """The line that structlog's JSONRenderer gives, of the bytes that the journal has too: structlog costs 30 ms to import."""
-    head = f'{{"ts":"{stamped.ts}","level":"{importance}","event":"{stamped.event.NAME}","seq":{stamped.seq},'
-    return b"%b%b}\n" % (head.encode(), stamped.body())
+def _json(batch: Batch, shown: Collection[str]) -> list[bytes]:
+    """The lines that structlog's JSONRenderer gives, of the bytes that the journal has too: structlog costs 30 ms to import."""
+    lines, heads, ts = [], dict[tuple[type, Level], bytes](), ""
+    for stamped in batch:
+        event = stamped.event
+        kind, importance = type(event), level(event)
+        if kind is TaskOutput or importance not in shown:
+            continue
+        if stamped.ts is not ts:  # as a rule all have one
+            ts, heads = stamped.ts, {}
+        head = heads.get((kind, importance))
+        if head is None:
+            head = heads[kind, importance] = _head(stamped, importance)
+        lines.append(b"%b%d,%b,%b}\n" % (head, stamped.seq, place(stamped.run_id, stamped.job), stamped.fields()))
+    return lines
 
 
-def _readable(chosen: str, is_terminal: bool) -> Callable[[Stamped, str], bytes]:
+def _head(stamped: Stamped, importance: Level) -> bytes:
+    """What the lines of one kind of event share that were told at one time."""
+    return f'{{"ts":"{stamped.ts}","level":"{importance}","event":"{stamped.event.NAME}","seq":'.encode()
+
+
+def _readable(chosen: str, is_terminal: bool) -> Callable[[Batch, Collection[str]], list[bytes]]:
     from jobrunner.sinks import readable  # loads structlog, which most runs from cron do without
 
-    return readable.lines(chosen, is_terminal)
+    line_of = readable.lines(chosen, is_terminal)
+
+    def lines(batch: Batch, shown: Collection[str]) -> list[bytes]:
+        logged = ((stamped, level(stamped.event)) for stamped in batch if type(stamped.event) is not TaskOutput)
+        return [line_of(stamped, importance) for stamped, importance in logged if importance in shown]
+
+    return lines

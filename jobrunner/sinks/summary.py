@@ -47,14 +47,24 @@ class Summary:
         self.take((stamped,))
 
     def take(self, batch: Batch) -> None:
+        succeeded, slowest = 0, self.slowest
         for stamped in batch:
-            kind = type(stamped.event)
-            if kind is TaskFinished:
-                self._on_finished(stamped.event)  # type: ignore[arg-type]  # it is one
-            elif kind is not TaskStarted:  # there are as many of them as attempts
+            event = stamped.event
+            kind = type(event)
+            if kind is TaskStarted:  # there are as many of them as attempts
+                continue
+            if kind is not TaskFinished:
                 self._on_another(stamped)
+            elif event.outcome != "succeeded":  # type: ignore[union-attr]  # here and below: it is one
+                self._on_trouble(event)  # type: ignore[arg-type]
+            else:
+                succeeded += 1
+                if len(slowest) < _SLOWEST or event.duration >= slowest[0][0]:  # type: ignore[union-attr]
+                    self._on_slow(event)  # type: ignore[arg-type]
+        if succeeded:
+            self.attempts["succeeded"] += succeeded
 
-    def _on_finished(self, event: TaskFinished) -> None:
+    def _on_trouble(self, event: TaskFinished) -> None:
         if event.outcome == "unknown":
             self.unknown.add(name_of(event))
         elif event.retried:
@@ -80,14 +90,17 @@ class Summary:
 
     def _count(self, event: TaskFinished) -> None:
         self.attempts[event.outcome] += 1
-        if len(self.slowest) < _SLOWEST:
-            heapq.heappush(self.slowest, (event.duration, name_of(event)))
-        elif event.duration >= self.slowest[0][0]:
-            heapq.heappushpop(self.slowest, (event.duration, name_of(event)))
+        if len(self.slowest) < _SLOWEST or event.duration >= self.slowest[0][0]:
+            self._on_slow(event)
         if event.outcome == "cancelled":
             self.stopped[event.task] += 1
-        elif event.outcome != "succeeded":
+        else:
             self._keep(event)
+
+    def _on_slow(self, event: TaskFinished) -> None:
+        heapq.heappush(self.slowest, (event.duration, name_of(event)))
+        if len(self.slowest) > _SLOWEST:
+            heapq.heappop(self.slowest)
 
     def _keep(self, event: TaskFinished) -> None:
         """Of each of the first tasks that failed the first failures: one of many items hides no other task."""
