@@ -270,22 +270,24 @@ class Engine:
         self._report_skipped()
 
     def _start(self, attempt: Attempt) -> None:
-        mode = "command" if attempt.is_command else self._lanes[attempt.pool].mode
-        flight = self._flights[attempt.id] = Flight(attempt, mode)
+        lane = self._lanes[attempt.pool]
+        flight = self._flights[attempt.id] = Flight(attempt, "command" if attempt.is_command else lane.mode)
         try:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
             attempt.refused, bound = Error(type="ExpressionError", message=str(error)), None
         if isinstance(bound, (Call, Command)):
             flight.digest = self._digest(attempt, bound)
-            if not (self._recall and self._is_recalled(flight)) and not (self._cache and self._is_looked_up(flight, bound)):
-                self._launch(flight, bound)
+            if self._recall is not None and self._is_recalled(flight):
+                return
+            if self._cache is None or not self._is_looked_up(flight, bound):
+                self._launch(flight, bound, lane)
         elif bound is None:  # it cannot even be started: a start and a failure, so that the log tells as much as for any other
             self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
         else:
             self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
 
-    def _launch(self, flight: Flight, bound: Call | Command) -> None:
+    def _launch(self, flight: Flight, bound: Call | Command, lane: Lane) -> None:
         """Hand it over, after what has let it start is on record; what may run only once, after that it is about to."""
         attempt = flight.attempt
         if attempt.at_most_once:
@@ -293,7 +295,6 @@ class Engine:
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
         if attempt.at_most_once or self._plan.is_ahead_of_record(attempt):
             self._commit(True)
-        lane = self._lanes[attempt.pool]
         if isinstance(bound, Call):
             lane.calls.start(bound)
         else:
@@ -345,7 +346,7 @@ class Engine:
             self._skip(attempt, Skip.CACHED, verdict.result)
         elif flight.bound is not None:
             flight.because = verdict.causes
-            self._launch(flight, flight.bound)
+            self._launch(flight, flight.bound, self._lanes[attempt.pool])
 
     def _stop_due(self) -> None:
         timed_out = self._plan.has_timed_out

@@ -55,7 +55,10 @@ class Flight:
             attempt.task, attempt.key, attempt.number, self.mode, began.worker, began.pid, ended.outcome, duration,
             None, began.thread, result.cpu, result.max_rss, result.exit_code,
         )  # fmt: skip
-        event.note, event.digest = result.note or None, self.digest or None
+        if result.note:
+            event.note = result.note
+        if self.digest:
+            event.digest = self.digest
         if self.printed > most_output:
             event.truncated = True
         if ended.outcome is not _SUCCEEDED:

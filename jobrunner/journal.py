@@ -176,7 +176,8 @@ class Journal:
             data = _data(event) if kind is TaskFinished else b""  # type: ignore[arg-type]  # it is one
             body = b'%b"seq":%d,%b%b%b%b' % (_BEGIN if seq > 1 else _FIRST, seq, head, stamped.fields(), data, mark)
             crc = zlib.crc32(body, crc)
-            add(b'%b,"crc":"%08x"}\n' % (body, crc))
+            add(body)
+            add(b',"crc":"%08x"}\n' % crc)
             self._seq, self._crc = seq, crc
 
     def commit(self, *, sync: bool) -> None:

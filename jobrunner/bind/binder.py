@@ -83,7 +83,7 @@ class Binder:
         shared: Collection[str] = (),
     ) -> None:
         self._masked, self._shared = masked, shared
-        self._job, self._run, self._secrets = job, run, secrets or {}
+        self._job, self._tasks, self._run, self._secrets = job, job.tasks, run, secrets or {}
         facts = {"id": run.id, "dir": run.dir, "started_at": run.started_at, "attempt": run.attempt}
         from_file = env_file or {}
         self._facts_of_run = facts
@@ -110,11 +110,11 @@ class Binder:
         """The items of a fan-out, once its needs have ended."""
         from jobrunner.bind.fanout import unfolding  # most jobs have no fan-out
 
-        return unfolding(self._job.tasks[name], self._run.folder)(self.scope(plan))
+        return unfolding(self._tasks[name], self._run.folder)(self.scope(plan))
 
     def decide(self, plan: Plan, name: str) -> bool:
         """What the condition of a task says, once its needs have ended."""
-        condition = self._job.tasks[name].condition
+        condition = self._tasks[name].condition
         return condition is None or _judged(condition)(self._judging(self.scope(plan), plan, name))
 
     def work(self, plan: Plan, attempt: Attempt, needed: bool) -> Call | Command | Skip:
@@ -122,7 +122,7 @@ class Binder:
 
         A Skip where its condition, which looks at the item, says so.
         """
-        task, bound = self._job.tasks[attempt.task], self._of(attempt.task)
+        task, bound = self._tasks[attempt.task], self._of(attempt.task)
         is_judged = attempt.is_conditional and bound.condition is not None
         if is_judged and not bound.condition(self._judging(self.scope(plan, attempt), plan, attempt.task)):  # type: ignore[misc]  # it is there
             return Skip.CONDITION
@@ -152,7 +152,7 @@ class Binder:
         """Names what `work` is: its definition with every value in it, and its item, of which a command is told in its
         environment; not the item's place nor the attempt.
         """
-        declared = self._job.tasks[attempt.task].env
+        declared = self._tasks[attempt.task].env
         env = {name: work.env[name] for name, text in declared.items() if not _reads_secret(text)} if declared else _NO_ENV
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
@@ -195,7 +195,7 @@ class Binder:
         around = self._scope_of(plan)
         if attempt is None or attempt.index is None:
             return around
-        if self._job.tasks[attempt.task].matrix is None:
+        if self._tasks[attempt.task].matrix is None:
             return {**around, "index": attempt.index, "item": attempt.item}
         from jobrunner.bind import matrix
 
@@ -225,7 +225,7 @@ class Binder:
     def _of(self, name: str) -> _Bound:
         bound = self._bound.get(name)
         if bound is None:
-            task = self._job.tasks[name]
+            task = self._tasks[name]
             if _is_bare(task):
                 return self._bare
             bound = self._compile(task)
