@@ -18,13 +18,14 @@ from pathlib import Path
 from jobrunner import compiled, credentials, events, lifeline, lock, rundir, signals, system, trust
 from jobrunner.bind import Binder, data_references
 from jobrunner.captured import KEPT_OUTPUT, Captured
-from jobrunner.engine import CACHE_LANE, Engine, Lane, Memory, Tally
+from jobrunner.engine import Engine, Tally
 from jobrunner.errors import JobrunnerError
 from jobrunner.events import Event
 from jobrunner.executors.commands import Commands
 from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import JournalFull
 from jobrunner.kinds import Limit
+from jobrunner.lanes import CACHE_LANE, Lane, Memory
 from jobrunner.loop import Loop, Timer
 from jobrunner.outlet import Outlet
 from jobrunner.parts import Part, begin, marked

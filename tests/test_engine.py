@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobrunner import events
-from jobrunner.engine import Engine, Lane, Memory, Tally
+from jobrunner.engine import Engine, Tally
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
 from jobrunner.items import Items
+from jobrunner.lanes import Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan
 from jobrunner.spec import Job, Range

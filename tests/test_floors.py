@@ -82,6 +82,7 @@ FLOORS = {
     "recorded": 5,
     "bind.*": 5,
     "flights": 5,
+    "lanes": 5,
     "engine": 6,
     "cache": 6,
     "compiled": 5,
