@@ -59,7 +59,7 @@ FLOORS = {
     "events": 1,
     "stream": 2,
     "eventschema": 3,
-    "host": 2,
+    "host.*": 2,
     "cloning": 1,
     "template": 3,
     "signals": 2,
@@ -99,7 +99,7 @@ FLOORS = {
 }
 
 # Packages whose modules may import one another, as long as it makes no circle. Sinks do not: each is an output of its own.
-FAMILIES = ("bind", "cli", "executors", "expressions", "jobfile", "plan")
+FAMILIES = ("bind", "cli", "executors", "expressions", "host", "jobfile", "plan")
 
 PURE = ("time", "datetime", "os", "threading", "subprocess")
 
@@ -119,7 +119,7 @@ ONLY = {
     "speech": set(),
     "walk": set(),
     "fingerprint": {"walk", "structs", "typed"},
-    "host": {"work", "speech", "system", "structs", "typed"},
+    "host.*": {"work", "speech", "system", "structs", "typed", "host"},
     "preflight.signatures": {"hints", "structs", "typed"},
     "preflight.probe": {"host", "system", "hints", "preflight", "structs", "typed"},
     "guard": {"processes", "system", "lifeline", "journal", "events", "stream", "errors", "structs", "typed"},
@@ -134,6 +134,15 @@ STANDARD_ONLY = (
     "speech",
     "fingerprint",
     "host",
+    "host.begin",
+    "host.foreign",
+    "host.frames",
+    "host.in_order",
+    "host.lane",
+    "host.modes",
+    "host.port",
+    "host.resources",
+    "host.threads",
     "system",
     "processes",
     "lifeline",

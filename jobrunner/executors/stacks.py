@@ -20,7 +20,13 @@ PATIENCE = 0.1
 """Seconds that a stack may take to come before the task is stopped without it."""
 _LONGEST = 1 << 16
 
-_WORK, _HOST = (re.escape(ascii(each.__file__)[1:-1]) for each in (work, host))
+
+def _pattern(path: str) -> str:
+    """As faulthandler writes it."""
+    return re.escape(ascii(path)[1:-1])
+
+
+_WORK, _HOST = _pattern(work.__file__), _pattern(os.path.dirname(host.__file__)) + r"/\w+\.py"
 _COMPLETE = re.compile(rf'File "{_HOST}", line \d+ in main\n')
 """The main thread is the last that is written, and this its lowest frame that is of interest."""
 _OUR_FRAMES = re.compile(rf'  File "(?:{_WORK}|{_HOST})", line \d+ in .*\n(?:  .*\n)*')

@@ -89,7 +89,7 @@ def main(fd: int, folder: str, limit: float, parent: int) -> None:
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)
     sys.path.insert(0, folder)
-    host._prefer_modules_in([folder])
+    host.prefer_modules_in([folder])
     sys.argv = ["default-1"]  # the name of a worker, as in a host
     stack = os.dup(2)
     tools = _tools()

@@ -1,0 +1,71 @@
+"""The lines that go between the engine and a host: how each begins, and how calls and results are written."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from jobrunner.work import Call, Outcome, Resources, Result
+
+MOST_AT_MARK = 1 << 11
+"""Bytes of a value that may stand at a mark: a pipe takes 4 KiB in one piece."""
+PING = b""
+"""The line that asks whether it still works."""
+CHANNEL = b"!"
+"""How the line begins with which a host is given a queue; the mark of its output follows."""
+BACK = b"-"
+"""The line that asks a host of threads for the calls that nobody has taken up."""
+RINGS = b"#"
+"""The line with which a host of threads is given memory for its rings."""
+RING = 256
+"""Numbers of 8 bytes in a ring: the native id of its thread, the number in the name of its worker, and the calls that it took up
+last, more than may be on their way to a host."""
+RING_HEAD = 2
+MARK = b"\0"
+"""How a mark in the output begins; the rest is what nobody else knows, and the call after which it stands."""
+WHERE = b"?"
+"""How a line begins that asks where the thread of a call stands; its id follows."""
+
+
+@lru_cache(maxsize=64)
+def quoted(worker: str) -> bytes:
+    return json.dumps(worker).encode()
+
+
+BEGAN = b'["began",%d,%b,%b]\n'
+_PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
+"""As most of them are."""
+TOLD = b",%d,%.9f,%.9f,%d] %b"
+TOLD_BEFORE = b",%d]"
+"""At a mark, after the number of the call that begins: how the one before has ended, or that this was sent before."""
+
+
+def is_plain(result: Result) -> bool:
+    """Of a success there is no more to tell than its value and its measures."""
+    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
+    return is_plain and result.value is not None and result.cpu is not None
+
+
+def result_frame(result: Result, max_rss: int | None) -> bytes:
+    """One line, and the value as another one."""
+    if is_plain(result):
+        rss = b"null" if max_rss is None else b"%d" % max_rss
+        return _PLAIN_RESULT % (result.id, result.duration, result.cpu, rss, result.value)
+    error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
+    has_value = result.value is not None
+    frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
+    line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
+    return line + (result.value or b"") + b"\n" if has_value else line
+
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def call_of(line: bytes) -> Call:
+    fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
+    get = fields.get
+    call = Call(fields["id"], fields["target"], fields["args"], get("kwargs") or {}, get("env") or {}, get("cwd", ""))
+    call.needed = get("needed", False)
+    if (resources := get("resources")) is not None:
+        call.resources = Resources(**resources)
+    return call
