@@ -136,7 +136,6 @@ class Streams:
     def adopt(self) -> None:
         """What 1 and 2 are now is theirs: in a host that was forked with them, another pipe."""
         self._spare = os.dup(1)
-        self._pipe = os.fstat(1).st_ino
 
     def _open(self) -> None:
         # They live as long as the process: no `with`.
@@ -149,14 +148,15 @@ class Streams:
 
     def restore(self) -> None:
         """Write out what is buffered, and undo what a task did to the streams: closed, replaced or redirected them."""
+        is_broken = self._out.closed or self._err.closed
         for stream in (sys.stdout, sys.stderr):
-            try:  # noqa: SIM105  # a call of nothing pays for `suppress`
+            try:
                 stream.flush()
             except Exception:  # whatever a task left in their place may raise anything
-                pass
-        if self._out.closed or self._err.closed or not (self._is_pipe(1) and self._is_pipe(2)):
-            os.dup2(self._spare, 1)
-            os.dup2(self._spare, 2)
+                is_broken = True
+        os.dup2(self._spare, 1)  # which takes less time than to ask whether it has to be done
+        os.dup2(self._spare, 2)
+        if is_broken:
             self._open()
         sys.stdout, sys.stderr = self._out, self._err
 
@@ -177,9 +177,3 @@ class Streams:
                 os.get_inheritable(number)  # which, unlike fstat, keeps the interpreter: else threads would change places here
             except OSError:
                 os.dup2(self._spare, number)
-
-    def _is_pipe(self, number: int) -> bool:
-        try:
-            return os.fstat(number).st_ino == self._pipe
-        except OSError:
-            return False

@@ -22,6 +22,8 @@ LARGEST_RESULT = 64 << 20
 _LONGEST_TRACEBACK = 16_384
 _LONGEST_KIND = 200
 MOST_KINDS = 20
+_LEAST_ASKED = 20e-6
+"""Seconds: of a call that took less it is not asked how much of that was CPU time, which would take nearly as long. All is."""
 
 
 class Outcome(StrEnum):
@@ -237,8 +239,8 @@ def run(call: Call, cpu_clock: Callable[[], float] = time.process_time) -> Resul
     """
     started, cpu = time.perf_counter(), cpu_clock()
     ending = _ending(call)
-    duration, cpu = time.perf_counter() - started, cpu_clock() - cpu
-    return Result(id=call.id, duration=duration, cpu=cpu, **ending)
+    duration = time.perf_counter() - started
+    return Result(id=call.id, duration=duration, cpu=duration if duration < _LEAST_ASKED else cpu_clock() - cpu, **ending)
 
 
 def _ending(call: Call) -> dict[str, Any]:
@@ -292,6 +294,7 @@ def _awaited(awaitable: Any) -> Any:
     return asyncio.run(wait())
 
 
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _NOTHING: dict[str, Any] = {"outcome": Outcome.SUCCEEDED, "value": b"null"}
 
 
@@ -300,8 +303,7 @@ def _valued(value: Any, needed: bool) -> dict[str, Any]:
     if (hasattr(value, "__next__") and hasattr(value, "send")) or hasattr(value, "__anext__"):
         return _refused("returned a generator, so nothing ran; return a list instead of using yield")
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        data = text.encode()
+        data = _encode(value).encode()
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         said = f"returned {_article(_name(type(value)))}, which is not JSON ({_one_line(error)})"
         return _refused(said) if needed else {"outcome": Outcome.SUCCEEDED, "note": f"{said}: dropped"}

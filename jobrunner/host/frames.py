@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 
 from jobrunner.work import Call, Outcome, Resources, Result
 
@@ -27,12 +27,12 @@ WHERE = b"?"
 """How a line begins that asks where the thread of a call stands; its id follows."""
 
 
-@lru_cache(maxsize=64)
 def quoted(worker: str) -> bytes:
-    return json.dumps(worker).encode()
+    return encode_basestring_ascii(worker).encode()
 
 
 BEGAN = b'["began",%d,%b,%b]\n'
+JOINED = b'["joined",%b,%b,%d,%.9f]\n'
 _PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
 TOLD = b",%d,%.9f,%.9f,%d] %b"
@@ -56,6 +56,10 @@ def result_frame(result: Result, max_rss: int | None) -> bytes:
     frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
     line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
     return line + (result.value or b"") + b"\n" if has_value else line
+
+
+def thread_of(native_id: int | None) -> bytes:
+    return b"null" if native_id is None else b"%d" % native_id
 
 
 _decode = json.JSONDecoder().raw_decode

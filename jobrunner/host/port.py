@@ -153,7 +153,7 @@ class Port:
             self._rings[start] = native_id
             self._rings[start + 1] = serial
             self._rings[start + frames.RING_HEAD + tasks % (frames.RING - frames.RING_HEAD)] = call.id
-        self._unsent.append(frames.BEGAN % (call.id, frames.quoted(worker), b"%d" % native_id))  # whoever forks does so later
+        self._unsent.append(frames.BEGAN % (call.id, frames.quoted(worker), b"%d" % native_id))
         self._send_soon()
 
     def ended_soon(self, result: Result) -> None:
@@ -183,7 +183,7 @@ class Port:
         if self._mark:
             self._tell(call.id)
             return
-        self._put(frames.BEGAN % (call.id, frames.quoted(worker), b"null" if thread is None else b"%d" % thread))
+        self._unsent.append(frames.BEGAN % (call.id, frames.quoted(worker), frames.thread_of(thread)))
         self.flush()
 
     def said(self, call_id: int, text: str) -> None:
@@ -197,7 +197,7 @@ class Port:
 
     def joined_soon(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
         """Told with what comes next: `answer_bell` has to follow."""
-        self._put(json.dumps(["joined", worker, thread, tasks, lived], separators=(",", ":")).encode() + b"\n")
+        self._unsent.append(frames.JOINED % (frames.quoted(worker), frames.thread_of(thread), tasks, lived))
 
     def ended(self, result: Result, max_rss: int | None = None) -> None:
         self._put(frames.result_frame(result, max_rss))
