@@ -26,7 +26,7 @@ _RECEIVE = 1 << 16
 _NUMBER = 8
 _MOST_UNSENT = 64
 """Frames that wait for the thread that sends them: with more, the one at hand sends them."""
-_POST_AFTER = 0.0005
+POST_AFTER = 0.0005
 """Seconds that frames wait for others, unless a thread has nothing else to do: then it sends them."""
 
 
@@ -145,9 +145,8 @@ class Port:
 
     # Out.
 
-    def took_up(self, call: Call, worker: str, ring: int, serial: int, tasks: int) -> None:
+    def took_up(self, call: Call, worker: str, native_id: int, ring: int, serial: int, tasks: int) -> None:
         """A thread is about to run it. The engine knows, whatever becomes of this process and of what it has not sent."""
-        native_id = threading.get_native_id()
         if self._rings is not None:
             start = ring * frames.RING
             self._rings[start] = native_id
@@ -176,7 +175,7 @@ class Port:
     def _post(self) -> None:
         while True:
             self._bell.get()
-            time.sleep(_POST_AFTER)
+            time.sleep(POST_AFTER)
             self.answer_bell()
 
     def began(self, call: Call, worker: str, thread: int | None = None) -> None:

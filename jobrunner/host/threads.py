@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from jobrunner import speech
 from jobrunner.host.lane import Settings, or_dead
-from jobrunner.host.port import Port
-from jobrunner.structs import struct
+from jobrunner.host.port import POST_AFTER, Port
 from jobrunner.work import Call, run
+
+
+class _Thread(threading.Thread):
+    """Runs one call, and is put in `ended` when that is over. `worker` is given: a target may rename its thread."""
+
+    def __init__(self, port: Port, call: Call, pool: str, number: int, ring: int, ended: queue.SimpleQueue[Any]) -> None:
+        self.worker, self.ring = f"{pool}-{number}", ring
+        super().__init__(name=self.worker)
+        self._port, self._call, self._number, self._ended = port, call, number, ended
+
+    def run(self) -> None:
+        self.began_at = time.monotonic()
+        _run_in_thread(self._port, self._call, self.worker, self, self.ring, self._number, self._number)
+        self._ended.put(self)
 
 
 class ThreadPerCall:
@@ -22,10 +37,11 @@ class ThreadPerCall:
 
     def __init__(self, port: Port, settings: Settings) -> None:
         self._port, self._pool = port, settings.pool
-        self._inbox: queue.SimpleQueue[Call | _Ended | _Rung | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Thread | str] = queue.SimpleQueue()
         self._waiting: deque[Call] = deque()
         self._free = list(range(settings.workers - 1, -1, -1))
         """Rings of which no thread makes use."""
+        self._sent_at = -math.inf
         port.take_back = self._take_back
 
     def serve(self) -> None:
@@ -33,21 +49,28 @@ class ThreadPerCall:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         self._started = self._alive = 0
         listening = True
-        self._port.ring = partial(self._inbox.put, _Rung())
+        self._port.ring = partial(self._inbox.put, "send")
         while listening or self._alive:
-            if self._inbox.empty():
-                self._port.answer_bell()
-            match self._inbox.get():
-                case Call():
-                    self._start_next()
-                case _Rung():
-                    pass
-                case _Ended() as ended:
+            match self._next():
+                case _Thread() as ended:
                     self._join(ended)
                     self._start_next()
-                case None:
+                case "call":
+                    self._start_next()
+                case "end":
                     listening = False
         self._port.flush()
+
+    def _next(self) -> _Thread | str:
+        """What is to be done. What was said goes together, but is not kept back for long, nor where there is nothing to do."""
+        if self._inbox.empty():
+            now = time.monotonic()
+            if self._waiting and now - self._sent_at < POST_AFTER:
+                with contextlib.suppress(queue.Empty):
+                    return self._inbox.get(timeout=POST_AFTER)
+            self._sent_at = now
+            self._port.answer_bell()
+        return self._inbox.get()
 
     def _start_next(self) -> None:
         """Where there is a ring for it: an abandoned thread still has its own."""
@@ -58,33 +81,24 @@ class ThreadPerCall:
         except IndexError:  # it was taken back, or there is none
             return
         self._started, self._alive = self._started + 1, self._alive + 1
-        worker = f"{self._pool}-{self._started}"
-        threading.Thread(target=self._run, args=(call, worker, self._free.pop(), self._started), name=worker).start()
+        _Thread(self._port, call, self._pool, self._started, self._free.pop(), self._inbox).start()
 
-    def _join(self, ended: _Ended) -> None:
+    def _join(self, ended: _Thread) -> None:
         self._alive -= 1
         self._free.append(ended.ring)
-        ended.thread.join()
-        self._port.joined_soon(ended.worker, ended.native_id, 1, time.monotonic() - ended.started)
+        ended.join()
+        self._port.joined_soon(ended.worker, ended.native_id, 1, time.monotonic() - ended.began_at)
 
     def _listen(self) -> None:
         with or_dead():
             for call in self._port.calls():
                 self._waiting.append(call)
-                self._inbox.put(call)
-            self._inbox.put(None)
+                if self._free:  # looked for after it stands there: who ends from now on takes it
+                    self._inbox.put("call")
+            self._inbox.put("end")
 
     def _take_back(self) -> list[int]:
         return [call.id for call in _all_of(self._waiting.popleft, IndexError)]
-
-    def _run(self, call: Call, worker: str, ring: int, number: int) -> None:
-        started = time.monotonic()
-        _run_in_thread(self._port, call, worker, ring, number, number)
-        self._inbox.put(_Ended(threading.current_thread(), worker, threading.get_native_id(), started, ring))
-
-
-class _Rung:
-    """There is something to send."""
 
 
 def _all_of(take: Callable[[], Call | None], at_end: type[Exception]) -> Iterator[Call]:
@@ -93,15 +107,6 @@ def _all_of(take: Callable[[], Call | None], at_end: type[Exception]) -> Iterato
         while True:
             if (call := take()) is not None:
                 yield call
-
-
-@struct(kw_only=False)
-class _Ended:
-    thread: threading.Thread
-    worker: str
-    native_id: int
-    started: float
-    ring: int
 
 
 class ThreadPool:
@@ -142,14 +147,15 @@ class ThreadPool:
 
     def _work(self, worker: str, number: int) -> None:
         started, tasks = time.monotonic(), 0
+        thread = threading.current_thread()
 
         def count() -> None:
             self._ended[number] += 1
 
         while (call := self._next()) is not None:
             tasks += 1
-            _run_in_thread(self._port, call, worker, number, number + 1, tasks, count)
-        self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
+            _run_in_thread(self._port, call, worker, thread, number, number + 1, tasks, count)
+        self._port.joined(worker, thread.native_id, tasks, time.monotonic() - started)
 
     def _next(self) -> Call | None:
         if self._queue.empty():
@@ -158,13 +164,20 @@ class ThreadPool:
 
 
 def _run_in_thread(
-    port: Port, call: Call, worker: str, ring: int, serial: int, tasks: int, before_end: Callable[[], None] = lambda: None
+    port: Port,
+    call: Call,
+    worker: str,
+    thread: threading.Thread,
+    ring: int,
+    serial: int,
+    tasks: int,
+    before_end: Callable[[], None] = lambda: None,
 ) -> None:
-    """`worker` is given: a target may rename its thread."""
-    port.took_up(call, worker, ring, serial, tasks)
+    """In that thread."""
+    port.took_up(call, worker, thread.native_id or 0, ring, serial, tasks)
     port.streams.reopen()
     speech.install()
-    port.threads[call.id] = threading.get_ident()
+    port.threads[call.id] = thread.ident or 0
     with speech.Voice(lambda text: port.said(call.id, text)):
         result = run(call, time.thread_time)
     del port.threads[call.id]
