@@ -154,8 +154,11 @@ class Streams:
                 stream.flush()
             except Exception:  # whatever a task left in their place may raise anything
                 is_broken = True
-        os.dup2(self._spare, 1)  # which takes less time than to ask whether it has to be done
-        os.dup2(self._spare, 2)
+        try:  # a call of nothing pays for `suppress`
+            os.dup2(self._spare, 1)  # which takes less time than to ask whether it has to be done
+            os.dup2(self._spare, 2)
+        except OSError:  # a task has closed all that is open: the next word to the engine ends this host
+            pass
         if is_broken:
             self._open()
         sys.stdout, sys.stderr = self._out, self._err

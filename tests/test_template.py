@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from jobrunner import prepare
-from jobrunner.executors import pool, templates
+from jobrunner.executors import forking, templates
 from jobrunner.executors.reaper import Reaper
 from jobrunner.processes import COOKIE, children
 from jobrunner.spec import Job
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="templates are f
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host starts a template."""
-    monkeypatch.setattr(pool, "_MUCH", 0)
+    monkeypatch.setattr(forking, "_MUCH", 0)
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def templated(mode: str = "process", **settings: Any) -> Iterator[Driven]:
     try:
         run.start(1, "quick")
         run.result(1)
-        run.until(lambda: run.pool._templates and (run.pool._templates[-1].is_ready or run.of(Said)))
+        run.until(lambda: run.pool._forking._templates and (run.pool._forking._templates[-1].is_ready or run.of(Said)))
         yield run
     finally:
         run.pool.kill()
@@ -50,8 +50,8 @@ def templated(mode: str = "process", **settings: Any) -> Iterator[Driven]:
 
 
 def until_ready(run: Driven) -> templates.Template:
-    run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
-    return run.pool._templates[-1]
+    run.until(lambda: run.pool._forking._templates and run.pool._forking._templates[-1].is_ready)
+    return run.pool._forking._templates[-1]
 
 
 def value(run: Driven, call_id: int, target: str = FACTS, *args: object, **more: Any) -> Any:
@@ -177,7 +177,7 @@ PLACE = "tests.targets.preloaded:place"
 def test_what_is_preloaded_is_imported_once_and_as_its_import_has_left_it_in_each_host() -> None:
     with templated(preload=[PLACE]) as run:
         first, second = value(run, 2, PLACE), value(run, 3, PLACE)
-        assert first[0] == second[0] == run.pool._templates[-1].pid
+        assert first[0] == second[0] == run.pool._forking._templates[-1].pid
         assert first[1] != second[1]
         assert first[2] == second[2] == 1
         assert first[3] != second[3]  # random is seeded anew
@@ -190,13 +190,13 @@ def test_what_is_not_preloaded_is_imported_in_each_host() -> None:
 
 
 def test_a_template_comes_with_the_second_host_where_it_has_something_to_preload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_MUCH", 1 << 60)
+    monkeypatch.setattr(forking, "_MUCH", 1 << 60)
     with contextlib.closing(Driven("process", may_have_template=True, preload=[PLACE])) as run:
         value(run, 1)
-        assert not run.pool._templates
+        assert not run.pool._forking._templates
         value(run, 2)
         until_ready(run)
-        assert value(run, 3, PLACE)[0] == run.pool._templates[-1].pid
+        assert value(run, 3, PLACE)[0] == run.pool._forking._templates[-1].pid
 
 
 def test_the_targets_of_a_pool_are_what_it_preloads_each_once() -> None:
@@ -222,7 +222,7 @@ def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str,
         run.until(lambda: run.of(Said))
         for number in (2, 3):
             value(run, number)
-        run.until(lambda: run.pool._templates[-1].is_ready)
+        run.until(lambda: run.pool._forking._templates[-1].is_ready)
         assert value(run, 4)["is_lean"]
         (said,) = run.of(Said)
         assert said.data.decode().startswith("preload: each worker imports for itself: odd")
@@ -232,13 +232,13 @@ def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str,
 
 LARGE = """
 import json, os
-from jobrunner.executors import limits, pool
+from jobrunner.executors import forking, limits
 from tests.hostpool import Driven
 heap = [bytes(4096) for _ in range(131072)]
 run = Driven("process", may_have_template=True)
 run.start(1, "quick")
 run.result(1)
-run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
+run.until(lambda: run.pool._forking._templates and run.pool._forking._templates[-1].is_ready)
 run.start(2, "tests.targets.template:facts")
 facts = run.result(2).json()
 run.close()
@@ -259,7 +259,7 @@ def test_a_large_engine_is_not_copied() -> None:
 
 def test_hosts_live_on_when_their_template_is_killed_and_another_one_comes(tmp_path: Path) -> None:
     with templated() as run:
-        first = run.pool._templates[-1]
+        first = run.pool._forking._templates[-1]
         run.start(2, "tests.targets.template:facts")
         run.start(3, "sleeps")
         run.began(3)
@@ -275,16 +275,16 @@ def test_hosts_live_on_when_their_template_is_killed_and_another_one_comes(tmp_p
 def test_where_templates_are_killed_again_and_again_hosts_are_forked_without() -> None:
     with templated() as run:
         for number in range(2, 8):
-            os.kill(run.pool._templates[-1].pid, signal.SIGKILL) if not run.pool._templates[-1].closed else None
-            run.until(lambda: run.pool._templates[-1].closed)
+            os.kill(run.pool._forking._templates[-1].pid, signal.SIGKILL) if not run.pool._forking._templates[-1].closed else None
+            run.until(lambda: run.pool._forking._templates[-1].closed)
             value(run, number)
-        assert len(run.pool._templates) == pool._MOST_TEMPLATES
+        assert len(run.pool._forking._templates) == forking._MOST_TEMPLATES
 
 
 def test_a_stopped_template_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "_PATIENCE", 0.01)
     with templated() as run:
-        stopped = run.pool._templates[-1]
+        stopped = run.pool._forking._templates[-1]
         os.kill(stopped.pid, signal.SIGSTOP)
         facts = value(run, 2)
         assert not facts["is_lean"]
@@ -307,7 +307,7 @@ class _Late:
 
 def test_a_host_that_was_forked_but_not_told_is_known_all_the_same() -> None:
     with templated() as run:
-        template = run.pool._templates[-1]
+        template = run.pool._forking._templates[-1]
         template._poll = _Late(template)  # type: ignore[assignment]
         facts = value(run, 2)
         assert facts["is_lean"]
@@ -332,8 +332,8 @@ def test_a_template_that_cannot_start_is_done_without(monkeypatch: pytest.Monkey
     run = Driven("process", may_have_template=True)
     for number in range(1, 8):
         value(run, number)
-        run.until(lambda: run.pool._templates[-1].closed)
-    assert len(run.pool._templates) == pool._MOST_TEMPLATES
+        run.until(lambda: run.pool._forking._templates[-1].closed)
+    assert len(run.pool._forking._templates) == forking._MOST_TEMPLATES
     run.close()
 
 
@@ -355,15 +355,15 @@ def test_a_pool_that_is_closed_before_its_templateis_ready_leaves_none() -> None
 
 KILLED = """
 import json, os, sys, time
-from jobrunner.executors import pool
+from jobrunner.executors import forking
 from tests.hostpool import Driven
-pool._MUCH = 0
+forking._MUCH = 0
 run = Driven("process", may_have_template=True)
 run.start(1, "quick")
 run.result(1)
-run.until(lambda: run.pool._templates and run.pool._templates[-1].is_ready)
+run.until(lambda: run.pool._forking._templates and run.pool._forking._templates[-1].is_ready)
 run.start(2, "sleeps")
-print(json.dumps([run.pool._templates[-1].pid, run.began(2).pid]), flush=True)
+print(json.dumps([run.pool._forking._templates[-1].pid, run.began(2).pid]), flush=True)
 time.sleep(60)
 """
 

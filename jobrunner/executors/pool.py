@@ -9,7 +9,6 @@ death       ─▶ calls that began are CRASHED, calls that did not are returned
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import signal
 import sys
@@ -20,17 +19,14 @@ from jobrunner import host
 from jobrunner.executors import limits
 from jobrunner.executors.channel import LONGEST
 from jobrunner.executors.children import Child, greeting, start_host
+from jobrunner.executors.forking import Forking
 from jobrunner.executors.hosts import Host
 from jobrunner.executors.reaper import Reaper
 from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
-from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Said, StopRule
-
-if TYPE_CHECKING:
-    from jobrunner.executors.templates import Template
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -56,12 +52,6 @@ _WEIGHT = 0.125
 """Of the latest call in the average."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """Why the system refuses a process or a descriptor now, and may not refuse it when something has ended."""
-
-
-_MUCH = 160 << 20
-"""Bytes in all that forks of this process may copy before a template is started, which takes as much time as copying them."""
-_MOST_TEMPLATES = 3
-"""So many may fail in a row before hosts are forked without one."""
 
 
 @struct
@@ -90,10 +80,6 @@ def start_method(wanted: str | None) -> str:
     return "spawn" if sys.platform == "darwin" or threading.active_count() > 1 else "fork"
 
 
-def _nobody(_: int) -> None:
-    """Is told."""
-
-
 class HostPool:
     """An executor of Calls. Never blocks and never raises for a task's fault; everything it has to say is a Report."""
 
@@ -107,12 +93,6 @@ class HostPool:
         self._hosts: set[Host] = set()
         self._idle: list[Host] = []
         self._started = 0
-        self._copied = 0
-        """Bytes that forks of this process had to copy, or might have had to."""
-        self._template_tries = 0
-        self._preload = settings.preload
-        self._templates: list[Template] = []
-        """The last one forks our hosts; those before it were over, or have failed."""
         self._stillborn = 0
         self._mean: float | None = None
         """Seconds that a call takes, on average."""
@@ -130,6 +110,9 @@ class HostPool:
         """Get ready; hosts are started when there is work for them."""
         self.loop, self._report = loop, report
         self.kernel_kills = limits.KernelKills()
+        wanted = self.settings
+        may = wanted.may_have_template and wanted.start_method == "fork" and not self._mode.threads
+        self._forking = Forking(loop, wanted.folder, wanted.preload, self._reaper, self._refused, may=may)
 
     def prepare(self) -> int:
         """Calls follow, and `flush` after the last of them. So many more than there are workers may be handed over now.
@@ -257,8 +240,7 @@ class HostPool:
         self._idle.clear()
         for each in tuple(self._hosts):
             each.finish()
-        for forker in self._templates:
-            forker.close()
+        self._forking.close()
 
     def dump(self) -> None:
         """Report where each host stands."""
@@ -269,12 +251,11 @@ class HostPool:
         """End every host at once."""
         for each in tuple(self._hosts):
             each.kill()
-        for forker in self._templates:
-            forker.kill()
+        self._forking.kill()
 
     @property
     def closed(self) -> bool:
-        return not self._hosts and all(each.closed for each in self._templates)
+        return not self._hosts and self._forking.closed
 
     def _idle_host(self) -> Host | None:
         while self._idle:
@@ -309,7 +290,7 @@ class HostPool:
 
     def _child(self, call: Call, cpus: frozenset[int]) -> tuple[Child, bytes]:
         settings, method = self._host_settings(), self.settings.start_method
-        forker = self._template(settings)
+        forker = self._forking.template(settings)
         first = encoded(call, has_process=True) if forker and self.is_for_one and not cpus else b""
         if len(first) > LONGEST:
             first = b""
@@ -328,34 +309,7 @@ class HostPool:
             env=self.settings.env,
         )
 
-    def _template(self, settings: host.Settings) -> Template | None:
-        """What forks the next host, once this process would have to copy much for so many; None where it forks it itself."""
-        if self._templates and not (last := self._templates[-1]).is_over:
-            return last if last.is_ready else None
-        if not self.settings.may_have_template or self.settings.start_method != "fork" or self._mode.threads:
-            return None
-        self._copied += limits.resident()
-        is_worth_it = self._copied >= _MUCH or (self.settings.preload and self._started > 1)
-        if is_worth_it and self._template_tries < _MOST_TEMPLATES:
-            self._template_tries += 1
-            with contextlib.suppress(OSError):
-                self._templates.append(self._new_template(settings))
-        return None
-
-    def _new_template(self, settings: host.Settings) -> Template:
-        from jobrunner import template  # few runs come to this
-        from jobrunner.executors import templates
-
-        reaper = self._reaper
-        wanted = template.Settings(
-            host=settings, mark=reaper.mark if reaper else "", modules=templates.standard_modules(), preload=self._preload
-        )
-        began, reaped = (reaper.started_template, reaper.reaped) if reaper else (_nobody, _nobody)
-        return templates.Template(wanted, self.settings.folder, self.loop, began, reaped, self._refused)
-
     def _refused(self, why: str) -> None:
-        """What was to be preloaded cannot be: it is said once, and each host imports it for itself."""
-        self._preload, self._template_tries = [], self._template_tries - 1
         self.report(Said(id=0, pool=self.name, data=f"preload: each worker imports for itself: {why}\n".encode()))
 
     # What hosts tell their pool.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from jobrunner import speech
 from jobrunner.host.lane import Settings
 from jobrunner.host.port import Port
+from jobrunner.typed import TYPE_CHECKING
 from jobrunner.work import Call, Outcome, Result, describe, resolve, run
 
 if TYPE_CHECKING:  # only one lane needs them, and they load much that would be copied by every host

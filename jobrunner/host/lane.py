@@ -6,10 +6,10 @@ import contextlib
 import os
 import traceback
 from collections.abc import Iterator
-from typing import Protocol
 
 from jobrunner.host.port import Port
 from jobrunner.structs import struct
+from jobrunner.typed import Protocol
 
 _CANNOT_SERVE = 71
 

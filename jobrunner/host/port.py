@@ -14,10 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from jobrunner import speech, work
 from jobrunner.host import frames
+from jobrunner.typed import Any
 from jobrunner.work import Call, Result
 
 ENGINE_IS_GONE = 70

@@ -6,9 +6,9 @@ import contextlib
 import os
 import resource
 import sys
-from typing import Any
 
 from jobrunner.structs import replace
+from jobrunner.typed import Any
 from jobrunner.work import Call, Error, Outcome, Resources, Result, describe, resolve, run
 
 MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS

@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from jobrunner import speech
 from jobrunner.host.lane import Settings, or_dead
 from jobrunner.host.port import POST_AFTER, Port
+from jobrunner.typed import Any
 from jobrunner.work import Call, run
 
 
