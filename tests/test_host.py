@@ -175,3 +175,50 @@ def test_a_new_mode_is_a_row_of_modes_with_a_lane() -> None:
         "process_pool": ("WORKER", False),
         "executor": ("ONE", True),
     }
+
+
+_A, _B = {"A": "1"}, {"A": "2"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "found"),
+    [
+        ([("os:environ.__setitem__", ["A", "x"], _A)], {"A": "1", "B": None}),
+        ([("os:environ.pop", ["A"], _A)], {"A": "1", "B": None}),
+        ([("os:getpid", [], {**_B, "B": "2"})], {"A": "1", "B": None}),
+        ([("os:getpid", [], _A), ("os:getpid", [], {**_B, "B": "nul\0"})], {"A": "1", "B": None}),
+        ([("os:getpid", [], _B), ("os:getpid", [], {"B": "nul\0", **_A})], {"A": "1", "B": None}),
+    ],
+    ids=[
+        "changed by the task",
+        "removed by it",
+        "of another call",
+        "of one that could not start",
+        "of one that could not, first",
+    ],
+)
+@pytest.mark.parametrize("lane", ["serial", "process_pool"])
+def test_an_attempt_finds_its_environment_whatever_came_before(lane: str, calls: list[Any], found: dict[str, str | None]) -> None:
+    with started(lane) as line:
+        for call_id, (target, args, env) in enumerate([*calls, *(("os:getenv", [name], _A) for name in found)], 1):
+            line.send(orjson.dumps(Call(id=call_id, target=target, args=args, env=env)) + b"\n")
+        frames = line.frames("began result " * (len(calls) + len(found)))
+        assert [each[-1] for each in frames[-1 : -2 * len(found) - 1 : -2]] == list(found.values())[::-1]
+
+
+def test_a_new_thread_for_each_call_of_many_that_wait_is_told_of_in_order() -> None:
+    """Each began, ended and was joined, and never were there more of them than workers."""
+    count = 300
+    with started("thread") as line:
+        line.send(b"".join(orjson.dumps(Call(id=number, target="os:getpid")) + b"\n" for number in range(1, count + 1)))
+        alive: set[str] = set()
+        told = {"began": 0, "result": 0, "joined": 0}
+        while told["joined"] < count:
+            frame = line.frame()
+            told[frame[0]] += 1
+            if frame[0] == "began":
+                alive.add(frame[2])
+            elif frame[0] == "joined":
+                alive.remove(frame[1])
+            assert len(alive) <= 2
+        assert told == {"began": count, "result": count, "joined": count}
