@@ -287,6 +287,8 @@ def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
     """
     fields, _, value = mark.partition(b" ")
     begins, *told = loads(fields)
+    if type(begins) is not int or (told and type(told[0]) is not int):
+        raise ValueError(mark)
     if len(told) < _TOLD:
         return begins, told[0] if told else 0, None
     ended, duration, cpu, max_rss = told
