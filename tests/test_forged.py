@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner.executors import hosts
+from jobrunner.work import Result
 from tests.hostpool import Driven, driven
 from tests.test_ahead import Calls, ends, hand_over, noted, warm
 
@@ -21,6 +22,8 @@ FRAMES = {
     "a worker that has joined, with words for numbers": '["joined","p-9",null,"many","long"]',
     "a worker that is no text": '["joined",[],null,1,1.0]',
     "a thread that is none": '["joined","p-9","t",1,1.0]',
+    "a time that is no number": '["result",1,"succeeded",NaN,0.1,1,null,"",null,false]',
+    "a time without end": '["result",1,"succeeded",0.1,1e999,1,null,"",null,false]',
     "what nobody has asked back": '["back",[2,2]]',
     "where one stands that waits": '["stack",2,"here"]',
     "where it stands, as no text": '["stack",1,[1,2]]',
@@ -63,10 +66,12 @@ def test_a_frame_of_a_task_ends_its_host_at_most_and_loses_no_call(mode: str, fr
         if mode != "process":
             with_queue(run)
         found = end_of_each(run, behind((1, f"{TARGETS}:frame", [frame])))
+        assert all(each.duration < 1e9 for each in run.of(Result))
         assert sorted(found) == list(range(1, LAST + 1))
 
 
 MARKS = [
+    "[0,1,NaN,0.1,1] 1",
     "[[]]",
     "[{}]",
     '["x"]',

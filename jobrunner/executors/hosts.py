@@ -26,7 +26,7 @@ from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, result_of, turn_of
+from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, is_time, result_of, turn_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
@@ -459,7 +459,7 @@ class Host:
 
     def _on_joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
         is_one = type(worker) is str and type(thread) in (int, NoneType)
-        if not (self._pool.has_threads and is_one and type(tasks) is int and type(lived) in (int, float)):
+        if not (self._pool.has_threads and is_one and type(tasks) is int and is_time(lived)):
             raise ValueError(worker)
         self._thread(worker, thread)
         del self._threads[worker]
