@@ -23,7 +23,8 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from jobrunner import cloning, host, processes, speech, system, work
@@ -43,6 +44,8 @@ _THEIRS = 3
 """From this descriptor on a program that a host starts has none of them."""
 _HAS_THREADS, _REFUSED = 72, 73
 _LONGEST_REASON = 2000
+_LONGEST_JOIN = 0.1
+"""Seconds."""
 
 
 @struct
@@ -111,10 +114,13 @@ def _run(
     """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
     settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
-    lane = host.rehearsed(settings, streams)
+    lane, pid = host.rehearsed(settings, streams), os.getpid()
     if _has_threads():  # what stands in site-packages may start some
         os._exit(_HAS_THREADS)
-    if refused := _preloaded(preload):
+    refused = _preloaded(preload)
+    if os.getpid() != pid:  # a fork by a module returned in the child too
+        os._exit(0)
+    if refused:
         control.send(REFUSED + refused.encode("utf-8", "backslashreplace")[:_LONGEST_REASON])
         os._exit(_REFUSED)
     gc.collect()
@@ -137,15 +143,43 @@ def _run(
 
 
 def _has_threads() -> bool:
-    return len(os.listdir("/proc/self/task")) > 1
+    """One that was joined may still be there for a moment, to the system."""
+    until = time.monotonic() + _LONGEST_JOIN
+    while len(os.listdir("/proc/self/task")) > 1:
+        if time.monotonic() >= until:
+            return True
+        time.sleep(_LONGEST_JOIN / 50)
+    return False
 
 
 def _preloaded(targets: list[str]) -> str:
     """Import what the targets are in; why that cannot be shared by all hosts, "" where it can.
 
     A module that cannot be imported, or has no such function, fails each attempt in words of its own. What would be shared with
-    the hosts, or be missing in them, must not be there: threads, child processes, open files and connections.
+    the hosts, or be missing in them, must not be there: threads, child processes, open files and connections. What it prints then
+    nobody reads.
     """
+    with _silence():
+        return _imported(targets)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Output goes nowhere; what stands for it is as before afterwards."""
+    nowhere, output = os.open(os.devnull, os.O_WRONLY), os.dup(1)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    yield
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # whatever a module left in their place may raise anything
+            stream.flush()
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.close(output)
+    os.close(nowhere)
+
+
+def _imported(targets: list[str]) -> str:
     before = _descriptors()
     for target in targets:
         module = target.partition(":")[0]

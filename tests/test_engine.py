@@ -299,6 +299,21 @@ def test_the_disk_is_waited_for_only_before_something_that_an_outcome_has_unlock
     assert found == synced_before
 
 
+@pytest.mark.parametrize("foreach", [{}, {"foreach": {"range": 9}}])
+def test_what_has_no_room_on_record_does_not_start(foreach: dict[str, Any]) -> None:
+    """The disk becomes full while what has unlocked it is put on record."""
+    on: Stage
+
+    def commit(sync: bool) -> None:
+        if sync and on.of(events.TaskFinished):
+            on.plan.cancel(stop=False, finals=True)
+
+    on = stage({"a": {}, "b": {"needs": ["a"], **foreach}, "c": {}}, workers=2, memory=Memory(commit=commit))
+    on.run()
+    assert {event.task for event in on.of(events.TaskStarted)} == {"a", "c"}
+    assert on.plan.states["b"] in (Outcome.SKIPPED, Outcome.CANCELLED)
+
+
 def test_no_outcome_is_needed_that_is_not_on_the_disk() -> None:
     on: Stage
     durable: set[str] = set()

@@ -230,6 +230,48 @@ def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str,
         assert said.id == 0
 
 
+SHARED = {
+    "prints": "print('x' * 100_000, end='')",
+    "waits for a thread": "import threading\nthread = threading.Thread(target=abs, args=[1])\nthread.start()\nthread.join()",
+    "waits for a process": "import subprocess\nsubprocess.run(['true'], check=True)",
+}
+
+
+@pytest.mark.parametrize("text", SHARED.values(), ids=SHARED)
+def test_what_is_over_when_a_module_is_imported_hinders_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(f"import os\n{text}\n\nPID = os.getpid()\n\ndef maker():\n    return PID\n")
+    with templated(preload=["odd:maker"], path=[str(tmp_path), ROOT]) as run:
+        assert value(run, 2, "odd:maker") == value(run, 3, "odd:maker"), "of the template"
+        assert not run.of(Said)
+
+
+FORGED = [[b"ready"], [b"ready", b"1"], [b"ready", b"-x"], [b"ready", b"-99999999999999999999"], [b"ready", b""], [b"1"]]
+
+
+@pytest.mark.parametrize("words", FORGED, ids=repr)
+def test_what_a_module_writes_in_place_of_the_template_starts_nothing_and_harms_nobody(
+    words: list[bytes], tmp_path: Path
+) -> None:
+    """`1` would be a process of somebody else."""
+    text = f"import os, stat, sys\nif stat.S_ISSOCK(os.fstat(6).st_mode):\n    for word in {words}:\n        os.write(6, word)\n"
+    (tmp_path / "odd.py").write_text(f"{text}\ndef nothing():\n    return os.getppid()\n")
+    with contextlib.closing(
+        Driven("process", may_have_template=True, preload=["odd:nothing"], path=[str(tmp_path), ROOT])
+    ) as run:
+        for number in range(1, 12):
+            assert value(run, number, "builtins:abs", -number) == number
+            run.until(lambda: all(each.is_ready or each.is_over for each in run.pool._templates))
+        assert 1 not in {each.pid for each in run.of(WorkerStarted)}
+
+
+def test_a_fork_of_a_module_that_returns_in_its_child_too_is_no_second_template(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("import os\npid = os.fork()\n\ndef nothing():\n    pass\n")
+    with templated(preload=["odd:nothing"], path=[str(tmp_path), ROOT]) as run:
+        run.until(lambda: run.of(Said))
+        assert b"starts a process" in run.of(Said)[0].data
+        assert value(run, 2, "builtins:abs", -2) == 2
+
+
 LARGE = """
 import json, os
 from jobrunner.executors import forking, limits

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import NoneType
 
@@ -26,7 +26,7 @@ from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, result_of, turn_of
+from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, is_time, result_of, turn_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
@@ -196,8 +196,14 @@ class Host:
             return
         if self._pool.has_threads:
             self._ask_back()
-        else:  # a task may have written what it likes there
-            self._on_back([call_id for call_id in dict.fromkeys(self._wire.take_back()) if self.calls.get(call_id) is False])
+        else:
+            self._on_numbers(dict.fromkeys(self._wire.take_back()))
+
+    def _on_numbers(self, call_ids: Iterable[int]) -> None:
+        """A task may have written what it likes there, or have said that a call begins whose number is still there."""
+        if any(self.calls.get(call_id) for call_id in call_ids):
+            self._on_hang_up(NO_FRAME)
+        self._on_back([call_id for call_id in call_ids if self.calls.get(call_id) is False])
 
     def _ask_back(self) -> None:
         """A host that does not answer is killed: what waits in it is ready again then, too."""
@@ -207,7 +213,8 @@ class Host:
             self._wire.ask_back()
 
     def _on_answer(self, call_ids: list[int]) -> None:
-        if self._asked_back is None or any(self.calls[call_id] for call_id in call_ids):
+        is_each_once = len(set(call_ids)) == len(call_ids)
+        if self._asked_back is None or not is_each_once or any(self.calls[call_id] for call_id in call_ids):
             raise ValueError(call_ids)
         self._asked_back.cancel()
         self._asked_back = None
@@ -253,7 +260,7 @@ class Host:
 
     def _give_up(self, call_id: int, stack: str = "") -> None:
         """When its stack has come, or was waited for long enough; nothing where it has ended meanwhile."""
-        if call_id not in self.calls or call_id in self._abandoned:
+        if not self.calls.get(call_id) or call_id in self._abandoned:
             return
         self._abandoned.add(call_id)
         self._pool.ended(self, Result(id=call_id, outcome=Outcome.CANCELLED, abandoned=True, stack=stack))
@@ -373,9 +380,15 @@ class Host:
             case "alive":
                 self._on_alive()
             case "stack":
-                self._give_up(frame[1], frame[2][:_LONGEST_STACK])
+                self._on_stack(frame[1], frame[2])
             case other:
                 raise ValueError(other)
+
+    def _on_stack(self, call_id: int, stack: str) -> None:
+        """Of one that is to be abandoned: before that nobody asks."""
+        if not self.retired or type(stack) is not str:
+            raise ValueError(call_id)
+        self._give_up(call_id, stack[:_LONGEST_STACK])
 
     def _on_hang_up(self, why: str) -> None:
         """Useless, and maybe alive: unless it was asked to end, it is killed."""
@@ -415,8 +428,9 @@ class Host:
         self._on_result(result)
 
     def _on_result(self, result: Result) -> None:
-        if not self.calls.pop(result.id):
+        if not self.calls[result.id]:  # it waits, and has to come to its end elsewhere
             raise ValueError(result.id)
+        del self.calls[result.id]
         if self.stopping:
             result = replace(result, stack=self._stack.text())
         if self._pool.is_for_one:
@@ -444,6 +458,9 @@ class Host:
             self._pool.ended(self, result)
 
     def _on_joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
+        is_one = type(worker) is str and type(thread) in (int, NoneType)
+        if not (self._pool.has_threads and is_one and type(tasks) is int and is_time(lived)):
+            raise ValueError(worker)
         self._thread(worker, thread)
         del self._threads[worker]
         name = self._pool.name

@@ -31,6 +31,8 @@ _CODE = (
 )
 _PATIENCE = 1.0
 """Seconds that the engine waits for a pid, which comes within one millisecond: one that was stopped never answers."""
+_ERRORS = 4096
+"""Numbers of errors are smaller."""
 _LONGEST_END = 1.0
 """Seconds that a killed template may take to be gone."""
 
@@ -95,11 +97,22 @@ class Template:
             answer = self._control.recv(template.LONGEST) if self._poll.poll(_PATIENCE * 1000) else b""
         except OSError:
             answer = b""
-        if not answer:
+        if (pid := self._told(answer)) is None:
             return self._give_up()
-        if (pid := int(answer)) < 0:
+        if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         return pid
+
+    def _told(self, answer: bytes) -> int | None:
+        """None where it is neither an error nor what the system has written: a module that it has imported may write there."""
+        try:
+            pid = int(answer)
+        except ValueError:
+            return None
+        return pid if -_ERRORS < pid < 0 or 0 < pid == self._written() else None
+
+    def _written(self) -> int:
+        return int.from_bytes(self._slot[:4], sys.byteorder)
 
     def _give_up(self) -> int | None:
         """It was killed or stopped, maybe when it had forked already: what the system has written tells."""
@@ -107,7 +120,7 @@ class Template:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.poll(_LONGEST_END * 1000)
-        pid = int.from_bytes(self._slot[:4], sys.byteorder)
+        pid = self._written()
         return pid if pid in children() else None
 
     def close(self) -> None:

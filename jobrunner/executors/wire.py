@@ -37,6 +37,7 @@ _NO_DESCRIPTOR = 0.02
 _FAR_OUTCOMES = {str(each): each for each in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)}
 """A task can write to its host's socket, and what is no result must not get any further."""
 _NUMBER = (int, float)
+_MOST_SECONDS = 1e12
 _TOLD = 4
 """Fields of a result that stands at a mark."""
 
@@ -254,14 +255,19 @@ class Wire:
             self._on_frame(frame, None)
 
 
+def is_time(seconds: Any) -> bool:
+    """As a host measures it: no NaN, which no JSON may hold."""
+    return type(seconds) in _NUMBER and abs(seconds) < _MOST_SECONDS
+
+
 def result_of(frame: Frame, value: bytes | None) -> Result:
     """The Result in a frame. Raises ValueError or TypeError where it is none."""
     _, call_id, outcome, duration, cpu, max_rss, exit_code, note, error, _ = frame
     if (
         outcome not in _FAR_OUTCOMES
         or type(call_id) is not int
-        or type(duration) not in _NUMBER
-        or not (cpu is None or type(cpu) in _NUMBER)
+        or not is_time(duration)
+        or not (cpu is None or is_time(cpu))
         or not (max_rss is None or type(max_rss) is int)
         or not (exit_code is None or type(exit_code) is int)
         or type(note) is not str
@@ -287,10 +293,13 @@ def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
     """
     fields, _, value = mark.partition(b" ")
     begins, *told = loads(fields)
+    if type(begins) is not int or (told and type(told[0]) is not int):
+        raise ValueError(mark)
     if len(told) < _TOLD:
         return begins, told[0] if told else 0, None
     ended, duration, cpu, max_rss = told
-    if type(duration) is not float or type(cpu) is not float or type(max_rss) is not int:
+    is_measured = type(duration) is type(cpu) is float and is_time(duration) and is_time(cpu)
+    if not is_measured or type(max_rss) is not int:
         raise ValueError(mark)
     result = Result(id=ended, outcome=Outcome.SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
     return begins, ended, result

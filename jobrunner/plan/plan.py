@@ -197,6 +197,10 @@ class Plan:
         """Whether what has let it start, an outcome or the begin of the run, may not be on record: it must be before it does."""
         return self._nodes[attempt.task].group == self._group
 
+    def is_unwanted(self, attempt: Attempt) -> bool:
+        """Whether it need not start any more: all that it belongs to was cancelled."""
+        return self._is_cancelled(self._nodes[attempt.task])
+
     def recorded(self) -> None:
         """All that has happened so far is on record."""
         self._group += 1
