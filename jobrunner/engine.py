@@ -127,6 +127,11 @@ class Engine:
         """Nothing starts before all that has happened is on record, and who keeps the record has been asked whether to go on."""
         self._is_urgent = True
 
+    def take_back(self) -> None:
+        """What was handed over and has not begun is taken back: it starts only if the plan hands it out again."""
+        for lane in self._lanes.values():
+            lane.take_back()
+
     def settle(self) -> None:
         """Apply what was reported after the last step: at the end, when all executors have closed."""
         self._drain()

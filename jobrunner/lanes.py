@@ -42,6 +42,8 @@ class Lane:
     flush: Callable[[], None] = lambda: None
     rest: Callable[[], float] = lambda: 0.0
     """For so many seconds all workers have something to do, so that nobody need look."""
+    take_back: Callable[[], None] = lambda: None
+    """What was handed over ahead and has not begun is not to begin there: it is Returned."""
 
 
 class Verdict(Protocol):

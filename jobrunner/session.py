@@ -397,6 +397,7 @@ class _Session:
         if self._full is None:
             self._full = full
             self._plan.cancel(stop=False, finals=True)
+            self._running.take_back()
             self._emit(events.RunInterrupted(reason=str(full)))
 
     def _tell_waiting(self, limits: list[str], holders: list[str]) -> None:
@@ -455,7 +456,7 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
     lane = Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
-    return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest)
+    return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest, take_back=calls.take_back)
 
 
 def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> HostPool:
@@ -485,7 +486,7 @@ class _NoHosts:
     def stop(self, *_: object) -> None:
         """There is nothing to stop, nor to open."""
 
-    open = dump = kill = close = flush = stop
+    open = dump = kill = close = flush = take_back = stop
 
     def start(self, call: Call, /) -> None:
         raise AssertionError(f"{call.target} has no host to run in [this is a bug]")

@@ -126,6 +126,19 @@ def test_what_waits_when_all_is_stopped_never_begins(run: Driven, tmp_path: Path
     gate.touch()
 
 
+def test_what_waits_when_all_is_taken_back_never_begins(run: Driven, tmp_path: Path) -> None:
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    hand_over(run, [(number, "notes", [str(path), number, str(gate)]) for number in range(1, 12)])
+    run.until(lambda: len(noted(path)) == 2)
+    run.pool.take_back()
+    run.until(lambda: len(ends(run)) >= 9)
+    gate.touch()
+    run.until(lambda: len(ends(run)) == 11)
+    returned = {number for number, how in ends(run).items() if how == "returned"}
+    assert len(returned) == 9
+    assert returned.isdisjoint(noted(path))
+
+
 @pytest.mark.parametrize("mode", POOLED)
 def test_they_begin_in_the_order_in_which_they_were_handed_over(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "notes"

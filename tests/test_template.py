@@ -260,7 +260,7 @@ def test_what_a_module_writes_in_place_of_the_template_starts_nothing_and_harms_
     ) as run:
         for number in range(1, 12):
             assert value(run, number, "builtins:abs", -number) == number
-            run.until(lambda: all(each.is_ready or each.is_over for each in run.pool._templates))
+            run.until(lambda: all(each.is_ready or each.is_over for each in run.pool._forking._templates))
         assert 1 not in {each.pid for each in run.of(WorkerStarted)}
 
 

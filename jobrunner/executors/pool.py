@@ -225,6 +225,11 @@ class HostPool:
     def _refuse(self, call: Call, error: Exception, message: str) -> None:
         self.report(Result(id=call.id, outcome=Outcome.FAILED, error=Error(type=type(error).__name__, message=message)))
 
+    def take_back(self) -> None:
+        """What waits in hosts is not to begin there: it is Returned, unless it has begun by then."""
+        for each in tuple(self._hosts):
+            each.take_back()
+
     def stop(self, call_id: int, rule: StopRule) -> None:
         """Stop an attempt: where it has its process to itself by signal, grace and SIGKILL; else abandon it."""
         holder = self._holders.get(call_id)
