@@ -212,6 +212,7 @@ REFUSED = {
     "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()": "starts a thread",
     "import subprocess\nchild = subprocess.Popen(['sleep', '60'])": "starts a process",
     "import socket\npair = socket.socketpair()": "leaves open",
+    "import os, sys\nif sys.argv[0] == '-c':\n    os._exit(0)": "has ended",
 }
 
 

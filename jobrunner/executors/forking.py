@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MUCH = 160 << 20
 """Bytes in all that forks of this process may copy before a template is started, which takes as much time as copying them."""
 _MOST_TEMPLATES = 3
-"""So many may fail in a row before hosts are forked without one."""
+"""So many are started: when the last is over, hosts are forked without one."""
 
 
 class Forking:
@@ -62,8 +62,9 @@ class Forking:
 
     def _on_refused(self, why: str) -> None:
         """What was to be preloaded cannot be: each host imports it for itself."""
-        self._preload, self._tries = [], self._tries - 1
-        self._refused(why)
+        if self._preload:
+            self._preload, self._tries = [], self._tries - 1
+            self._refused(why)
 
     def close(self) -> None:
         for each in self._templates:

@@ -54,7 +54,8 @@ class Template:
         `is_ready`: it can be asked for hosts. `is_over`: it forks no more, or never has. `closed`: it was reaped.
         """
         self._loop, self._reaped, self._refused = loop, reaped, refused
-        self.closed = self.is_ready = self.is_over = False
+        self.closed = self.is_ready = self.is_over = self._is_unwanted = False
+        self._preload = settings.preload
         with contextlib.ExitStack() as undo:
             self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)
@@ -125,14 +126,14 @@ class Template:
 
     def close(self) -> None:
         """No more hosts: it ends by itself, soon."""
-        self.is_over = True
+        self.is_over = self._is_unwanted = True
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         if not self.is_ready:  # it may be anywhere
             self.kill()
 
     def kill(self) -> None:
-        self.is_over = True
+        self.is_over = self._is_unwanted = True
         if not self.closed:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -153,6 +154,8 @@ class Template:
             watch.close()
         self._process.wait()
         self._reaped(self.pid)
+        if not (self.is_ready or self._is_unwanted):
+            self._refused(f"{', '.join(self._preload)}: the process that was to import this once has ended")
         os.close(self._pidfd)
         self._control.close()
         self._slot.close()
