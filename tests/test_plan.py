@@ -888,7 +888,6 @@ def test_what_comes_back_is_handed_out_first_and_in_its_order() -> None:
 @pytest.mark.parametrize(
     ("task", "keys"),
     [
-        ({"target": None, "run": "true"}, {}),
         ({"at_most_once": True}, {}),
         ({"limits": ["one"]}, {"limits": {"one": 5}}),
         ({"resources": {"nice": 1}}, {}),
@@ -902,6 +901,25 @@ def test_nothing_goes_ahead_in_a_pool_with_what_cannot_be_taken_back_or_needs_a_
     plan = plan_of({"a": CALLS, "b": {**CALLS, **task}}, workers=2, **keys)
     plan.allow_ahead("default", 3)
     assert len(take(plan)) == 2
+
+
+def test_a_command_waits_for_a_free_worker_and_nothing_goes_ahead_of_it_or_beside_it() -> None:
+    call = {"target": "m:f", "run": None}
+    plan = plan_of({"a": call, "first": {"needs": ["a"]}, "b": CALLS}, workers=2)
+    plan.allow_ahead("default", 3)
+    head, *calls = take(plan)
+    assert [each.task for each in calls] == ["b"] * 4
+    end(plan, head)
+    for each in calls[:2]:
+        assert take(plan) == [], "the command is first, and no worker is free"
+        end(plan, each)
+    end(plan, calls[2])
+    (running,) = take(plan)
+    assert running.task == "first"
+    end(plan, calls[3])
+    assert [each.task for each in take(plan)] == ["b"], "one worker is the command's"
+    end(plan, running)
+    assert len(take(plan)) == 4
 
 
 def test_what_is_ahead_when_the_run_is_stopped_is_stopped_or_dropped() -> None:

@@ -41,6 +41,12 @@ class Pool:
     """Slots that the system had no room for: free again when something has ended, or some time has passed."""
     ahead: int = 0
     """So many attempts more than there are workers may be handed out; `free` is below zero then."""
+    commands: int = 0
+    """Of those in flight. Beside one there is nothing ahead: the hosts would take its worker for a free one."""
+
+    @property
+    def room(self) -> int:
+        return self.free if self.commands else self.free + self.ahead
 
 
 class Node:

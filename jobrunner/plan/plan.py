@@ -185,7 +185,9 @@ class Plan:
                 yield from self._take_limited(now)
             pool = next(iter(stirred))
             del stirred[pool]
-            while pool.free + pool.ahead > 0 and (node := pick(pool)) is not None:
+            while pool.room > 0 and (node := pick(pool)) is not None:
+                if pool.free <= 0 and node.task.target is None:  # it needs a free worker: nothing goes ahead of it
+                    break
                 yield self._issue(node, pool)
                 if stirred or self._semaphores:  # others have their turn
                     stirred[pool] = None
@@ -446,6 +448,7 @@ class Plan:
         if node.state is _READY:
             node.move(_RUNNING)
         pool.free -= 1
+        pool.commands += node.task.target is None
         node.in_flight += 1
         if self._packing is not None:
             self._packing.issued(node, pool)
@@ -492,6 +495,7 @@ class Plan:
         node.in_flight -= 1
         pool = self._pools[node.pool]
         pool.free += 1
+        pool.commands -= attempt.is_command
         self._stirred[pool] = None
         if node.takes:
             self._semaphores.give(node.takes)
@@ -629,14 +633,14 @@ def _semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
 
 
 def _plain_pools(nodes: Collection[Node]) -> frozenset[str]:
-    """The pools all of whose tasks are calls that take no slots, may run again, and are not looked up anywhere first.
+    """The pools all of whose tasks take no slots, may run again, and are not looked up anywhere first.
 
-    A command or a limit needs a worker that is free, which one that has work ahead never is; and what fail_fast stops, or may
-    run only once, should not have been handed out.
+    Who waits for slots or memory is asked when a worker is free, which one that has work ahead never is; and what fail_fast
+    stops, or may run only once, should not have been handed out.
     """
     return frozenset({node.pool for node in nodes} - {node.pool for node in nodes if not _is_plain(node)})
 
 
 def _is_plain(node: Node) -> bool:
     task = node.task
-    return task.target is not None and not (node.takes or task.at_most_once or task.cache or task.resources)
+    return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources)
