@@ -164,11 +164,14 @@ class Host:
             self._rings = Rings.given(self._wire, self._pool.workers)
         return self._rings is not None
 
-    def look(self) -> None:
-        """What has begun, and is not said yet, or never will be: a thread may hold the interpreter."""
+    def look(self, *, is_last: bool = False) -> None:
+        """What has begun, and is not said yet, or never will be: a thread may hold the interpreter.
+
+        All of it, where `is_last` or something is to be stopped; else what runs, for the ends of the others are on their way.
+        """
         if self._rings is None or not self.waiting:
             return
-        for call_id, number, thread in self._rings.calls():
+        for call_id, number, thread in self._rings.calls() if is_last else self._rings.latest():
             if self.calls.get(call_id) is False:
                 self._begin(call_id, f"{self.name}-{number}", thread)
                 self._seen.add(call_id)
@@ -241,7 +244,7 @@ class Host:
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
-        self.look()
+        self.look(is_last=True)
         self.take_back()
         if call_id not in self.calls or call_id in self._abandoned:
             return
@@ -509,7 +512,7 @@ class Host:
     def _on_exit(self) -> None:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
         self._wire.drain()
-        self.look()
+        self.look(is_last=True)
         self._on_output()
         self._say_rest()
         signal_group(self._child.pid, signal.SIGKILL)
