@@ -171,8 +171,9 @@ class Host:
         """
         if self._rings is None or not self.waiting:
             return
-        for call_id, number, thread in self._rings.calls() if is_last else self._rings.latest():
-            if self.calls.get(call_id) is False:
+        for number, thread, taken in self._rings.taken():
+            begun = sorted(call_id for call_id in taken if self.calls.get(call_id) is False)
+            for call_id in begun if is_last else begun[-1:]:
                 self._begin(call_id, f"{self.name}-{number}", thread)
                 self._seen.add(call_id)
 

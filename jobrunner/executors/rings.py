@@ -35,18 +35,11 @@ class Rings:
                 os.close(fd)
         return None
 
-    def calls(self) -> Iterator[tuple[int, int, int]]:
-        """Calls that were taken up lately, with the number in the name of the worker, and the thread."""
+    def taken(self) -> Iterator[tuple[int, int, list[int]]]:
+        """Of each worker the number in its name, its thread, and the calls that it took up lately, in no order."""
         for start in range(0, self._workers * host.RING, host.RING):
             thread, number, *calls = self._numbers[start : start + host.RING]
-            for call_id in calls:
-                yield call_id, number, thread
-
-    def latest(self) -> Iterator[tuple[int, int, int]]:
-        """Of those the last of each worker: all before it have ended."""
-        for start in range(0, self._workers * host.RING, host.RING):
-            thread, number, *calls = self._numbers[start : start + host.RING]
-            yield max(calls, key=abs), number, thread
+            yield number, thread, calls
 
     def close(self) -> None:
         self._numbers.release()
