@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import spec
+from jobrunner import durations, spec
 from jobrunner.cli.main import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,15 +96,18 @@ def test_every_jq_filter_on_the_page_reads_a_log(tmp_path: Path) -> None:
     job, log = tmp_path / "job.yaml", tmp_path / "log.jsonl"
     job.write_text("tasks: {a: {target: 'math:sqrt', args: [2]}, b: {foreach: [x], run: exit 3}}")
     assert cli([str(job), "-q", "--log-level", "info", "--log-file", str(log)]) == 1
+    (tmp_path / "run").mkdir()
+    durations.write(tmp_path, {"a": durations.Known(seconds=2.0)}, by_way_of=tmp_path / "run")
     filters = re.findall(r"jq (-\w+ )?'(.*?)'", PAGE)
-    assert len(filters) == 4
+    assert len(filters) == 6
     told = ""
     for options, text in filters:
-        ended = subprocess.run(["jq", *options.split(), text, log], capture_output=True, text=True, check=False)
+        file = tmp_path / durations.NAME if text.startswith(".tasks") else log
+        ended = subprocess.run(["jq", *options.split(), text, file], capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout
         told += ended.stdout
-    assert re.findall(r"^(.+)\t(?:succeeded|failed)\t", told, re.MULTILINE) in (["a", "b[x]"], ["b[x]", "a"])
+    assert re.findall(r"^([ab].*)\t(?:succeeded|failed)\t", told, re.MULTILINE) in (["a", "b[x]"], ["b[x]", "a"])
 
 
 def test_the_exit_codes_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
