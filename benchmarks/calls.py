@@ -34,7 +34,7 @@ def _match(key: str, calls: int, quick: int, peers: Sequence[Peer], *, mode: str
 
 
 MATCHES = (
-    _match("process_pool", 100_000, 20_000, PROCESSES),
+    _match("process_pool", 100_000, 12_000, PROCESSES),
     _match(
         "process_pool-chunks",
         100_000,
@@ -97,6 +97,6 @@ def _start(scratch: Path, mode: str, *, quick: bool) -> Contest:
         title=f"{mode}: the first result of a cold pool of 2 workers",
         items=1,
         cases=[pools.ours(scratch, mode, NOTHING), *pools.cases(STARTS[mode], NOTHING)],
-        rounds=5 if quick else 21,
+        rounds=3 if quick else 21,
         note=START,
     )

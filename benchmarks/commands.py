@@ -29,9 +29,9 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     shell = replace(work, folder=scratch / "shell", command=SHELL_LINE)
     if quick:
         return [
-            _true("true-2", _few(work, 2_000), BARRED, 3),
-            _true("true-8", _few(eight, 1_000), BARRED, 3),
-            _shell(_few(shell, 500), ("ninja",), 3),
+            _true("true-2", _few(work, 1_200), BARRED, 3),
+            _true("true-8", _few(eight, 800), BARRED, 3),
+            _shell(_few(shell, 400), ("ninja",), 3),
         ]
     growing = [_true(f"true-2-{n}", replace(work, folder=scratch / f"{n}", items=n), EVERYBODY, 3) for n in (100, 1_000)]
     return [
