@@ -162,11 +162,16 @@ def _in_general(event: Event) -> bytes:
     return dumps(payload(event))[1:-1]
 
 
-def _of_started(event: TaskStarted) -> bytes:
+def _of_attempt(event: TaskStarted | TaskFinished) -> dict[str, Any]:
     found: dict[str, Any] = {"task": event.task}
     if event.item is not None:
         found["item"] = event.item
     found["attempt"], found["mode"], found["worker"], found["pid"] = event.attempt, event.mode, event.worker, event.pid
+    return found
+
+
+def _of_started(event: TaskStarted) -> bytes:
+    found = _of_attempt(event)
     if event.thread is not None:
         found["thread"] = event.thread
     if event.because is not None:
@@ -175,10 +180,7 @@ def _of_started(event: TaskStarted) -> bytes:
 
 
 def _of_finished(event: TaskFinished) -> bytes:
-    found: dict[str, Any] = {"task": event.task}
-    if event.item is not None:
-        found["item"] = event.item
-    found["attempt"], found["mode"], found["worker"], found["pid"] = event.attempt, event.mode, event.worker, event.pid
+    found = _of_attempt(event)
     found["outcome"], found["duration"] = event.outcome, event.duration
     if event.reason is not None:
         found["reason"] = event.reason
