@@ -164,16 +164,16 @@ class Host:
             self._rings = Rings.given(self._wire, self._pool.workers)
         return self._rings is not None
 
-    def look(self, *, is_last: bool = False) -> None:
+    def look(self, *, with_ended: bool = False) -> None:
         """What has begun, and is not said yet, or never will be: a thread may hold the interpreter.
 
-        All of it, where `is_last` or something is to be stopped; else what runs, for the ends of the others are on their way.
+        Of each thread what it took up last, which runs; `with_ended` also what it took up before, whose ends are on their way.
         """
         if self._rings is None or not self.waiting:
             return
         for number, thread, taken in self._rings.taken():
             begun = sorted(call_id for call_id in taken if self.calls.get(call_id) is False)
-            for call_id in begun if is_last else begun[-1:]:
+            for call_id in begun if with_ended else begun[-1:]:  # numbers rise in the order in which calls are handed over
                 self._begin(call_id, f"{self.name}-{number}", thread)
                 self._seen.add(call_id)
 
@@ -245,7 +245,7 @@ class Host:
 
     def abandon(self, call_id: int, rule: StopRule) -> None:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
-        self.look(is_last=True)
+        self.look(with_ended=True)
         self.take_back()
         if call_id not in self.calls or call_id in self._abandoned:
             return
@@ -513,7 +513,7 @@ class Host:
     def _on_exit(self) -> None:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
         self._wire.drain()
-        self.look(is_last=True)
+        self.look(with_ended=True)
         self._on_output()
         self._say_rest()
         signal_group(self._child.pid, signal.SIGKILL)
