@@ -39,15 +39,17 @@ _LONGEST_AHEAD = 0.005
 """Nothing waits behind calls that take longer than so many seconds on average, nor for longer than this behind one of them."""
 _LEAST_COST = 20e-6
 """Seconds that a call costs around its target."""
-_MOST_AHEAD = 32
-"""Calls that may wait for one worker: more would not be faster."""
+_MOST_AHEAD = 128
+"""Calls that may wait for one worker: with fewer, workers with short ones run dry during a turn of the loop."""
 _LONGEST_REST = 0.002
 """Seconds for which the engine may look away from workers that have enough to do."""
 _LEAST_BEFORE_REST = 2
 """Calls that must wait for each worker meanwhile."""
+_SHORTEST_BEFORE_REST = 100e-6
+"""Seconds that calls must take on average: of shorter ones the workers end as many as the engine can follow."""
 _MOST_COUNTED = 0.02
 """Seconds: the first call of a host also imports, which may take long."""
-_MOST_AHEAD_OF_THREADS = 128
+_MOST_AHEAD_OF_THREADS = 256
 _WEIGHT = 0.125
 """Of the latest call in the average."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
@@ -138,10 +140,12 @@ class HostPool:
 
     def rest(self) -> float:
         """For so many seconds no worker runs out of work, as far as the calls so far tell, and much will have ended at once."""
-        if not self._has_queued or self._mean is None or self._busy < (1 if self.has_threads else self.settings.workers):
+        if not self._has_queued or self._mean is None or self._mean < _SHORTEST_BEFORE_REST:
+            return 0.0
+        if self._busy < (1 if self.has_threads else self.settings.workers):
             return 0.0
         waiting = min(each.waiting for each in self._hosts if each.calls) // (self.settings.workers if self.has_threads else 1)
-        return min(_LONGEST_REST, waiting * max(self._mean, _LEAST_COST) / 2) if waiting >= _LEAST_BEFORE_REST else 0.0
+        return min(_LONGEST_REST, waiting * self._mean / 2) if waiting >= _LEAST_BEFORE_REST else 0.0
 
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""
