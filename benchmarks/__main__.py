@@ -26,8 +26,10 @@ GROUPS = ("cold", "commands", "calls", "cpu", "graph", "yaml", "events", "memory
 ASKED = (*GROUPS, "safety")
 SIMULATED = ("makespan",)
 """Groups that time no process: commands of their own, `python -m benchmarks.GROUP`, which print their table as Markdown."""
-QUICK_SECONDS = 160.0
-"""How long the quick form may take; each group may use its share of what is left for rounds beyond the first."""
+QUICK_SECONDS = 120.0
+"""How long the quick form may take; each group may use its share of what is left for rounds beyond the least."""
+CONTEST_SECONDS = 45.0
+"""The same for a contest of the whole form."""
 
 
 def main() -> int:
@@ -62,7 +64,7 @@ def _groups(chosen: argparse.Namespace) -> tuple[list[Group], int]:
     names = chosen.groups or GROUPS
     for at, name in enumerate(names):
         share = (QUICK_SECONDS - (time.monotonic() - STARTED)) / (len(names) - at)
-        form = Form(rounds=chosen.rounds, budget=share if chosen.quick else None)
+        form = Form(rounds=chosen.rounds, share=share if chosen.quick else None)
         started = time.monotonic()
         group, failed = _simulated(name, form, show=show) if name in SIMULATED else _group(name, form, show=show)
         groups.append(replace(group, seconds=time.monotonic() - started))
@@ -74,24 +76,22 @@ def _groups(chosen: argparse.Namespace) -> tuple[list[Group], int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The quick form has a budget in seconds. `rounds` are the most there may be, if any number was named."""
+    """The quick form has a share of its seconds for each group. `rounds` are the most there may be, if any number was named."""
 
     rounds: int | None
-    budget: float | None
+    share: float | None
 
     @property
     def is_quick(self) -> bool:
-        return self.budget is not None
+        return self.share is not None
 
     def applied(self, contests: Sequence[measure.Contest]) -> Iterator[measure.Contest]:
-        """As they are to be measured: with their bars; in the quick form without warming up, but for proofs."""
+        """As they are to be measured: with their bars and a budget; in the quick form without warming up, but for proofs."""
+        budget = CONTEST_SECONDS if self.share is None else self.share / len(contests)
         for contest in map(bars.with_goals, contests):
-            if self.budget is not None:
-                contest = replace(contest, budget=self.budget / len(contests), warm_up=False)
-            if self.rounds is not None:
-                warm_up = contest.warm_up and self.rounds > 1
-                contest = replace(contest, rounds=min(self.rounds, contest.rounds), warm_up=warm_up)
-            yield contest
+            rounds = contest.rounds if self.rounds is None else min(self.rounds, contest.rounds)
+            warm_up = contest.warm_up and not self.is_quick and self.rounds != 1
+            yield replace(contest, rounds=rounds, warm_up=warm_up, budget=budget)
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,79 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import pools
 from benchmarks.measure import Contest
-from benchmarks.pools import Match, Peer, Work
+from benchmarks.pools import Match, Work
 
 NOTHING = Work(function="nothing", calls=1, item='"${{ item }}"')
 PROCESSES = (
-    Peer(way="ProcessPoolExecutor.submit"),
-    Peer(way="multiprocessing.Pool.imap"),
-    Peer(way="loky.submit", library="loky"),
-    Peer(way="Pebble ProcessPool.map", library="pebble"),
-    Peer(way="mpire.map, chunk_size=1", library="mpire"),
-    Peer(way="joblib, loky", library="joblib"),
+    "ProcessPoolExecutor.submit",
+    "multiprocessing.Pool.imap",
+    "loky.submit",
+    "Pebble ProcessPool.map",
+    "mpire.map, chunk_size=1",
+    "joblib, loky",
 )
 THREADS = (
-    Peer(way="ThreadPoolExecutor.submit"),
-    Peer(way="multiprocessing.ThreadPool.imap"),
-    Peer(way="joblib, threading", library="joblib"),
-    Peer(way="Pebble ThreadPool.map", library="pebble"),
-    Peer(way="mpire threading, chunk_size=1", library="mpire"),
+    "ThreadPoolExecutor.submit",
+    "multiprocessing.ThreadPool.imap",
+    "joblib, threading",
+    "Pebble ThreadPool.map",
+    "mpire threading, chunk_size=1",
 )
+CHUNKS = ("ProcessPoolExecutor.map in chunks", "multiprocessing.Pool.map in chunks", "mpire.map in chunks")
+FORKS = ("a forked Process a call", "multiprocessing.Pool, a process a call")
 
 
-def _match(key: str, calls: int, quick: int, peers: Sequence[Peer], *, mode: str = "", more: str = "", rounds: int = 7) -> Match:
-    """`more` says in the title what is special."""
-    title = f"{mode or key}: {{calls}} calls of nothing, 2 workers{more}"
-    return Match(key=key, mode=mode or key, calls=calls, quick=quick, peers=peers, rounds=rounds, title=title)
+CLUSTERS = ("dask, processes", "dask, threads", "ray")
+IN_CHUNKS = "A call that is sent in a chunk has no start, no end and no failure of its own."
+PRELOADED = "`preload: true`: the function's module is imported once, before processes are forked, not in each of them."
+
+
+def _match(key: str, calls: int, ways: Sequence[str], what: str = "", **more: Any) -> Match:
+    """A key begins with the mode; `what` says in the title what is special."""
+    mode = key.partition("-")[0]
+    title = f"{mode}: {{calls}} calls of nothing, 2 workers{what}"
+    return Match(key=key, mode=mode, calls=calls, ways=ways, rounds=7, title=title, **more)
 
 
 MATCHES = (
-    _match("process_pool", 100_000, 12_000, PROCESSES),
-    _match(
-        "process_pool-chunks",
-        100_000,
-        0,
-        [
-            Peer(way="ProcessPoolExecutor.map in chunks"),
-            Peer(way="multiprocessing.Pool.map in chunks"),
-            Peer(way="mpire.map in chunks", library="mpire"),
-        ],
-        mode="process_pool",
-        more=", peers that send calls in chunks: no call has a start, an end or a failure of its own",
-    ),
-    _match(
-        "process_pool-clusters",
-        10_000,
-        0,
-        [
-            Peer(way="dask, processes", library="dask", has_single=False),
-            Peer(way="dask, threads", library="dask", has_single=False),
-            Peer(way="ray", library="ray", has_single=False),
-        ],
-        mode="process_pool",
-        more=", schedulers for clusters: fewer calls",
-        rounds=3,
-    ),
-    _match("thread_pool", 100_000, 20_000, THREADS),
-    _match("thread", 100_000, 5_000, [Peer(way="a Thread a call")]),
-    _match(
-        "process",
-        5_000,
-        500,
-        [Peer(way="a forked Process a call"), Peer(way="multiprocessing.Pool, a process a call")],
-    ),
-    _match(
-        "process-slow",
-        200,
-        0,
-        [Peer(way="Pebble, a process a call", library="pebble")],
-        mode="process",
-        more=", slow peers: fewer calls",
-        rounds=3,
-    ),
+    _match("process_pool", 100_000, PROCESSES, quick=12_000),
+    _match("process_pool-chunks", 100_000, CHUNKS, "; peers that send calls in chunks", note=IN_CHUNKS),
+    _match("process_pool-clusters", 5_000, CLUSTERS, "; schedulers for clusters: fewer calls"),
+    _match("thread_pool", 100_000, THREADS, quick=20_000),
+    _match("thread", 50_000, ["a Thread a call"], quick=5_000),
+    _match("process", 3_000, FORKS, quick=500, also=["preload: true"], note=PRELOADED),
+    _match("process-slow", 200, ["Pebble, a process a call"], "; slow peers: fewer calls"),
 )
 STARTS = {"process_pool": PROCESSES, "thread_pool": THREADS}
 START = """\

@@ -11,29 +11,26 @@ from pathlib import Path
 
 from benchmarks import pools, work_items
 from benchmarks.measure import Contest
-from benchmarks.pools import Match, Peer, Work
+from benchmarks.pools import Match, Work
 
-PEERS = (
-    Peer(way="ideal", is_floor=True),
-    Peer(way="ProcessPoolExecutor.submit"),
-    Peer(way="ProcessPoolExecutor.map in chunks"),
-    Peer(way="multiprocessing.Pool.imap"),
-    Peer(way="loky.submit", library="loky"),
-    Peer(way="joblib, loky", library="joblib"),
-    Peer(way="Pebble ProcessPool.map", library="pebble"),
-    Peer(way="mpire.map, chunk_size=1", library="mpire"),
+WAYS = (
+    "ideal",
+    "ProcessPoolExecutor.submit",
+    "ProcessPoolExecutor.map in chunks",
+    "multiprocessing.Pool.imap",
+    "loky.submit",
+    "joblib, loky",
+    "Pebble ProcessPool.map",
+    "mpire.map, chunk_size=1",
 )
-CLUSTERS = (
-    Peer(way="dask, processes", library="dask", has_single=False),
-    Peer(way="ray", library="ray", has_single=False),
-)
+CLUSTERS = ("dask, processes", "ray")
 """Not where calls are short: they would take most of the time."""
 LENGTHS = {
-    "100us": (100, 50_000, 0, PEERS),
-    "1ms": (1_000, 10_000, 1_500, (*PEERS, *CLUSTERS)),
-    "10ms": (10_000, 1_000, 0, (*PEERS, *CLUSTERS)),
+    "100us": (100, 30_000, 0, WAYS),
+    "1ms": (1_000, 5_000, 1_500, (*WAYS, *CLUSTERS)),
+    "10ms": (10_000, 500, 0, (*WAYS, *CLUSTERS)),
 }
-"""Key → microseconds of CPU a call, calls, calls in the quick form, peers."""
+"""Key → microseconds of CPU a call, calls, calls in the quick form, ways."""
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
@@ -42,9 +39,9 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
 
 
 def _match(key: str) -> Match:
-    microseconds, calls, quick, peers = LENGTHS[key]
+    microseconds, calls, quick, ways = LENGTHS[key]
     title = f"{{calls}} calls of {microseconds / 1000:g} ms of CPU, 2 workers; efficiency is ideal ÷ this"
-    return Match(key=key, mode="process_pool", calls=calls, quick=quick, peers=peers, rounds=5, title=title)
+    return Match(key=key, mode="process_pool", calls=calls, quick=quick, ways=ways, rounds=7, title=title)
 
 
 def _work(match: Match) -> Work:

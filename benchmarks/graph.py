@@ -56,7 +56,7 @@ def _contest(folder: Path, key: str, tasks: int, what: str, peers: Sequence[Peer
     ours = _loaded(job, tasks) if what == LOADED else _whole(job, tasks)
     cases = [ours, *(case for peer in peers if (case := peer(folder, tasks)))]
     title = f"graph of {tasks:,} tasks, 2 needs each, {what}"
-    return Contest(group="graph", key=key, title=title, items=tasks, cases=cases, rounds=rounds, budget=600, note=WALKED)
+    return Contest(group="graph", key=key, title=title, items=tasks, cases=cases, rounds=rounds, note=WALKED)
 
 
 def _loaded(job: Path, tasks: int) -> Case:

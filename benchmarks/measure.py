@@ -176,6 +176,13 @@ class Outcome:
             return None
         return goal.is_met(ratio=statistics.median(self.ratios(peer)), seconds=self.wall(ours), mib=self.rss(ours))
 
+    def is_close(self, peer: Case) -> bool:
+        """Whether the bar against `peer` lies within the spread: some rounds alone meet it, and others do not."""
+        if (goal := peer.goal) is None:
+            return False
+        rounds = zip(self.ratios(peer), self.samples[self.contest.cases[0].name], strict=True)
+        return len({goal.is_met(ratio=ratio, seconds=ours.wall, mib=ours.rss) for ratio, ours in rounds}) > 1
+
     def is_stretched(self, peer: Case) -> bool | None:
         """Whether what is hoped for beyond the bar is met too; None where nothing is."""
         if peer.goal is None or peer.goal.stretch is None:
@@ -201,7 +208,7 @@ def run(contest: Contest, *, scratch: Path, say: Callable[[str], None]) -> Outco
 
 
 def _proven(contest: Contest, outcome: Outcome, *, scratch: Path, say: Callable[[str], None]) -> list[Case]:
-    """The cases that did their work when it left marks; the others once, which warms what there is to warm."""
+    """The cases that did their work when it left marks; the others once, with one item if that is known, which warms them."""
     alive = []
     for case in contest.cases:
         say(f"{contest.title}: does it do its work: {case.name}")
@@ -209,7 +216,7 @@ def _proven(contest: Contest, outcome: Outcome, *, scratch: Path, say: Callable[
             if case.proof:
                 _measured(case, case.proof, scratch=scratch)
             elif contest.warm_up:
-                _measured(case, scratch=scratch)
+                _measured(case, case.single, scratch=scratch)
         except WorkNotDone as error:
             _refuse(case, outcome, error)
         else:

@@ -1,7 +1,7 @@
 """What very many items and tasks cost: the memory of all processes together, whether the rate holds, and how both grow.
 
-A job with a million items is watched against the same job with one. Then items and tasks of a graph in growing numbers: `scaling`
-gives the points of the lines, which should be straight.
+A job with a million items is watched against the same job with one. Then items and tasks of a graph in growing numbers, as lines,
+which should be straight.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import calls, jobs, layers, pools
-from benchmarks.measure import Case, Contest, Outcome
-from benchmarks.pools import Peer, Work
+from benchmarks.measure import Case, Contest
+from benchmarks.pools import Work
 from benchmarks.process import ROOT, Surroundings
 
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -29,33 +29,6 @@ MOST_OF_PEERS = 300_000
 """Their futures and graphs take a gigabyte and more beyond it."""
 ALL = "Peak MiB is of all processes together. Hoped for: 60 MiB."
 FLAT = "Seconds of wall clock, from the log: medians over the runs above."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """One point of a line: `x` items or tasks took so many seconds, and so many MiB at the peak (medians)."""
-
-    family: str
-    case: str
-    x: int
-    seconds: float
-    mib: float
-
-
-def scaling(outcomes: Sequence[Outcome]) -> list[Scaling]:
-    """The points of all lines: of every contest that belongs to a family, a point for each case that did its work."""
-    return [
-        Scaling(
-            family=outcome.contest.family,
-            case=case.name,
-            x=outcome.contest.items,
-            seconds=outcome.wall(case),
-            mib=outcome.rss(case),
-        )
-        for outcome in outcomes
-        if outcome.contest.family
-        for case in outcome.cases()
-    ]
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
@@ -99,7 +72,7 @@ def _rate(items: int, spans: Spans) -> Contest:
             name=f"the {name} tenth of them",
             argv=[sys.executable, "-c", ""],
             check=lambda _: None if found else "no run has told it",
-            at=Surroundings(told=lambda _: {"wall": statistics.median(found)}),
+            at=Surroundings(told=lambda _: {"wall": statistics.median(found), "cpu": 0, "rss": 0}),
         )
 
     cases = [case("last", spans.last), case("first", spans.first)]
@@ -108,7 +81,7 @@ def _rate(items: int, spans: Spans) -> Contest:
 
 
 def _items(scratch: Path, items: int, rounds: int) -> Contest:
-    peers = pools.cases([Peer(way="ThreadPoolExecutor.submit", has_single=False)], _work(items))
+    peers = pools.cases(["ThreadPoolExecutor.submit"], _work(items), single=False)
     cases = [_ours(_fan_out(scratch, items), items), *(peers if items <= MOST_OF_PEERS else [])]
     return _line("items of one task", items, cases, rounds)
 
@@ -125,9 +98,15 @@ def _tasks(scratch: Path, tasks: int, rounds: int) -> Contest:
 
 
 def _line(family: str, x: int, cases: Sequence[Case], rounds: int) -> Contest:
-    title = f"{x:,} {family}, 2 threads"
     return Contest(
-        group="memory", title=title, items=x, cases=cases, rounds=rounds, warm_up=False, family=family, x=x, budget=120
+        group="memory",
+        title=f"{x:,} {family}",
+        items=x,
+        cases=cases,
+        rounds=rounds,
+        warm_up=False,
+        family=f"{family}, 2 threads",
+        x=x,
     )
 
 

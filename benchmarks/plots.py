@@ -1,13 +1,14 @@
 """The plots of the page: SVG, drawn here, for light and for dark backgrounds.
 
-bars(table)     one bar a case, on a log scale, shortest first       lines(tables)   what grows with size, on two log scales
+bars(table)     one bar a case, shortest first       lines(tables)     time above memory, over how many there are
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -15,10 +16,11 @@ from benchmarks.measure import Measure
 from benchmarks.tables import COMPARED, Row, Table
 
 WIDTH = 760
-LEFT, RIGHT, TOP = 300, 70, 44
+LEFT, RIGHT, TOP = 320, 70, 44
 STEP = 24
-PLOT_HEIGHT = 300
+PLOT_HEIGHT, BETWEEN = 220, 72
 AXIS, LABELS, LABEL = 60, 240, 15
+TITLE_LENGTH, TITLE_HEIGHT = 80, 18
 STYLE = """\
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -29,15 +31,18 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .floor { fill: #8c959f; stroke: #8c959f }
 .peer { fill: #bf8700; stroke: #bf8700 }
 .line { fill: none; stroke-width: 1.5 }
-.ours.line { stroke-width: 3 }
-.guide { stroke: #8c959f; stroke-width: 1; stroke-dasharray: 4 4 }
+.ours.line { stroke-width: 4 }
+.guide { stroke: #24292f; stroke-width: 1; stroke-dasharray: 5 4 }
 .figure { paint-order: stroke; stroke: #fff; stroke-width: 3px }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d } .guide { stroke: #656c76 } .figure { stroke: #0d1117 }
+  text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d } .guide { stroke: #f0f6fc } .figure { stroke: #0d1117 }
   .ours { fill: #4493f8; stroke: #4493f8 } .floor { fill: #656c76; stroke: #656c76 } .peer { fill: #d29922; stroke: #d29922 }
 }
 </style>"""
 UNITS = {"wall": 1.0, "cpu": 1.0, "rss": 1.0, "item": 1e6}
+KINDS = {"ours": "jobrunner", "peer": "peers", "floor": "limit: the least that could do the work"}
+"""What colours mean."""
+GUIDE = "dashed: straight from jobrunner's first point to its last"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +53,27 @@ class Scale:
     high: float
     start: float
     end: float
+    marks: Sequence[float]
 
     def place(self, figure: float) -> float:
         along = math.log(figure / self.low) / math.log(self.high / self.low) if self.low else figure / self.high
         return self.start + (self.end - self.start) * along
 
-    def marks(self) -> list[float]:
-        """Fifths of a linear scale; 1, 2 and 5 of every power of ten, or the powers alone where that would be too many."""
-        if not self.low:
-            return [self.high * part / 5 for part in range(6)]
-        steps = (1, 2, 5) if self.high / self.low <= 200 else (1,)
-        return [mark for mark in _round(self.low, self.high, steps) if self.low * 0.999 <= mark <= self.high * 1.001]
+
+def _linear(most: float, start: float, end: float, *, is_exact: bool = False) -> Scale:
+    """Up to the first mark above `most`, or to `most` itself: marks are 1, 2 or 5 of a power of ten apart, at most seven."""
+    step = next(step for step in _round(most / 10, most, (1, 2, 5)) if most / step <= 6)
+    marks = [step * number for number in range(math.floor(most / step) + 1 + (not is_exact))]
+    return Scale(low=0, high=most if is_exact else marks[-1], start=start, end=end, marks=marks)
+
+
+def _logarithmic(figures: Sequence[float], start: float, end: float) -> Scale:
+    """Marks are 1, 2 and 5 of every power of ten, or the powers alone where that would be too many."""
+    steps = _round(min(figures) * 0.8, max(figures) * 1.1, (1, 2, 5))
+    low = max(step for step in steps if step <= min(figures) * 0.8)
+    high = min(step for step in steps if step >= max(figures) * 1.1)
+    marks = [step for step in _round(low, high, (1, 2, 5) if high / low <= 1000 else (1,)) if low * 0.999 <= step <= high * 1.001]
+    return Scale(low=low, high=high, start=start, end=end, marks=marks)
 
 
 def _round(low: float, high: float, steps: Sequence[int]) -> list[float]:
@@ -71,36 +86,54 @@ def bars(table: Table) -> str:
     """One bar a case."""
     rows = sorted(table.rows, key=lambda row: value(table, row, table.compares))
     scale = _length_scale([value(table, row, table.compares) for row in rows])
-    height = TOP + STEP * len(rows) + 34
-    drawn = [_bar(table, row, TOP + STEP * number, scale) for number, row in enumerate(rows)]
-    return _svg(table.title, height, [*_columns(scale, TOP, height - 30, _unit(table.compares, scale)), *drawn])
+    bottom = STEP * len(rows) + 4
+    drawn = [_bar(table, row, STEP * number, scale) for number, row in enumerate(rows)]
+    marks = [*_columns(scale, bottom, _unit(table.compares, scale)), *drawn]
+    return _svg(table.title, bottom + 30, marks, [_kind(table, row) for row in rows])
 
 
 def _length_scale(figures: Sequence[float]) -> Scale:
     """Linear, so that twice the time is twice the length, where the shortest can still be seen then."""
-    low, high = _around(figures)
-    return Scale(low=low if max(figures) > 30 * min(figures) else 0, high=high, start=LEFT, end=WIDTH - RIGHT)
+    if max(figures) > 30 * min(figures):
+        return _logarithmic(figures, LEFT, WIDTH - RIGHT)
+    return _linear(max(figures), LEFT, WIDTH - RIGHT)
 
 
-def lines(family: str, tables: Sequence[Table], measure: Measure = "wall") -> str:
+def lines(family: str, tables: Sequence[Table]) -> str:
     """One line a case over the `x` of the contests of a family, where it took part in two of them or more.
 
-    The dashed line is what grows in proportion to `x`: seconds do so from the point on where a start no longer counts.
+    All scales are linear, and the dashed line is straight: what grows in proportion, a start apart, lies on it.
     """
+    measures: Sequence[Measure] = ("wall", "rss")
+    marks = [
+        mark for at, measure in enumerate(measures) for mark in _panel(family, tables, measure, at * (PLOT_HEIGHT + BETWEEN))
+    ]
+    kinds = [_kind(table, row) for table in tables for row in table.rows]
+    height = len(measures) * (PLOT_HEIGHT + BETWEEN) - BETWEEN + 48
+    return _svg(title(family), height, marks, kinds, GUIDE)
+
+
+def title(family: str) -> str:
+    return f"{family}: time and memory as there are more of them"
+
+
+def _panel(family: str, tables: Sequence[Table], measure: Measure, top: float) -> list[str]:
+    """One measure: its axes with their captions, the lines and their names."""
     series = {name: points for name, points in _series(tables, measure).items() if len(points) > 1}
-    xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))
-    low, high = _around(ys)
-    across = Scale(low=min(xs), high=max(xs), start=AXIS, end=WIDTH - LABELS)
-    down = Scale(low=low, high=high, start=TOP + PLOT_HEIGHT, end=TOP)
+    top, bottom = top + 14, top + 14 + PLOT_HEIGHT
+    across = _linear(max(table.x for table in tables), AXIS, WIDTH - LABELS, is_exact=True)
+    down = _linear(max(y for points in series.values() for _, y in points), bottom, top)
+    marks = [
+        _caption(AXIS, top - 12, _unit(measure, down), "start"),
+        _caption(across.end, bottom + 32, f"number of {family}", "end"),
+    ]
+    marks += [*(_rule(down, mark) for mark in down.marks), *(_tick(across, mark, bottom) for mark in across.marks)]
     kinds = {row.name: _kind(table, row) for table in tables for row in table.rows}
-    marks = [*(_rule(down, mark) for mark in down.marks()), *(_tick(across, x) for x in sorted(set(xs)))]
-    if measure == "wall":
-        marks.append(_proportion(across, down, series[tables[0].rows[0].name][-1]))
     spots = {name: [(across.place(x), down.place(y)) for x, y in points] for name, points in series.items()}
-    labels = _apart({name: track[-1][1] for name, track in spots.items() if track[-1][0] == across.end})
+    labels = _apart({name: track[-1][1] for name, track in spots.items() if track[-1][0] == across.end}, top)
     ours_last = sorted(spots.items(), key=lambda each: kinds[each[0]] == "ours")
     marks += [_path(name, kinds[name], track, labels.get(name)) for name, track in ours_last]
-    return _svg(f"{family}: {_unit(measure, down)}", TOP + PLOT_HEIGHT + 34, marks)
+    return [*marks, *(_straight(track) for name, track in ours_last if name == tables[0].rows[0].name)]
 
 
 def value(table: Table, row: Row, measure: Measure) -> float:
@@ -111,7 +144,7 @@ def value(table: Table, row: Row, measure: Measure) -> float:
 
 def _kind(table: Table, row: Row) -> str:
     """Its colour."""
-    return "ours" if row is table.rows[0] else "floor" if row.is_floor else "peer"
+    return "ours" if row is table.rows[0] or row.name.startswith("jobrunner") else "floor" if row.is_floor else "peer"
 
 
 def _unit(measure: Measure, scale: Scale) -> str:
@@ -119,21 +152,17 @@ def _unit(measure: Measure, scale: Scale) -> str:
     return f"{COMPARED[measure]}, {unit}{', log scale' if scale.low else ''}: less is better"
 
 
-def _around(figures: Iterable[float]) -> tuple[float, float]:
-    """The nearest of 1, 2 and 5 of a power of ten below and above all figures, with some air."""
-    found = list(figures)
-    low, high = min(found) * 0.8, max(found) * 1.1
-    steps = _round(low, high, (1, 2, 5))
-    return max(step for step in steps if step <= low), min(step for step in steps if step >= high)
-
-
-def _columns(scale: Scale, top: int, bottom: int, unit: str) -> list[str]:
+def _columns(scale: Scale, bottom: int, unit: str) -> list[str]:
     marks = []
-    for mark in scale.marks():
+    for mark in scale.marks:
         x = scale.place(mark)
-        marks.append(f'<line class="grid" x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{bottom}"/>')
-        marks.append(f'<text class="small" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_number(mark)}</text>')
-    return [*marks, f'<text class="small" x="{WIDTH - 8}" y="{bottom + 28}" text-anchor="end">{unit}</text>']
+        marks.append(f'<line class="grid" x1="{x:.1f}" y1="-6" x2="{x:.1f}" y2="{bottom}"/>')
+        marks.append(_caption(x, bottom + 14, _number(mark), "middle"))
+    return [*marks, _caption(scale.end, bottom + 30, unit, "end")]
+
+
+def _caption(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text class="small" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _bar(table: Table, row: Row, y: int, scale: Scale) -> str:
@@ -156,26 +185,22 @@ def _series(tables: Sequence[Table], measure: Measure) -> Mapping[str, list[tupl
 
 def _rule(down: Scale, mark: float) -> str:
     y = down.place(mark)
-    return (
-        f'<line class="grid" x1="{AXIS}" y1="{y:.1f}" x2="{WIDTH - LABELS}" y2="{y:.1f}"/>'
-        f'<text class="small" x="{AXIS - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(mark)}</text>'
-    )
+    rule = f'<line class="grid" x1="{AXIS}" y1="{y:.1f}" x2="{WIDTH - LABELS}" y2="{y:.1f}"/>'
+    return rule + _caption(AXIS - 6, y + 4, _number(mark), "end")
 
 
-def _tick(across: Scale, x: float) -> str:
-    return f'<text class="small" x="{across.place(x):.1f}" y="{TOP + PLOT_HEIGHT + 18}" text-anchor="middle">{_number(x)}</text>'
+def _tick(across: Scale, mark: float, bottom: float) -> str:
+    x = across.place(mark)
+    tick = f'<line class="grid" x1="{x:.1f}" y1="{bottom:.1f}" x2="{x:.1f}" y2="{bottom + 5:.1f}"/>'
+    return tick + _caption(x, bottom + 17, _number(mark), "middle")
 
 
-def _proportion(across: Scale, down: Scale, last: tuple[float, float]) -> str:
-    """A straight line through the last point, cut where it leaves the drawing."""
-    x, y = last
-    lowest = max(across.low, x * down.low / y)
-    ends = [(across.place(each), down.place(y * each / x)) for each in (lowest, x)]
-    (x1, y1), (x2, y2) = ends
+def _straight(track: Sequence[tuple[float, float]]) -> str:
+    (x1, y1), (x2, y2) = track[0], track[-1]
     return f'<line class="guide" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _apart(heights: Mapping[str, float]) -> dict[str, float]:
+def _apart(heights: Mapping[str, float], top: float) -> dict[str, float]:
     """Where labels go, so that none is over another: those that would be stand together around their middle."""
     names = sorted(heights, key=lambda name: heights[name])
     blocks: list[list[float]] = []  # where each would stand if all labels were one block: to be rising
@@ -184,23 +209,23 @@ def _apart(heights: Mapping[str, float]) -> dict[str, float]:
         while len(blocks) > 1 and statistics.fmean(blocks[-2]) > statistics.fmean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     places = [statistics.fmean(block) for block in blocks for _ in block]
-    return {name: max(place, TOP) + LABEL * at for at, (name, place) in enumerate(zip(names, places, strict=True))}
+    return {name: max(place, top) + LABEL * at for at, (name, place) in enumerate(zip(names, places, strict=True))}
 
 
 def _path(name: str, kind: str, spots: Sequence[tuple[float, float]], label: float | None) -> str:
-    """A line with its name: at its end beside the drawing, or over its end where it stops within."""
+    """A line with its name: at its end beside the drawing, or right of its end where it stops within."""
     track = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     dots = "".join(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots)
     x, y = spots[-1]
     if label is None:
-        text = f'<text class="figure" x="{x:.1f}" y="{y - 9:.1f}" text-anchor="end">{escape(_short(name))}</text>'
+        text = f'<text class="figure" x="{x + 8:.1f}" y="{y + 4:.1f}">{escape(_short(name))}</text>'
     else:
         text = f'<line class="grid" x1="{x + 4:.1f}" y1="{y:.1f}" x2="{x + 22:.1f}" y2="{label:.1f}"/>'
         text += f'<text x="{x + 26:.1f}" y="{label + 4:.1f}">{escape(_short(name))}</text>'
     return f'<polyline class="{kind} line" style="fill:none" points="{track}"/>{dots}{text}'
 
 
-def _short(name: str, longest: int = 44) -> str:
+def _short(name: str, longest: int = 46) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
@@ -212,7 +237,22 @@ def _number(figure: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _svg(title: str, height: int, marks: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">'
-    caption = f'<title>{escape(title)}</title>\n{STYLE}\n<text class="title" x="12" y="22">{escape(title)}</text>'
-    return "\n".join([head, caption, *marks, "</svg>"]) + "\n"
+def _legend(y: float, kinds: Sequence[str], more: str) -> str:
+    """What each colour that occurs means."""
+    x, marks = 12.0, []
+    for kind in (kind for kind in KINDS if kind in kinds):
+        marks.append(f'<rect class="{kind}" x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" rx="2"/>')
+        marks.append(_caption(x + 16, y, KINDS[kind], "start"))
+        x += 36 + 6.5 * len(KINDS[kind])
+    return "".join([*marks, _caption(x, y, more, "start")])
+
+
+def _svg(title: str, height: int, marks: Sequence[str], kinds: Sequence[str], more: str = "") -> str:
+    """A drawing of that height, whose marks begin at 0, under its title and over its legend."""
+    parts = textwrap.wrap(title, TITLE_LENGTH)
+    top = TOP + TITLE_HEIGHT * (len(parts) - 1)
+    whole = top + height + 26
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {whole}" width="{WIDTH}" role="img">'
+    heading = [f'<text class="title" x="12" y="{22 + TITLE_HEIGHT * at}">{escape(part)}</text>' for at, part in enumerate(parts)]
+    body = [f'<g transform="translate(0 {top})">', *marks, "</g>", _legend(whole - 10, kinds, more)]
+    return "\n".join([head, f"<title>{escape(title)}</title>", STYLE, *heading, *body, "</svg>"]) + "\n"

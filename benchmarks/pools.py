@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,13 @@ from benchmarks.environments import environment
 from benchmarks.measure import Case, Contest, Twin
 from benchmarks.process import ROOT
 
+LIBRARIES = ("joblib", "loky", "pebble", "mpire", "dask", "ray")
+CLUSTERS = ("dask", "ray")
+"""They take seconds to start, and so for one call: that is not measured beside the many, and not in the quick form."""
 JOB = """\
 name: {name}
 pools:
-  two: {{mode: {mode}, workers: 2}}
+  two: {{mode: {mode}, workers: 2{more}}}
 tasks:
   each:
     foreach: {{range: {calls}}}
@@ -23,17 +27,6 @@ tasks:
     args: [{argument}]
     pool: two
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """One of the WAYS of peers/pools.py; `library` is the environment that it needs, "" for the standard library."""
-
-    way: str
-    library: str = ""
-    is_floor: bool = False
-    has_single: bool = True
-    """One call is measured beside the many. A cluster takes seconds to start, and so for one call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +41,21 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """jobrunner in a mode against peers: `calls` of them, `quick` in the quick form (0: not there)."""
+    """jobrunner in a mode against some WAYS of peers/pools.py: `calls` of them, `quick` in the quick form (0: not there).
+
+    `also` are more rows of ours, not in the quick form: what the pool has besides, in YAML.
+    """
 
     key: str
     mode: str
     calls: int
-    quick: int
-    peers: Sequence[Peer]
+    ways: Sequence[str]
     rounds: int
     title: str
     """With {calls} in it."""
+    quick: int = 0
+    also: Sequence[str] = ()
+    note: str = ""
 
 
 def contests(scratch: Path, matches: Sequence[Match], work: Callable[[Match], Work], *, group: str, quick: bool) -> list[Contest]:
@@ -71,38 +69,53 @@ def contests(scratch: Path, matches: Sequence[Match], work: Callable[[Match], Wo
 
 def _contest(scratch: Path, match: Match, work: Work, *, group: str, quick: bool) -> Contest:
     work = replace(work, calls=match.quick if quick else match.calls)
-    peers = [peer for peer in match.peers if not quick or (peer.has_single and bars.is_bar(match.key, peer.way))]
+    also = () if quick else match.also
+    ways = [way for way in match.ways if not quick or (_library(way) not in CLUSTERS and bars.is_bar(match.key, way))]
     return Contest(
         group=group,
         key=match.key,
         title=match.title.format(calls=f"{work.calls:,}"),
         items=work.calls,
-        cases=[ours(scratch, match.mode, work), *cases(peers, work)],
+        cases=[
+            ours(scratch, match.mode, work),
+            *(ours(scratch, match.mode, work, more) for more in also),
+            *cases(ways, work),
+        ],
         rounds=3 if quick else match.rounds,
         compares="item" if quick else "wall",
+        note=match.note,
     )
 
 
-def ours(scratch: Path, mode: str, work: Work) -> Case:
-    """jobrunner: a fan-out of the calls."""
-    many = job(scratch, mode, work)
+def ours(scratch: Path, mode: str, work: Work, more: str = "") -> Case:
+    """jobrunner: a fan-out of the calls. `more` is what its pool has besides."""
+    many = job(scratch, mode, work, more)
     single = None
     if work.calls > 1:
-        one = job(scratch, mode, replace(work, calls=1))
+        one = job(scratch, mode, replace(work, calls=1), more)
         single = Twin(argv=jobs.command(one), check=jobs.logged(one, 1))
-    return Case(name="jobrunner", argv=jobs.command(many), check=jobs.logged(many, work.calls), single=single)
+    name = f"jobrunner, {more}" if more else "jobrunner"
+    return Case(name=name, argv=jobs.command(many), check=jobs.logged(many, work.calls), single=single)
 
 
-def job(scratch: Path, mode: str, work: Work) -> Path:
+def job(scratch: Path, mode: str, work: Work, more: str = "") -> Path:
     """Its job file."""
-    name = f"{work.function}-{mode}-{work.argument}-{work.calls}".replace("_", "-")
-    text = JOB.format(name=name, mode=mode, calls=work.calls, function=work.function, argument=work.item or work.argument)
+    name = re.sub(r"\W+|_", "-", f"{work.function}-{mode}-{work.argument}-{work.calls}-{more}").strip("-")
+    argument = work.item or work.argument
+    more = f", {more}" if more else ""
+    text = JOB.format(name=name, mode=mode, calls=work.calls, function=work.function, argument=argument, more=more)
     return jobs.write_job(scratch, name, text)
 
 
-def cases(peers: Sequence[Peer], work: Work) -> list[Case]:
+def cases(ways: Sequence[str], work: Work, *, single: bool = True) -> list[Case]:
     """A case for each peer that is to be had. `environments.missing` tells why the others take no part."""
-    return [_case(peer, python, work) for peer in peers if (python := _interpreter(peer.library))]
+    return [_case(way, python, work, single=single) for way in ways if (python := _interpreter(_library(way)))]
+
+
+def _library(way: str) -> str:
+    """The environment that it needs, by which its name begins; "" for the standard library."""
+    first = re.split(r"\W", way.lower(), maxsplit=1)[0]
+    return first if first in LIBRARIES else ""
 
 
 def _interpreter(library: str) -> str | None:
@@ -112,12 +125,11 @@ def _interpreter(library: str) -> str | None:
     return found.python if found else None
 
 
-def _case(peer: Peer, python: str, work: Work) -> Case:
+def _case(way: str, python: str, work: Work, *, single: bool) -> Case:
     def twin(calls: int) -> Twin:
         script = str(ROOT / "benchmarks" / "peers" / "pools.py")
-        argv = [python, script, peer.way, work.function, str(calls), str(work.argument)]
-        return Twin(argv=argv, check=jobs.printed(str(calls)))
+        return Twin(argv=[python, script, way, work.function, str(calls), str(work.argument)], check=jobs.printed(str(calls)))
 
     many = twin(work.calls)
-    single = twin(1) if peer.has_single and work.calls > 1 else None
-    return Case(name=peer.way, argv=many.argv, check=many.check, single=single, is_floor=peer.is_floor)
+    one = twin(1) if single and work.calls > 1 and _library(way) not in CLUSTERS else None
+    return Case(name=way, argv=many.argv, check=many.check, single=one, is_floor=way == "ideal")

@@ -49,7 +49,8 @@ class Sample:
 class Surroundings:
     """What a command line finds: its folder, its environment. It is killed when it takes more than `patience` seconds.
 
-    `told` reads figures from what it printed: `wall` (seconds) and `rss` (MiB) stand in place of those of the whole process.
+    `told` reads figures from what it printed: `wall` and `cpu` (seconds) and `rss` (MiB) stand in place of those of the whole
+    process; 0 where there is no such figure.
     """
 
     folder: Path = ROOT
@@ -82,7 +83,7 @@ def measure(argv: Sequence[str], *, scratch: Path, check: Check, at: Surrounding
     told = at.told(printed) if at.told else {}
     return Sample(
         wall=told.get("wall", wall),
-        cpu=usage.ru_utime + usage.ru_stime,
+        cpu=told.get("cpu", usage.ru_utime + usage.ru_stime),
         rss=told.get("rss", usage.ru_maxrss / _MAXRSS_PER_MIB),
     )
 

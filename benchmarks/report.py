@@ -216,10 +216,10 @@ def _section(group: Group) -> str:
     form = "" if group.form == "whole" else " in the quick form: to see that it works, not to quote"
     parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}, in {group.seconds:.0f} s.", ""]
     parts += [group.printed.rstrip(), ""] if group.printed else []
-    for name, drawing in _plots(group):
-        if name.startswith("family-"):
-            parts += [f"![{_title_of(drawing)}](benchmarks/{name})", ""]
-    for contest in group.contests:
+    for family, members in _families(group).items():
+        parts += [f"![{plots.title(family)}](benchmarks/{_file_of_family(group, family)})", ""]
+        parts += [tables.growth(few)] if (few := [each for each in members if not each.key]) else []
+    for contest in filter(_stands_alone, group.contests):
         parts += [f'<a id="{_anchor(contest)}"></a>', "", tables.markdown(contest), *([contest.note, ""] if contest.note else [])]
         parts += [f"![{contest.title}](benchmarks/{_file_of(contest)})", ""] if len(contest.rows) > 1 else []
     return "\n".join(parts)
@@ -227,14 +227,23 @@ def _section(group: Group) -> str:
 
 def _plots(group: Group) -> Iterator[tuple[str, str]]:
     """File names and drawings."""
-    for contest in group.contests:
+    for contest in filter(_stands_alone, group.contests):
         if len(contest.rows) > 1:
             yield _file_of(contest), plots.bars(contest)
-    for family in dict.fromkeys(contest.family for contest in group.contests if contest.family):
-        members = [contest for contest in group.contests if contest.family == family]
-        if len({contest.x for contest in members}) > 1:
-            for measure in ("wall", "rss"):
-                yield f"family-{group.name}-{_slug(family)}-{measure}.svg", plots.lines(family, members, measure)
+    for family, members in _families(group).items():
+        yield _file_of_family(group, family), plots.lines(family, members)
+
+
+def _families(group: Group) -> dict[str, list[Table]]:
+    """The contests of each family that has more than one size."""
+    names = dict.fromkeys(contest.family for contest in group.contests if contest.family)
+    found = {name: [contest for contest in group.contests if contest.family == name] for name in names}
+    return {name: members for name, members in found.items() if len({each.x for each in members}) > 1}
+
+
+def _stands_alone(contest: Table) -> bool:
+    """Whether it has a table and a plot of its own: one of a family that has no key is in those of the family."""
+    return bool(contest.key or not contest.family)
 
 
 def _anchor(contest: Table) -> str:
@@ -246,8 +255,8 @@ def _file_of(contest: Table) -> str:
     return f"{_anchor(contest)}.svg"
 
 
-def _title_of(drawing: str) -> str:
-    return drawing.partition("<title>")[2].partition("</title>")[0]
+def _file_of_family(group: Group, family: str) -> str:
+    return f"family-{group.name}-{_slug(family)}.svg"
 
 
 def _slug(text: str) -> str:

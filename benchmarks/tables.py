@@ -82,14 +82,14 @@ def _row(outcome: Outcome, case: Case) -> Row:
         item=outcome.per_item(case),
         ratio=None if is_ours else Spread.of(outcome.ratios(case)),
         goal=case.goal,
-        verdict=verdict(outcome.is_met(case), outcome.is_stretched(case)),
+        verdict=verdict(outcome.is_met(case), outcome.is_stretched(case), is_close=outcome.is_close(case)),
         is_floor=case.is_floor,
     )
 
 
-def verdict(is_met: bool | None, is_stretched: bool | None) -> str:
-    """In words; "" where there is no bar."""
-    return ", ".join(filter(None, [BARS[is_met], STRETCHES[is_stretched]]))
+def verdict(is_met: bool | None, is_stretched: bool | None, *, is_close: bool = False) -> str:
+    """In words; "" where there is no bar. `is_close`: some rounds alone would have given another."""
+    return ", ".join(filter(None, [BARS[is_met] + (" (within the spread)" if is_close else ""), STRETCHES[is_stretched]]))
 
 
 def _reason(text: str) -> str:
@@ -121,12 +121,41 @@ def plain(each: Table) -> str:
 
 
 def markdown(each: Table) -> str:
-    """For the docs."""
-    rule = ["---"] + ["---:"] * 6 + ["---"] * 2
-    cells = [HEAD, rule, *(_cells(each, row) for row in each.rows)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    """For the docs: without the columns in which nothing stands."""
+    rows = [HEAD, *(_cells(each, row) for row in each.rows)]
+    columns = [column for column in range(len(HEAD)) if not column or any(row[column] for row in rows[1:])]
+    figures = [at for at, column in enumerate(columns) if column in FIGURES]
     refused = [f"\nRefused, because its work was not done: {name} ({reason})." for name, reason in each.refused.items()]
-    return "\n".join([f"### {_title(each)}", "", *lines, *refused, ""])
+    shown = [[row[column] for column in columns] for row in rows]
+    return "\n".join([f"### {_title(each)}", "", *_lined(shown, figures), *refused, ""])
+
+
+def growth(members: Sequence[Table]) -> str:
+    """One table of the contests of a family, for the docs: each case at each size."""
+    head = ("how many", "", "wall s", "CPU s", "peak MiB", "µs each", "jobrunner ÷ this")
+    rows = [
+        (
+            f"{each.items:,}",
+            row.name,
+            f"{row.wall:.3f}",
+            f"{row.cpu:.3f}",
+            f"{row.rss:.0f}",
+            f"{row.wall / each.items * 1e6:.1f}",
+            "" if row.ratio is None else spread(row.ratio),
+        )
+        for each in sorted(members, key=lambda each: each.x)
+        for row in each.rows
+    ]
+    rounds = sorted({each.rounds for each in members})
+    counts = " or ".join(map(str, rounds))
+    title = f"{members[0].family} (medians of {counts} rounds)"
+    return "\n".join([f"### {title}", "", *_lined([head, *rows], (0, 2, 3, 4, 5, 6)), ""])
+
+
+def _lined(rows: Sequence[Sequence[str]], figures: Sequence[int]) -> list[str]:
+    """The lines of a table in Markdown: its head first; columns of figures are set to the right."""
+    rule = ["---:" if column in figures else "---" for column in range(len(rows[0]))]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (rows[0], rule, *rows[1:])]
 
 
 HEAD = ("", "wall s", "CPU s", "peak MiB", "one item, s", "µs an item", "jobrunner ÷ this", "bar", "")
@@ -143,8 +172,8 @@ def _cells(each: Table, row: Row) -> tuple[str, ...]:
     return (
         row.name,
         exact(row.wall, 3, [row.goal.seconds if row.goal and row is each.rows[0] else None]),
-        f"{row.cpu:.3f}",
-        exact(row.rss, 0, [row.goal.mib if row.goal and row is each.rows[0] else None]),
+        f"{row.cpu:.3f}" if row.cpu else "",
+        exact(row.rss, 0, [row.goal.mib if row.goal and row is each.rows[0] else None]) if row.rss else "",
         "" if row.start is None or each.items < 2 else f"{row.start:.3f}",
         "" if row.item is None or each.items < 2 else f"{row.item * 1e6:.1f}",
         "" if row.ratio is None else spread(row.ratio, row.goal),

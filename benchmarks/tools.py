@@ -89,8 +89,9 @@ def marked(program: Path, items: int) -> Callable[[str], str | None]:
 def proof(work: Work, tell: Callable[[Work], Sequence[str]]) -> Twin:
     """The work with a program that leaves marks in place of `true`."""
     program = mark(work.folder.parent / f"{work.folder.name}-proof")
-    proven = replace(work, command=work.command.replace(true(), str(program), 1), items=work.proven or work.items)
-    return Twin(argv=tell(replace(proven, folder=program.parent / "work")), check=marked(program, proven.items))
+    items = min(work.items, work.proven or work.items)
+    proven = replace(work, command=work.command.replace(true(), str(program), 1), items=items, folder=program.parent / "work")
+    return Twin(argv=tell(proven), check=marked(program, items))
 
 
 def case(name: str, work: Work, *, single: bool = False) -> Case | None:

@@ -81,9 +81,7 @@ def _again(scratch: Path, tasks: int, rounds: int) -> Contest:
 
 
 def _contest(key: str, title: str, tasks: int, cases: list[Case], rounds: int, *, note: str, warm_up: bool = True) -> Contest:
-    return Contest(
-        group="yaml", key=key, title=title, items=tasks, cases=cases, rounds=rounds, warm_up=warm_up, budget=600, note=note
-    )
+    return Contest(group="yaml", key=key, title=title, items=tasks, cases=cases, rounds=rounds, warm_up=warm_up, note=note)
 
 
 def _valid(printed: str) -> str | None:

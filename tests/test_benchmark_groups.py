@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +26,8 @@ from benchmarks import (
     work_items,
     yaml,
 )
-from benchmarks.measure import Case, Contest, Outcome
+from benchmarks import pools as matches
+from benchmarks.measure import Case, Contest
 from benchmarks.peers import graphs, peak, pools
 
 Contests = Callable[..., list[Contest]]
@@ -137,6 +139,18 @@ def test_throughput_is_compared_alike_for_all_and_never_in_one_round(module: Mod
         assert all(_has_checked_twin(case) for case in contest.cases) is (contest.items > 1)
 
 
+@pytest.mark.usefixtures("_nothing_installed")
+def test_processes_that_are_forked_with_their_module_have_a_row_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    (match,) = (replace(each, calls=2, rounds=1) for each in calls.MATCHES if each.key == "process")
+    (contest,) = matches.contests(tmp_path, [match], lambda _: calls.NOTHING, group="calls", quick=False)
+    outcome = measure.run(replace(contest, cases=contest.cases[:2]), scratch=tmp_path, say=say)
+    assert [case.name for case in outcome.cases()] == ["jobrunner", "jobrunner, preload: true"]
+    assert "preload: true" in (tmp_path / "nothing-process-0-2-preload-true.yaml").read_text()
+
+
 def _has_checked_twin(case: Case) -> bool:
     return (
         case.single is not None and case.single.check("something else") is not None
@@ -182,16 +196,3 @@ def test_only_ends_of_success_are_counted(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
     first, last = peak.ends(log)
     assert last - first == 2
-
-
-def test_a_line_has_a_point_for_each_size_and_case() -> None:
-    outcomes = [_outcome(items, [(0.5, 20.0), (1.5, 40.0)]) for items in (10, 100)]
-    found = [(point.family, point.case, point.x, point.seconds, point.mib) for point in memory.scaling(outcomes)]
-    assert found == [("items", "jobrunner", 10, 1.0, 30.0), ("items", "jobrunner", 100, 1.0, 30.0)]
-
-
-def _outcome(items: int, figures: Sequence[tuple[float, float]]) -> Outcome:
-    case = measure.Case(name="jobrunner", argv=[], check=lambda _: None)
-    contest = Contest(group="memory", title="", items=items, cases=[case], rounds=2, family="items", x=items)
-    samples = {case.name: [process.Sample(wall=wall, cpu=0, rss=rss) for wall, rss in figures]}
-    return Outcome(contest=contest, samples=samples, singles={})

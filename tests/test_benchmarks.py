@@ -21,6 +21,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import bars, cold, commands, environments, events, jobs, leftovers, measure, plots, report, tables, tools
+from benchmarks.__main__ import Form
 from benchmarks.measure import Case, Contest, Goal, Outcome, Spread, Twin
 from benchmarks.process import Sample, Surroundings, WorkNotDone
 from benchmarks.report import Group
@@ -112,6 +113,22 @@ def test_a_bar_is_met_by_the_median_ratio_and_by_all_limits(goal: Goal | None, m
     assert (outcome.is_met(peer), outcome.is_stretched(peer)) == (met, stretched)
 
 
+@pytest.mark.parametrize(
+    ("walls", "goal", "told"),
+    [
+        ([1, 1, 1], Goal(ratio=0.5), "met"),
+        ([1, 1, 1.2], Goal(ratio=0.5), "met (within the spread)"),
+        ([1, 1.2, 1.2], Goal(ratio=0.5, stretch=0.4), "**missed** (within the spread), stretch missed"),
+        ([1, 1.2, 1.2], Goal(ratio=0.5, stretch=0.5), "**missed** (within the spread), stretch missed"),
+        ([1, 1, 1.2], Goal(seconds=1.1), "met (within the spread)"),
+        ([1, 1, 1.2], Goal(mib=9), "**missed**"),
+        ([1, 1, 1.2], Goal(stretch=0.5), "stretch met"),
+    ],
+)
+def test_a_verdict_tells_when_some_rounds_alone_would_have_given_another(walls: list[float], goal: Goal, told: str) -> None:
+    assert tables.table(sampled(walls, [2, 2, 2], goal=goal)).rows[1].verdict == told
+
+
 @pytest.mark.parametrize(("compares", "ratio"), [("wall", 0.5), ("cpu", 0.5), ("rss", 0.5), ("item", 0.25)])
 def test_a_contest_says_what_it_compares(compares: str, ratio: float) -> None:
     outcome = sampled([2], [4], items=2, singles=[4 / 3])
@@ -133,6 +150,27 @@ def test_rounds_are_interleaved_each_in_another_order(tmp_path: Path) -> None:
 
 def test_no_round_begins_after_the_budget_but_those_that_give_a_spread(tmp_path: Path) -> None:
     assert measured(contest(python("ours", ""), rounds=9, budget=0), tmp_path).rounds() == measure.LEAST_ROUNDS == 3
+
+
+def test_a_case_is_warmed_up_with_one_item_where_that_is_measured_too(tmp_path: Path) -> None:
+    tell = "open({path!r}, 'a').write({name!r})"
+    many, one = (python("ours", tell.format(path=str(tmp_path / "order"), name=name)) for name in ("many ", "one "))
+    measured(contest(replace(many, single=Twin(argv=one.argv, check=is_fine)), warm_up=True), tmp_path)
+    assert (tmp_path / "order").read_text() == "one many one "
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (Form(rounds=None, share=None), (9, True, command.CONTEST_SECONDS)),
+        (Form(rounds=None, share=8.0), (9, False, 4)),
+        (Form(rounds=2, share=None), (2, True, command.CONTEST_SECONDS)),
+        (Form(rounds=1, share=None), (1, False, command.CONTEST_SECONDS)),
+    ],
+)
+def test_a_form_sets_rounds_warming_up_and_how_long_rounds_may_begin(form: Form, expected: tuple[int, bool, float]) -> None:
+    one, _ = form.applied([contest(python("ours", ""), rounds=9, warm_up=True)] * 2)
+    assert (one.rounds, one.warm_up, one.budget) == expected
 
 
 def test_what_a_case_needs_before_each_process_is_prepared(tmp_path: Path) -> None:
@@ -295,6 +333,7 @@ def test_a_table_shows_medians_spreads_and_bars_met_or_missed() -> None:
     ours, met, missed = tables.markdown(table()).splitlines()[4:7]
     assert ours.startswith("| 0 | 1.500 | 0.750 | 15 |")
     assert "0.38 [0.31, 0.44] (0.25 to 0.50) | ≤ 0.5 × (stretch 0.1) | met, stretch missed |" in met
+    assert "one item" not in tables.markdown(table())
     assert "**missed**, stretch missed |" in missed
 
 
@@ -333,6 +372,14 @@ def test_groups_that_were_not_measured_again_stay_on_the_page(tmp_path: Path) ->
     assert "measured before" not in page
 
 
+def test_sizes_of_a_family_without_bars_are_one_table_and_one_plot(tmp_path: Path) -> None:
+    sizes = [table(f"{n} of it", key="", family="all of it", x=n, items=n, group="memory") for n in (100, 10)]
+    page = report.write([group("memory", *sizes)], docs=tmp_path, order=["memory"]).read_text()
+    assert re.findall(r"^### (.*)$", page, re.MULTILINE) == ["all of it (medians of 2 rounds)"]
+    assert page.index("| 10 | 0 | 1.500 |") < page.index("| 100 | 0 | 1.500 |")
+    assert [path.name for path in (tmp_path / "benchmarks").glob("*.svg")] == ["family-memory-all-of-it.svg"]
+
+
 def test_a_page_names_no_place_of_the_machine(tmp_path: Path) -> None:
     case = python("peer", "import sys; sys.exit(sys.argv[0] and 'failed in /some/place')")
     outcome = measured(contest(python("ours", ""), case), tmp_path)
@@ -347,9 +394,9 @@ def test_a_page_names_no_place_of_the_machine(tmp_path: Path) -> None:
         plots.bars(table()),
         plots.bars(replace(table(), rows=table().rows[:1])),
         plots.lines("how & why", [table(x=10.0), table(x=1000.0), table(x=100.0)]),
-        plots.lines("how & why", [table(x=10.0), table(x=1000.0)], "rss"),
+        plots.bars(table("a title that is too long for the width of a drawing " * 2)),
     ],
-    ids=["bars", "one bar", "lines", "memory"],
+    ids=["bars", "one bar", "lines", "two lines of title"],
 )
 def test_a_plot_is_whole_and_within_its_frame(drawing: str) -> None:
     root = ElementTree.fromstring(drawing)
@@ -365,7 +412,7 @@ def test_a_plot_is_whole_and_within_its_frame(drawing: str) -> None:
     "heights", [{"a": 100.0, "b": 101.0, "c": 102.0, "d": 250.0}, {str(n): 50.0 for n in range(12)}, {"a": 60.0}]
 )
 def test_labels_are_not_over_each_other_nor_over_the_title(heights: dict[str, float]) -> None:
-    placed = plots._apart(heights)
+    placed = plots._apart(heights, plots.TOP)
     assert placed.keys() == heights.keys()
     found = sorted(placed.values())
     assert all(below - above >= plots.LABEL for above, below in itertools.pairwise(found))
@@ -373,11 +420,39 @@ def test_labels_are_not_over_each_other_nor_over_the_title(heights: dict[str, fl
     assert placed.get("d", 250) == 250
 
 
+def test_what_grows_in_proportion_lies_on_the_dashed_line() -> None:
+    grown = [table(x=x, rows=[replace(row, wall=3 + x / 50, rss=x) for row in table().rows]) for x in (10.0, 20.0, 70.0)]
+    drawing = plots.lines("sizes", grown)
+    tracks = [
+        [tuple(map(float, each.split(","))) for each in track.split()] for track in re.findall(r'points="([^"]+)"', drawing)
+    ]
+    guides = re.findall(r'class="guide" x1="(\S+)" y1="(\S+)" x2="(\S+)" y2="(\S+)"', drawing)
+    assert len(guides) == 2
+    for x1, y1, x2, y2 in (map(float, guide) for guide in guides):
+        on_it = [track for track in tracks if track[0] == (x1, y1) and track[-1] == (x2, y2)]
+        assert on_it
+        assert all(y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.1) for track in on_it for x, y in track)
+
+
+def test_a_plot_says_what_its_colours_mean() -> None:
+    limited = table(rows=[replace(row, is_floor=row.name == "2") for row in table().rows])
+    assert all(text in plots.bars(limited) for text in plots.KINDS.values())
+    assert plots.KINDS["floor"] not in plots.bars(table())
+
+
+@pytest.mark.parametrize("most", [0.003, 0.99, 1.0, 5.9, 6.0, 7.1, 999.0, 1e6])
+def test_marks_are_few_and_round_and_go_beyond_what_is_shown(most: float) -> None:
+    marks = plots._linear(most, 0, 100).marks
+    assert 3 <= len(marks) <= 8
+    assert marks[-2] <= most < marks[-1]
+    assert plots._linear(most, 0, 100, is_exact=True).marks[-1] <= most
+
+
 @pytest.mark.parametrize(("most", "unit"), [(20.0, "s: less"), (200.0, "s, log scale: less")])
 def test_bars_are_as_long_as_what_they_show_unless_the_shortest_could_not_be_seen(most: float, unit: str) -> None:
     drawing = plots.bars(barred("unchanged", {"doit": most}))
     assert unit in drawing
-    ours, peer = (float(width) for width in re.findall(r'<rect class="\w+" [^>]*width="([^"]+)"', drawing))
+    ours, peer, *_ = (float(width) for width in re.findall(r'<rect class="\w+" [^>]*width="([^"]+)"', drawing))
     assert (peer / ours == pytest.approx(most, rel=0.01)) is ("log" not in unit)
 
 
@@ -389,10 +464,12 @@ def test_numbers_on_a_plot_are_short(figure: float, shown: str) -> None:
     assert plots._number(figure) == shown
 
 
-def test_a_line_goes_through_the_sizes_in_their_order() -> None:
-    drawing = plots.lines("size", [table(x=1000.0), table(x=10.0)])
+def test_a_line_goes_through_the_sizes_in_their_order_for_time_and_for_memory() -> None:
+    drawing = plots.lines("sizes", [table(x=1000.0), table(x=10.0)])
+    assert all(unit in drawing for unit in ("wall clock, s", "peak memory, MiB"))
+    assert drawing.count("number of sizes") == 2
     tracks = re.findall(r'points="([^"]+)"', drawing)
-    assert len(tracks) == 3
+    assert len(tracks) == 2 * 3
     for track in tracks:
         xs = [float(point.partition(",")[0]) for point in track.split()]
         assert xs == sorted(xs)

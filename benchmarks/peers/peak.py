@@ -1,6 +1,6 @@
 """Runs a job and watches the memory of all its processes together; then reads from its log what it did, and when.
 
-python peak.py JOB [EMPTY]: prints `wall` in seconds; `rss`, the peak in MiB, over that of the job EMPTY if there is one;
+python peak.py JOB [EMPTY]: prints `wall` and `cpu` in seconds; `rss`, the peak in MiB, over that of the job EMPTY if given;
 `succeeded` attempts; the seconds from end to end of the `first` tenth of them, and of the `last`. As JSON, one object.
 """
 
@@ -27,15 +27,16 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """One command line: seconds, and peak MiB of all its processes; pages that they share count once."""
+    """One command line: seconds of wall clock and of CPU, and peak MiB of all its processes; pages that they share count once."""
 
     wall: float
+    cpu: float
     mib: float
 
 
 def watched(argv: Sequence[str]) -> Ran:
     """Runs it to its end. Raises CalledProcessError for an exit code other than 0."""
-    started, peak = time.perf_counter(), 0.0
+    started, spent, peak = time.perf_counter(), _cpu(), 0.0
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
     while True:
         before = time.perf_counter()
@@ -47,7 +48,13 @@ def watched(argv: Sequence[str]) -> Ran:
             continue
         if code:
             raise subprocess.CalledProcessError(code, argv)
-        return Ran(wall=time.perf_counter() - started, mib=max(peak, _largest()))
+        return Ran(wall=time.perf_counter() - started, cpu=_cpu() - spent, mib=max(peak, _largest()))
+
+
+def _cpu() -> float:
+    """Of all that has ended, and was waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -91,7 +98,7 @@ def main(job: Path, empty: Path | None) -> None:
     for each in filter(None, (log, empty and empty.with_suffix(".log"))):
         os.unlink(each)
     tenth = max(1, len(found) // 10)
-    told = {"wall": ran.wall, "rss": ran.mib - base, "base": base, "succeeded": len(found)}
+    told = {"wall": ran.wall, "cpu": ran.cpu, "rss": ran.mib - base, "base": base, "succeeded": len(found)}
     print(json.dumps(told | {"first": found[tenth - 1] - found[0], "last": found[-1] - found[-tenth]}))
 
 
