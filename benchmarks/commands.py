@@ -40,7 +40,7 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
         _true("true-8", eight, BARRED, 5),
         _shell(shell, ("ninja", "make", "just"), 5),
         *_slow("slow", replace(work, folder=scratch / "slow", items=500), ("parallel", "luigi", "dagu")),
-        *_slow("slowest", replace(work, folder=scratch / "slowest", items=100), ("snakemake", "prefect")),
+        *_slow("slowest", replace(work, folder=scratch / "slowest", items=100), ("snakemake", "prefect"), 1),
     ]
 
 
@@ -52,10 +52,10 @@ def _shell(work: Work, names: Sequence[str], rounds: int) -> Contest:
     return _contest("shell", work, [tools.ours(work, "run", single=True), *_peers(work, names)], rounds)
 
 
-def _slow(key: str, work: Work, names: Sequence[str]) -> list[Contest]:
+def _slow(key: str, work: Work, names: Sequence[str], rounds: int = 3) -> list[Contest]:
     """None where no such tool is to be had."""
     peers = _peers(work, names)
-    return [_contest(key, work, [tools.ours(work), *peers], 3)] if peers else []
+    return [_contest(key, work, [tools.ours(work), *peers], rounds)] if peers else []
 
 
 def _contest(key: str, work: Work, cases: Sequence[Case], rounds: int) -> Contest:

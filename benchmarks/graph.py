@@ -22,9 +22,9 @@ Plan = Mapping[str, tuple[int, str, Sequence[Peer], int]]
 LOADED = "from a loaded job to its end"
 WHOLE = "whole processes, from the file"
 SMALLER = f"{WHOLE}; slow peers: a smaller graph"
-WALKED = (
-    "ninja, make, just and go-task run no task: they walk the graph. dagu starts `true` for each, all others call a function."
-)
+NOTE = """\
+Layers of 100 tasks that do nothing, two workers. ninja, make, just and go-task run no task: they walk the graph. dagu starts
+`true` for each, snakemake touches a file, all others call a function. The job file has not changed since the run before."""
 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
@@ -56,7 +56,7 @@ def _contest(folder: Path, key: str, tasks: int, what: str, peers: Sequence[Peer
     ours = _loaded(job, tasks) if what == LOADED else _whole(job, tasks)
     cases = [ours, *(case for peer in peers if (case := peer(folder, tasks)))]
     title = f"graph of {tasks:,} tasks, 2 needs each, {what}"
-    return Contest(group="graph", key=key, title=title, items=tasks, cases=cases, rounds=rounds, note=WALKED)
+    return Contest(group="graph", key=key, title=title, items=tasks, cases=cases, rounds=rounds, note=NOTE)
 
 
 def _loaded(job: Path, tasks: int) -> Case:

@@ -91,6 +91,10 @@ def _shuffled(trace: Trace, workers: int, rng: random.Random) -> dict[str, int]:
 
 
 FIRST = "first in, first out"
+MEANING = """\
+What an order goes by. history: the seconds that tasks took before; ±30 %: seconds that are off by up to so much; half the tasks:
+the others are estimated; declared: the place in the job file; random; first in, first out: when a task became ready. 1 is the
+lower bound, which no order can beat."""
 ORDERS: Mapping[str, Order] = {
     "history": _by_history(lambda trace, rng: dict(trace.seconds)),
     f"history, ±{NOISE * 100:g} %": _by_history(_noisy),
@@ -213,7 +217,7 @@ def main() -> int:
     if chosen.json:
         print(json.dumps([[each.trace, each.workers, each.order, round(each.ratio, 4)] for each in found]))
     elif chosen.page:
-        printed = "\n".join([title(traces), "", markdown([HEAD, *rows(found)])])
+        printed = "\n".join([title(traces), "", markdown([HEAD, *rows(found)]), "", MEANING])
         print(json.dumps({"printed": printed, "figures": dict(zip(BARS, reached(found), strict=True))}))
     else:
         print(title(traces), "", (markdown if chosen.markdown else plain)([HEAD, *rows(found)]), sep="\n")

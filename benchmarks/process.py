@@ -73,12 +73,16 @@ def compile_all() -> None:
 
 
 def measure(argv: Sequence[str], *, scratch: Path, check: Check, at: Surroundings) -> Sample:
-    """Runs one command line to its end, and ends whatever it leaves. Raises WorkNotDone where `check` finds something wrong."""
+    """Runs one command line to its end, and ends whatever it leaves. Raises WorkNotDone where `check` finds something wrong,
+    and where what it leaves cannot be ended."""
     out, err = scratch / "out", scratch / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:  # files: a pipe would make it wait for us
-        wall, code, usage = _ended(argv, stdout.fileno(), stderr.fileno(), at)
+        try:
+            wall, code, usage = _ended(argv, stdout.fileno(), stderr.fileno(), at)
+        except TimeoutError as error:
+            raise WorkNotDone(f"{' '.join(argv)}: {error}") from error
     printed = out.read_text(errors="replace")
-    if wrong := f"exit code {code}" if code else check(printed):
+    if wrong := f"exit code {code}" if code else _wrong(check, printed):
         raise WorkNotDone(f"{' '.join(argv)}: {wrong}\n{err.read_text(errors='replace')[-2000:]}".rstrip())
     told = at.told(printed) if at.told else {}
     return Sample(
@@ -86,6 +90,14 @@ def measure(argv: Sequence[str], *, scratch: Path, check: Check, at: Surrounding
         cpu=told.get("cpu", usage.ru_utime + usage.ru_stime),
         rss=told.get("rss", usage.ru_maxrss / _MAXRSS_PER_MIB),
     )
+
+
+def _wrong(check: Check, printed: str) -> str | None:
+    """What is wrong with it: also that there is not what the check looks for, a file or a line."""
+    try:
+        return check(printed)
+    except (OSError, ValueError, LookupError) as error:
+        return f"nothing to check: {type(error).__name__}"
 
 
 def _ended(argv: Sequence[str], out: int, err: int, at: Surroundings) -> tuple[float, int, struct_rusage]:

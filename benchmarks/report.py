@@ -24,24 +24,29 @@ written by `python -m benchmarks --write`; on your own machine
 
 ```console
 $ python -m benchmarks --quick        # under three minutes
-$ python -m benchmarks                # all of it; or name groups: {groups}
+$ python -m benchmarks                # all of it, some 40 minutes; or name groups: {groups}
 ```
 
 installs the peers by name (PyPI, Debian, npm), each in an environment of its own under `~/.cache/jobrunner-benchmarks`
 (`--no-install`: only what is there already), and measures whole processes from start to end.
 
+How to read it:
+
 - **Rounds are interleaved**: every case once, then every case again in another order, so that what else the machine does hits all
-  alike. A ratio is taken within a round, and the median of the rounds is the figure: `median [quartiles] (extremes)`.
+  alike. A ratio is taken within a round, and the median of the rounds is the figure: `median [quartiles] (extremes)`. Where a
+  round is long there are three; a plain "one round" has no spread.
 - **jobrunner does all that it does for users**: structured log, journal and captured output are on.
 - **Who did not do the work has no figure**: each case has a check, and each tool that runs commands has first to run one
-  that leaves marks, which are counted.
-- **CPU** is user and system time of the process and of all that it waited for; **peak MiB** is that of the largest, never less
+  that leaves marks, up to a thousand times, which are counted.
+- **wall s** is the whole process, its start-up included; **one item, s** is the same with one item, nearly all of it start-up;
+  **µs an item** is what each further item costs, start-up left out: (wall of many − wall of one) ÷ (many − 1).
+- **CPU s** is user and system time of the process and of all that it waited for; **peak MiB** is that of the largest, never less
   than the 20 MiB or so of the process that measures. What is left running elsewhere (the workers of a cluster) is in neither.
-- **What is compared** is the whole process, from its start to its end, if the head of a table does not say "compared by time an
-  item": that is what one more item costs, (time of many − time of one) ÷ (many − 1), for all cases of that table alike. The quick
-  form, which has fewer items, compares throughput so; what a start costs is in the column "one item, s" and in tables of its own.
+- **jobrunner ÷ this** is a ratio of wall s, or of µs an item in tables that say "compared by time an item": the quick form does,
+  which has fewer items. Below 1 jobrunner is ahead.
 - **A bar** is what jobrunner promises, as a multiple of the peer of that row, or in seconds or MiB; **stretch** is what is hoped
-  for. A bar that is missed is shown as such.
+  for. The median decides. **Within the spread**: some rounds alone would have decided otherwise. A bar that is missed is shown as
+  such, with what is known of it.
 """
 
 
@@ -186,7 +191,7 @@ def _bars_met(found: Sequence[Standing], groups: Sequence[Group]) -> str:
         f"Figures of the quick form ({', '.join(group.name for group in quick)}) are there to see that it works, not to quote."
     )
     rows = [f"| {each.link} | {each.bar.against} | {each.figure} | {each.goal} | {each.verdict} |" for each in found]
-    head = ["| what | against | jobrunner ÷ that, of wall time | bar | |", "| --- | --- | ---: | --- | --- |"]
+    head = ["| what | against | jobrunner ÷ that, or what it takes | bar | |", "| --- | --- | ---: | --- | --- |"]
     return "\n".join(["## The bars", "", *([worth, ""] if quick else []), *head, *rows, ""])
 
 
@@ -214,7 +219,7 @@ def _measured_on(groups: Sequence[Group]) -> str:
 
 def _section(group: Group) -> str:
     form = "" if group.form == "whole" else " in the quick form: to see that it works, not to quote"
-    parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}, in {group.seconds:.0f} s.", ""]
+    parts = [f"## {group.name}", "", group.caption, "", f"Measured on {group.day}{form}, in {_lasted(group.seconds)}.", ""]
     parts += [group.printed.rstrip(), ""] if group.printed else []
     for family, members in _families(group).items():
         parts += [f"![{plots.title(family)}](benchmarks/{_file_of_family(group, family)})", ""]
@@ -223,6 +228,10 @@ def _section(group: Group) -> str:
         parts += [f'<a id="{_anchor(contest)}"></a>', "", tables.markdown(contest), *([contest.note, ""] if contest.note else [])]
         parts += [f"![{contest.title}](benchmarks/{_file_of(contest)})", ""] if len(contest.rows) > 1 else []
     return "\n".join(parts)
+
+
+def _lasted(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def _plots(group: Group) -> Iterator[tuple[str, str]]:

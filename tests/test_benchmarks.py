@@ -188,10 +188,11 @@ def test_what_a_case_needs_before_each_process_is_prepared(tmp_path: Path) -> No
     [
         (python("peer", "print(1)", jobs.printed("2")), "printed '1"),
         (python("peer", "raise SystemExit(3)"), "exit code 3"),
+        (python("peer", "", lambda _: Path("/no/such/log").read_text()), "nothing to check: FileNotFoundError"),
         (python("peer", "", proof=Twin(argv=["true"], check=lambda _: "nothing was done")), "nothing was done"),
         (python("peer", "import time; time.sleep(60)", at=Surroundings(patience=0.2)), "not done after"),
     ],
-    ids=["wrong answer", "failed", "no proof", "too long"],
+    ids=["wrong answer", "failed", "no log", "no proof", "too long"],
 )
 def test_a_peer_that_did_not_do_its_work_is_refused_and_the_others_are_not(case: Case, why: str, tmp_path: Path) -> None:
     outcome = measured(contest(python("ours", ""), case, python("other", ""), rounds=2), tmp_path)
