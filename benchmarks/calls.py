@@ -48,8 +48,8 @@ MATCHES = (
     _match("process_pool-chunks", 100_000, CHUNKS, "; peers that send calls in chunks", note=IN_CHUNKS),
     _match("process_pool-clusters", 3_000, CLUSTERS, "; schedulers for clusters: fewer calls"),
     _match("thread_pool", 100_000, THREADS, quick=20_000),
-    _match("thread", 30_000, ["a Thread a call"], quick=5_000),
-    _match("process", 2_000, FORKS, quick=500, also=["preload: true"], note=PRELOADED),
+    _match("thread", 30_000, ["a Thread a call"], quick=4_000),
+    _match("process", 2_000, FORKS, quick=300, also=["preload: true"], note=PRELOADED),
     _match("process-slow", 200, ["Pebble, a process a call"], "; slow peers: fewer calls"),
 )
 STARTS = {"process_pool": PROCESSES, "thread_pool": THREADS}
@@ -60,17 +60,17 @@ opens a journal and a log and starts its guard in that time; the others are scri
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """No-op calls by two workers: very many, and one by a pool that is cold."""
-    starts = [_start(scratch, mode, quick=quick) for mode in STARTS]
+    starts = [] if quick else [_start(scratch, mode) for mode in STARTS]
     return [*pools.contests(scratch, MATCHES, lambda match: NOTHING, group="calls", quick=quick), *starts]
 
 
-def _start(scratch: Path, mode: str, *, quick: bool) -> Contest:
+def _start(scratch: Path, mode: str) -> Contest:
     return Contest(
         group="calls",
         key=f"{mode}-cold",
         title=f"{mode}: the first result of a cold pool of 2 workers",
         items=1,
         cases=[pools.ours(scratch, mode, NOTHING), *pools.cases(STARTS[mode], NOTHING)],
-        rounds=3 if quick else 21,
+        rounds=21,
         note=START,
     )

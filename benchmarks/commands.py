@@ -29,9 +29,9 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     shell = replace(work, folder=scratch / "shell", command=SHELL_LINE, items=5_000)
     if quick:
         found = [
-            _true("true-2", replace(work, items=1_200), BARRED, 3),
-            _true("true-8", replace(eight, items=800), BARRED, 3),
-            _shell(replace(shell, items=400), ("ninja",), 3),
+            _true("true-2", replace(work, items=1_000), BARRED, 3),
+            _true("true-8", replace(eight, items=600), BARRED, 3),
+            _shell(replace(shell, items=300), ("ninja",), 3),
         ]
         return [replace(each, compares="item") for each in found]  # to start takes as long as a good part of the few
     growing = [_true(f"true-2-{n}", replace(work, folder=scratch / f"{n}", items=n), EVERYBODY, 3) for n in (100, 1_000)]
@@ -55,7 +55,7 @@ def _shell(work: Work, names: Sequence[str], rounds: int) -> Contest:
 def _slow(key: str, work: Work, names: Sequence[str], rounds: int = 3) -> list[Contest]:
     """None where no such tool is to be had."""
     peers = _peers(work, names)
-    return [_contest(key, work, [tools.ours(work), *peers], rounds)] if peers else []
+    return [_contest(key, work, [tools.ours(work, single=True), *peers], rounds)] if peers else []
 
 
 def _contest(key: str, work: Work, cases: Sequence[Case], rounds: int) -> Contest:

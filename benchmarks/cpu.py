@@ -30,7 +30,7 @@ Ideal: two forked processes, each with every other call in one loop, and nothing
 bar of 1.176 × asks for 85 %."""
 LENGTHS = {
     "100us": (100, 30_000, 0, WAYS),
-    "1ms": (1_000, 5_000, 1_500, (*WAYS, *CLUSTERS)),
+    "1ms": (1_000, 5_000, 1_000, (*WAYS, *CLUSTERS)),
     "10ms": (10_000, 300, 0, (*WAYS, *CLUSTERS)),
 }
 """Key → microseconds of CPU a call, calls, calls in the quick form, ways."""

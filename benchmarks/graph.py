@@ -29,8 +29,8 @@ Layers of 100 tasks that do nothing, two workers. ninja, make, just and go-task 
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """The graph in full from a loaded job, then whole processes; peers that would take minutes have smaller ones of their own."""
-    full = 5_000 if quick else 100_000
-    middle, small, least = (1_000, 200, 100) if quick else (10_000, 1_000, 100)
+    full = 3_000 if quick else 100_000
+    middle, small, least = (1_000, 200, 50) if quick else (10_000, 1_000, 100)
     plan: Plan = {
         "graph-loaded": (full, LOADED, (_standard_library,), 7),
         "graph": (full, WHOLE, (_doit, _dask, _ninja, _make, _just), 5),
@@ -40,7 +40,7 @@ def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     }
     found = [_contest(scratch / key, key, *rest) for key, rest in plan.items()]
     several = [contest for contest in found if len(contest.cases) > 1]
-    return [replace(contest, rounds=3) for contest in several] if quick else several
+    return [replace(contest, rounds=3 if contest.items > least else 1) for contest in several] if quick else several
 
 
 def write(folder: Path, tasks: int) -> Path:

@@ -22,8 +22,8 @@ from benchmarks.process import ROOT, Surroundings
 
 ITEMS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 TASKS = (1_000, 3_000, 10_000, 30_000, 100_000)
-QUICK_ITEMS = (1_000, 10_000, 30_000)
-QUICK_TASKS = (1_000, 3_000, 10_000)
+QUICK_ITEMS = (1_000, 5_000, 20_000)
+QUICK_TASKS = (1_000, 2_000, 5_000)
 TOLD = Surroundings(told=json.loads)
 MOST_OF_PEERS = 300_000
 """Their futures and graphs take a gigabyte and more beyond it."""
@@ -33,7 +33,7 @@ FLAT = "Seconds of wall clock, from the log: medians over the runs above."
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """Memory and rate of the many, then the lines."""
-    many, rounds = (50_000, 3) if quick else (1_000_000, 3)
+    many, rounds = (30_000, 3) if quick else (1_000_000, 3)
     spans = Spans()
     items = [_items(scratch, count, 3 if count <= MOST_OF_PEERS else 1) for count in (QUICK_ITEMS if quick else ITEMS)]
     tasks = [_tasks(scratch, count, 3) for count in (QUICK_TASKS if quick else TASKS)]

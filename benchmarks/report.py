@@ -192,7 +192,15 @@ def _bars_met(found: Sequence[Standing], groups: Sequence[Group]) -> str:
     )
     rows = [f"| {each.link} | {each.bar.against} | {each.figure} | {each.goal} | {each.verdict} |" for each in found]
     head = ["| what | against | jobrunner ÷ that, or what it takes | bar | |", "| --- | --- | ---: | --- | --- |"]
-    return "\n".join(["## The bars", "", *([worth, ""] if quick else []), *head, *rows, ""])
+    return "\n".join(["## The bars", "", _count(found), "", *([worth, ""] if quick else []), *head, *rows, ""])
+
+
+def _count(found: Sequence[Standing]) -> str:
+    """How many bars are met and missed; a stretch alone is no bar."""
+    barred = [each.verdict for each in found if each.bar.goal.is_bar()]
+    met, missed = (sum(verdict.startswith(tables.BARS[is_met]) for verdict in barred) for is_met in (True, False))
+    rest = len(barred) - met - missed
+    return f"Of {len(barred)} bars {met} are met and {missed} missed{f'; {rest} could not be measured here' if rest else ''}."
 
 
 def _left(found: Sequence[Standing], notes: Mapping[str, str]) -> str:
