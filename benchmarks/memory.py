@@ -28,6 +28,9 @@ TOLD = Surroundings(told=json.loads)
 MOST_OF_PEERS = 300_000
 """Their futures and graphs take a gigabyte and more beyond it."""
 ALL = "Peak MiB is of all processes together, over that of the same job with one item. Hoped for: 60 MiB."
+LINES = """\
+jobrunner's peak MiB is of all its processes together, of the others that of the largest. Its job file is new in the first round and
+unchanged in the others. Straight lines: an item or a task costs the same however many there are."""
 FLAT = "Seconds of wall clock, from the log: medians over the runs above."
 
 
@@ -107,6 +110,7 @@ def _line(family: str, x: int, cases: Sequence[Case], rounds: int) -> Contest:
         warm_up=False,
         family=f"{family}, 2 threads",
         x=x,
+        note=LINES,
     )
 
 

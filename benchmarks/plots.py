@@ -40,7 +40,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 }
 </style>"""
 UNITS = {"wall": 1.0, "cpu": 1.0, "rss": 1.0, "item": 1e6}
-KINDS = {"ours": "jobrunner", "peer": "peers", "floor": "limit: the least that could do the work"}
+KINDS = {"ours": "jobrunner", "peer": "peers", "floor": "limit: the least that does it"}
 """What colours mean."""
 GUIDE = "dashed: straight from jobrunner's first point to its last"
 
@@ -130,7 +130,7 @@ def _panel(family: str, tables: Sequence[Table], measure: Measure, top: float) -
     marks += [*(_rule(down, mark) for mark in down.marks), *(_tick(across, mark, bottom) for mark in across.marks)]
     kinds = {row.name: _kind(table, row) for table in tables for row in table.rows}
     spots = {name: [(across.place(x), down.place(y)) for x, y in points] for name, points in series.items()}
-    labels = _apart({name: track[-1][1] for name, track in spots.items() if track[-1][0] == across.end}, top)
+    labels = _apart({name: track[-1][1] for name, track in spots.items() if track[-1][0] == across.end}, top, bottom)
     ours_last = sorted(spots.items(), key=lambda each: kinds[each[0]] == "ours")
     marks += [_path(name, kinds[name], track, labels.get(name)) for name, track in ours_last]
     return [*marks, *(_straight(track) for name, track in ours_last if name == tables[0].rows[0].name)]
@@ -200,8 +200,8 @@ def _straight(track: Sequence[tuple[float, float]]) -> str:
     return f'<line class="guide" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _apart(heights: Mapping[str, float], top: float) -> dict[str, float]:
-    """Where labels go, so that none is over another: those that would be stand together around their middle."""
+def _apart(heights: Mapping[str, float], top: float, bottom: float) -> dict[str, float]:
+    """Where labels go, so that none is over another or outside: those that would be stand together around their middle."""
     names = sorted(heights, key=lambda name: heights[name])
     blocks: list[list[float]] = []  # where each would stand if all labels were one block: to be rising
     for at, name in enumerate(names):
@@ -209,7 +209,8 @@ def _apart(heights: Mapping[str, float], top: float) -> dict[str, float]:
         while len(blocks) > 1 and statistics.fmean(blocks[-2]) > statistics.fmean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     places = [statistics.fmean(block) for block in blocks for _ in block]
-    return {name: max(place, top) + LABEL * at for at, (name, place) in enumerate(zip(names, places, strict=True))}
+    lowest = max(top, bottom - LABEL * (len(names) - 1))
+    return {name: min(max(place, top), lowest) + LABEL * at for at, (name, place) in enumerate(zip(names, places, strict=True))}
 
 
 def _path(name: str, kind: str, spots: Sequence[tuple[float, float]], label: float | None) -> str:
@@ -243,7 +244,7 @@ def _legend(y: float, kinds: Sequence[str], more: str) -> str:
     for kind in (kind for kind in KINDS if kind in kinds):
         marks.append(f'<rect class="{kind}" x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" rx="2"/>')
         marks.append(_caption(x + 16, y, KINDS[kind], "start"))
-        x += 36 + 6.5 * len(KINDS[kind])
+        x += 36 + 6 * len(KINDS[kind])
     return "".join([*marks, _caption(x, y, more, "start")])
 
 

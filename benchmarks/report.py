@@ -231,7 +231,7 @@ def _section(group: Group) -> str:
     parts += [group.printed.rstrip(), ""] if group.printed else []
     for family, members in _families(group).items():
         parts += [f"![{plots.title(family)}](benchmarks/{_file_of_family(group, family)})", ""]
-        parts += [tables.growth(few)] if (few := [each for each in members if not each.key]) else []
+        parts += [tables.growth(few), few[0].note, ""] if (few := [each for each in members if not each.key]) else []
     for contest in filter(_stands_alone, group.contests):
         parts += [f'<a id="{_anchor(contest)}"></a>', "", tables.markdown(contest), *([contest.note, ""] if contest.note else [])]
         parts += [f"![{contest.title}](benchmarks/{_file_of(contest)})", ""] if len(contest.rows) > 1 else []
