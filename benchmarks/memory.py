@@ -29,8 +29,8 @@ MOST_OF_PEERS = 300_000
 """Their futures and graphs take a gigabyte and more beyond it."""
 ALL = "Peak MiB is of all processes together, over that of the same job with one item. Hoped for: 60 MiB."
 LINES = """\
-jobrunner's peak MiB is of all its processes together, of the others that of the largest. Its job file is new in the first round and
-unchanged in the others. Straight lines: an item or a task costs the same however many there are."""
+jobrunner's peak MiB is that of all its processes together, the others' that of the largest. Its job file is new in the first
+round and unchanged in the others. Where a line is straight, each item or task costs the same however many there are."""
 FLAT = "Seconds of wall clock, from the log: medians over the runs above."
 
 
