@@ -28,7 +28,7 @@ SIMULATED = ("makespan",)
 """Groups that time no process: commands of their own, `python -m benchmarks.GROUP`, which print their table as Markdown."""
 QUICK_SECONDS = 120.0
 """How long the quick form may take; each group may use its share of what is left for rounds beyond the least."""
-CONTEST_SECONDS = 30.0
+CONTEST_SECONDS = 20.0
 """The same for a contest of the whole form."""
 
 
