@@ -102,7 +102,7 @@ class Engine:
         except BaseException:  # our bug, a sink's, or no journal any more: whatever it is, no task may outlive the engine
             self._abort()
             raise
-        return Tally(duration=self._loop.clock() - started, task_time=self._task_time, signal=self._signal)
+        return Tally(duration=round(self._loop.clock() - started, 6), task_time=round(self._task_time, 6), signal=self._signal)
 
     def report(self, report: Report) -> None:
         """What an executor, or one who serves them all, has to say: applied when the step at hand is over."""
@@ -140,7 +140,7 @@ class Engine:
     def dump(self) -> None:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
-        running = {each.name: now - each.began_at for each in self._flights.values() if each.began_at}
+        running = {each.name: round(now - each.began_at, 6) for each in self._flights.values() if each.began_at}
         import traceback  # only for who asks
 
         stack = "".join(traceback.format_stack(sys._getframe(1)))
@@ -426,7 +426,7 @@ class Engine:
         attempt = flight.attempt
         if is_kept := self._keeps(attempt.task):
             result = self._memory.spill(result)
-        duration = result.duration or self._now - flight.began_at  # nobody measured the time of one that was lost
+        duration = result.duration or round(self._now - flight.began_at, 6)  # nobody measured the time of one that was lost
         self._task_time += duration
         ended = self._plan.apply(attempt, result, self._now)
         event = flight.finished(result, ended, duration, self._memory.most_output)
@@ -456,7 +456,7 @@ class Engine:
     # Events.
 
     def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
-        delay = max(0.0, retry_at - self._loop.clock())
+        delay = round(max(0.0, retry_at - self._loop.clock()), 6)
         self._emit(events.TaskRetrying(task=attempt.task, item=attempt.key, attempt=attempt.number + 1, delay=delay))
 
     def _report_skipped(self) -> None:

@@ -106,7 +106,10 @@ class PoolClosed:
 
 @struct
 class WorkerStarted:
-    """A thread or process that executes attempts exists. `thread` is the native thread id; its name is `worker`."""
+    """A thread or process that executes attempts exists. `thread` is the native thread id; its name is `worker`.
+
+    `preloaded`: its pool has `preload`, and it was forked where the modules were imported already.
+    """
 
     NAME: ClassVar[str] = "worker.started"
     worker: str
@@ -114,6 +117,7 @@ class WorkerStarted:
     mode: str
     pid: int
     thread: int | None = None
+    preloaded: bool = False
 
 
 @struct
@@ -290,11 +294,18 @@ class LockBusy:
 
 @struct
 class LimitBusy:
-    """A task waits for slots of limits that jobs share, or for memory (`resources.memory`); `holders` have them, if known."""
+    """A task waits for slots of limits that jobs share, or for memory (`resources.memory`); `holders` have them, if known.
+
+    For memory also which `task` waits first, and in bytes what is `wanted`, `used` and `usable` by the run.
+    """
 
     NAME: ClassVar[str] = "limit.busy"
     limits: list[str]
     holders: list[str]
+    task: str | None = None
+    wanted: int | None = None
+    used: int | None = None
+    usable: int | None = None
 
 
 @struct

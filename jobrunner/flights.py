@@ -87,8 +87,8 @@ def worker_event(
     """What executors tell of a worker, with the mode of its pool."""
     who = {"worker": report.worker, "pool": report.pool, "mode": mode, "pid": report.pid, "thread": report.thread}
     match report:
-        case work.WorkerStarted():
-            return events.WorkerStarted(**who)  # type: ignore[arg-type]  # one dict of mixed values serves three events
+        case work.WorkerStarted(preloaded=preloaded):
+            return events.WorkerStarted(**who, preloaded=preloaded)  # type: ignore[arg-type]  # one dict of mixed values serves three events
         case work.WorkerDied(reason=reason):
             return events.WorkerDied(**who, reason=reason)  # type: ignore[arg-type]  # as above
         case work.WorkerJoined():

@@ -1,4 +1,4 @@
-"""How much memory a run may use on this machine: what its cgroups and the system have left when it starts."""
+"""How much memory a run may use on this machine: what its cgroups and the system have, in all and left; sizes in words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ _SYSTEM = Path("/proc/meminfo")
 _RESERVE = 20
 """One part of so many stays free: for ourselves, and for what grows beside us."""
 _LARGEST_RESERVE = 512 << 20
+_UNITS = {
+    f"{prefix}{kind}B": base**power for kind, base in (("i", 1024), ("", 1000)) for power, prefix in enumerate("KMGT", start=1)
+}
+_MOST_EXACT = 9999
 
 
 def usable_memory(*, cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP, system: Path = _SYSTEM) -> int | None:
@@ -27,20 +31,44 @@ def usable_memory(*, cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP, system: 
     return least - min(least // _RESERVE, _LARGEST_RESERVE)
 
 
+def whole_memory(*, cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP, system: Path = _SYSTEM) -> int | None:
+    """Bytes that there are at all, for us: of the machine, or the bound of one of our cgroups. None where nothing says."""
+    bounds = [bound for folder in _ours(cgroups, own) if (bound := _number(folder / "memory.max")) is not None]
+    return min([*bounds, *_told_by(system, "MemTotal")], default=None)
+
+
+def in_units(size: int) -> str:
+    """Bytes as a job file has them, the shortest that is exact (`3GB`, `512MiB`); what no unit tells is rounded (`23.4GiB`)."""
+    exact = [f"{size // unit}{name}" for name, unit in _UNITS.items() if size % unit == 0 and 0 < size // unit <= _MOST_EXACT]
+    if exact:
+        return min(exact, key=len)
+    name = next((name for name in ("TiB", "GiB", "MiB") if size >= _UNITS[name]), "KiB")
+    return f"{size / _UNITS[name]:.1f}{name}"
+
+
 def _left_of(system: Path) -> Iterator[int]:
     """MemAvailable, by the kernel's own estimate: what can be had without swapping."""
+    return _told_by(system, "MemAvailable")
+
+
+def _told_by(system: Path, name: str) -> Iterator[int]:
     with contextlib.suppress(OSError):
-        if found := re.search(r"^MemAvailable:\s*(\d+) kB$", system.read_text(), re.MULTILINE):
+        if found := re.search(rf"^{name}:\s*(\d+) kB$", system.read_text(), re.MULTILINE):
             yield int(found[1]) * 1024
 
 
 def _left_in(cgroups: Path, own: Path) -> Iterator[int]:
-    """Of our cgroup and each one around it that is bounded. In a container ours may be the root, whatever its name."""
+    for folder in _ours(cgroups, own):
+        yield from _left_below(folder)
+
+
+def _ours(cgroups: Path, own: Path) -> Iterator[Path]:
+    """Our cgroup and each one around it. In a container ours may be the root, whatever its name."""
     ours = cgroups / _path_of(own).strip("/")
     if ".." in ours.parts or not ours.is_dir():
         ours = cgroups
     while True:
-        yield from _left_below(ours)
+        yield ours
         if ours == cgroups:
             return
         ours = ours.parent

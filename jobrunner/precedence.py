@@ -18,7 +18,7 @@ from jobrunner.stream import Sink
 from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobrunner.plan.packing import Packing
+    from jobrunner.plan.packing import Packing, Shortage
     from jobrunner.spec import Task
 
 _LEAST_PEAK = 64 << 20
@@ -67,6 +67,16 @@ class Precedence:
         """What has to see the events of the run."""
         return [self._measured] if self._is_measured else []
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether there may be more to start than workers, so that it matters what is taken first."""
+        return self._has_choice
+
+    @property
+    def known(self) -> Mapping[str, Known]:
+        """What earlier runs have measured; nothing where that makes no difference."""
+        return self._known
+
     def turns(self) -> dict[str, int]:
         """The places of the tasks that are not bound to declared order; none where nothing is known, or all are soon over."""
         if not self._has_choice or not any(name in self._known for name in self._names):
@@ -104,7 +114,7 @@ class Precedence:
 
         return ranks.longest_first([items.key(index) for index in range(len(items))], known.items)
 
-    def packing(self, tell: Callable[[list[str]], None]) -> Packing | None:
+    def packing(self, tell: Callable[[Shortage], None]) -> Packing | None:
         """What keeps tasks from taking more memory together than there is; None where they cannot, as far as that is known."""
         needs = {} if self._at_once < 2 else {name: need for name in self._lone if (need := self._memory_of(name))}
         if not needs:

@@ -43,6 +43,7 @@ from jobrunner.work import Call, StopRule
 if TYPE_CHECKING:
     from jobrunner.cache import Cache
     from jobrunner.executors.pool import HostPool
+    from jobrunner.plan.packing import Shortage
     from jobrunner.slots import HostLimits, Slots
     from jobrunner.spec import Job, Stop
 
@@ -237,7 +238,7 @@ class _Session:
             tries=part.recorded.tries if part.attempt > 1 else None,
             turns=self._precedence.turns(),
             arrange=self._precedence.arrange,
-            packing=self._precedence.packing(lambda tasks: self._tell_waiting(["resources.memory"], tasks)),
+            packing=self._precedence.packing(self._tell_shortage),
             seed=hash(part.directory.id),
         )
         self._cache = self._caching(withhold)
@@ -402,6 +403,14 @@ class _Session:
 
     def _tell_waiting(self, limits: list[str], holders: list[str]) -> None:
         self._emit(events.LimitBusy(limits=limits, holders=holders))
+
+    def _tell_shortage(self, short: Shortage) -> None:
+        self._emit(
+            events.LimitBusy(
+                limits=["resources.memory"], holders=short.holders, task=short.task, wanted=short.wanted, used=short.used,
+                usable=short.usable,
+            )
+        )  # fmt: skip
 
     def _degraded(self, output: str, reason: str, dropped: int) -> None:
         self._emit(events.LogDegraded(output=output, reason=reason, dropped=dropped))

@@ -194,12 +194,13 @@ class StackTaken:
 
 @struct
 class WorkerStarted:
-    """A thread or process that executes attempts exists."""
+    """A thread or process that executes attempts exists. `preloaded`: forked where its modules were imported already."""
 
     pool: str
     worker: str
     pid: int
     thread: int | None = None
+    preloaded: bool = False
 
 
 @struct

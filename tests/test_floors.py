@@ -35,6 +35,7 @@ FLOORS = {
     "preflight.probing": 4,
     "preflight.shell": 3,
     "preflight.unused": 4,
+    "preflight.capacity": 4,
     "preflight.rewritten": 4,
     "preflight.lines": 6,
     "preflight.surroundings": 7,

@@ -17,7 +17,7 @@ from jobrunner.api import run_prepared
 from jobrunner.events import Event, LimitBusy, TaskFinished, TaskStarted
 from jobrunner.items import Items
 from jobrunner.plan import Attempt, Plan
-from jobrunner.plan.packing import PATIENCE, Packing
+from jobrunner.plan.packing import PATIENCE, Packing, Shortage
 from jobrunner.precedence import Precedence
 from jobrunner.prepare import Options, prepare
 from jobrunner.spec import Job
@@ -63,7 +63,7 @@ class Run:
         final = {name: {"run": "true", **each} for name, each in finals.items()}
         job = Job.model_validate({"name": "test", "tasks": declared, "finally": final, **keys})
         self.job = job.model_copy(update={"tasks": {**job.tasks, **job.finals}})  # as the loader hands it on
-        self.told: list[list[str]] = []
+        self.told: list[Shortage] = []
         self.packing = Packing(budget, needs, tell=self.told.append)
         self.plan = Plan(self.job, pools=pools, expand=self.items, packing=self.packing, turns=turns, outside=outside)
         self.running: dict[str, Attempt] = {}
@@ -286,11 +286,11 @@ def test_that_something_waits_for_memory_is_told_after_five_seconds_and_once() -
     assert run.told == []
     run.now = 5.0
     run.take()
-    assert run.told == [["a"]]
+    assert [told.holders for told in run.told] == [["a"]]
     assert run.plan.next_wake() is None
     run.now = 20.0
     run.take()
-    assert run.told == [["a"]]
+    assert [told.holders for told in run.told] == [["a"]]
 
 
 def test_a_wait_that_is_over_is_not_told() -> None:

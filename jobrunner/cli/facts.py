@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jobrunner.memory import in_units
+
 if TYPE_CHECKING:
-    from jobrunner.spec import Job, Limit
+    from jobrunner.prepare import PoolPlan
+    from jobrunner.spec import Job, Limit, Pool
 
 _LONGEST = 60
 """Characters of an expression that are shown."""
@@ -28,6 +31,8 @@ def task_data(job: Job, name: str) -> dict[str, Any]:
         "foreach": plain(task.foreach),
         "matrix": plain(task.matrix),
         "limits": dict(task.takes),
+        "max_parallel": task.max_parallel,
+        "resources": plain(task.resources),
         "cache": plain(task.cache),
         "secrets": list(task.secrets),
         "timeout": task.timeout,
@@ -100,11 +105,39 @@ def terms_of(data: Mapping[str, Any]) -> list[str]:
         facts.append("after " + ", ".join(data["needs"]))
     if data["limits"]:
         facts.append("takes " + ", ".join(f"{slots} × {name}" if slots > 1 else name for name, slots in data["limits"].items()))
+    if data["max_parallel"] is not None:
+        facts.append(f"at most {data['max_parallel']} at once")
+    if data["resources"]:
+        facts.append(_resources(data["resources"]))
     if data["retries"]:
         facts.append(f"retry {data['retries']}")
     if data["timeout"] is not None:
         facts.append(f"timeout {duration(data['timeout'])}")
     return facts
+
+
+def _resources(data: Mapping[str, int]) -> str:
+    """`memory 3GB, 2 CPUs, nice 10`."""
+    told = []
+    if (memory := data.get("memory")) is not None:
+        told.append(f"memory {in_units(memory)}")
+    if (cpus := data.get("cpus")) is not None:
+        told.append(count(cpus, "CPU"))
+    if (nice := data.get("nice")) is not None:
+        told.append(f"nice {nice}")
+    return ", ".join(told)
+
+
+def pool_data(pool: Pool | PoolPlan) -> dict[str, Any]:
+    """What is told of a pool: as it is declared, or as it comes to on this machine."""
+    return {"mode": pool.mode or pool.executor, "workers": pool.workers, "preload": bool(pool.preload)}
+
+
+def pool_text(data: Mapping[str, Any]) -> str:
+    """`process, 4 workers, preload`."""
+    workers = data["workers"]
+    told: str = count(workers, "worker") if isinstance(workers, int) else f"{workers} workers"
+    return f"{data['mode']}, {told}{', preload' if data['preload'] else ''}"
 
 
 def _bare(condition: str) -> str:

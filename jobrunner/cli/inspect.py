@@ -12,9 +12,11 @@ import click
 
 from jobrunner.cli import facts
 from jobrunner.cli.options import options, run_options
+from jobrunner.structs import struct
 
 if TYPE_CHECKING:
     from jobrunner.api import Prepared
+    from jobrunner.jobfile.document import Finding
     from jobrunner.spec import Job, Task
 
 _MOST_NAMES = 20
@@ -69,24 +71,64 @@ def schema(events: bool) -> int:
 def plan_data(prepared: Prepared) -> dict[str, Any]:
     """The plan as plain data: pools, limits, and the selected tasks in an order in which they could run one by one."""
     from jobrunner import selection
+    from jobrunner.preflight import capacity
 
     job = prepared.job
     names = _in_order(job, prepared.only)
     tasks = [facts.task_data(job, name) for name in names]
     used, taken = {task["pool"] for task in tasks}, {limit for task in tasks for limit in task["limits"]}
-    pools = {name: {"mode": pool.mode, "workers": pool.workers} for name, pool in prepared.pools.items() if name in used}
-    (counts, refused), cached = counts_of(prepared, names), cached_of(prepared)
+    (counts, refused), cached, order = counts_of(prepared, names), cached_of(prepared), order_of(prepared)
     for task in tasks:
         name = task["task"]
         task["items"], task["no_items"], task["because"] = counts.get(name), refused.get(name), cached.get(name)
+        task["took"], task["peak"] = order.took.get(name), order.peaks.get(name)
     return {
         "job": job.name,
         "params": prepared.params,
-        "pools": pools,
+        "pools": {name: facts.pool_data(pool) for name, pool in prepared.pools.items() if name in used},
         "limits": {name: limit for name, limit in facts.limits_data(job).items() if name in taken},
         "tasks": tasks,
+        "order": order.data(),
         "left_out": selection.left_out(job, prepared.options.wanted),
+        "cautions": [_caution(finding) for finding in capacity.find(job)],
     }
+
+
+def _caution(finding: Finding) -> str:
+    return f"{'.'.join(map(str, finding.path))}: {finding.message}"
+
+
+@struct
+class Order:
+    """What a run takes first, where it `matters`: the tasks in `first`, by earlier runs; without such, in declared order.
+
+    `took` (seconds) and `peaks` (bytes) are what earlier runs have measured of one instance.
+    """
+
+    matters: bool
+    first: list[str]
+    took: dict[str, float]
+    peaks: dict[str, int]
+
+    def data(self) -> dict[str, Any] | None:
+        if not self.matters:
+            return None
+        return {"by": "durations", "first": self.first} if self.first else {"by": "declared"}
+
+
+def order_of(prepared: Prepared) -> Order:
+    """The order of a run that starts now."""
+    from jobrunner import rundir
+    from jobrunner.precedence import Precedence
+
+    precedence = Precedence(prepared, rundir.state_dir(os.environ) / prepared.job.name)
+    turns, known = precedence.turns(), precedence.known
+    return Order(
+        matters=precedence.has_choice,
+        first=sorted(turns, key=turns.__getitem__),
+        took={name: each.seconds for name, each in known.items()},
+        peaks={name: each.peak for name, each in known.items() if each.peak is not None},
+    )
 
 
 def _in_order(job: Job, only: Collection[str]) -> list[str]:
@@ -161,7 +203,9 @@ def _texts_in(value: object) -> Iterator[str]:
 def plan_text(prepared: Prepared) -> str:
     """The plan for people."""
     data = plan_data(prepared)
-    return "\n".join([*_head(data, len(prepared.job.tasks)), *_tasks(data), *_left_out(data["left_out"])])
+    return "\n".join(
+        [*_head(data, len(prepared.job.tasks)), *_tasks(data), *_left_out(data["left_out"]), *_cautions(data["cautions"])]
+    )
 
 
 def _head(data: dict[str, Any], declared: int) -> Iterator[str]:
@@ -172,9 +216,13 @@ def _head(data: dict[str, Any], declared: int) -> Iterator[str]:
     for name, value in data["params"].items():
         yield f"  param {name} = {shortened(json.dumps(value, ensure_ascii=False), _LONGEST_VALUE)}"
     for name, pool in data["pools"].items():
-        yield f"  pool {name}: {pool['mode']}, {facts.count(pool['workers'], 'worker')}"
+        yield f"  pool {name}: {facts.pool_text(pool)}"
     for name, limit in data["limits"].items():
         yield f"  limit {name}: {facts.count(limit['slots'], 'slot')}" + " of this host" * (limit["scope"] == "host")
+    if (order := data["order"]) is not None:
+        by_runs = order["by"] == "durations"
+        told = f"this order, by how long they took: {_some(order['first'])}" if by_runs else "declared order"
+        yield f"  ready tasks start in {told}"
 
 
 def _tasks(data: dict[str, Any]) -> Iterator[str]:
@@ -190,11 +238,17 @@ def _tasks(data: dict[str, Any]) -> Iterator[str]:
 def _described(task: dict[str, Any], left_out: Collection[str]) -> str:
     task = {**task, "needs": [need for need in task["needs"] if need not in left_out]}  # the others count as met
     told = [facts.action_of(task), f"in {task['pool']}", *facts.instances_of(task, task["items"]), *facts.terms_of(task)]
+    if task["took"] is not None:
+        told.append(f"took {_about(task['took'])}")
     if task["no_items"] is not None:
         told.append(f"as of now {task['no_items']}")
     if task["cache"] is not None:
         told.append(_cached(task["because"]))
     return " · ".join(told)
+
+
+def _about(seconds: float) -> str:
+    return facts.duration(round(seconds) if seconds >= 100 else float(f"{seconds:.2g}"))
 
 
 def _cached(because: list[str] | None) -> str:
@@ -209,5 +263,13 @@ def _left_out(found: dict[str, str]) -> Iterator[str]:
     for name, option in found.items():
         by_option.setdefault(option, []).append(name)
     for option, names in by_option.items():
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        yield f"  {_LEFT_OUT[option]}: {', '.join(names[:_MOST_NAMES])}{more}"
+        yield f"  {_LEFT_OUT[option]}: {_some(names)}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _cautions(told: list[str]) -> Iterator[str]:
+    return (f"  caution: {each}" for each in told)

@@ -51,7 +51,7 @@ def show_data(file: JobFile) -> dict[str, Any]:
         "timeout": job.timeout,
         "params": _params(job),
         "tasks": [facts.task_data(job, name) for name in job.tasks],
-        "pools": {name: {"mode": pool.mode or pool.executor, "workers": pool.workers} for name, pool in job.used_pools().items()},
+        "pools": {name: facts.pool_data(pool) for name, pool in job.used_pools().items()},
         "limits": facts.limits_data(job),
         "secrets": {name: facts.plain(secret) for name, secret in job.secrets.items()},
     }
@@ -85,7 +85,7 @@ def show_text(data: Mapping[str, Any], file: str) -> str:
         ("Parameters (also in --params-file FILE, or as variables like JOBRUNNER_PARAM_NAME)", _param_rows(data["params"])),
         ("Tasks", map(_task_row, others)),
         ("Finally, when all others have ended", map(_task_row, finals)),
-        ("Pools", ((name, f"{pool['mode']}, {_workers(pool['workers'])}") for name, pool in data["pools"].items())),
+        ("Pools", ((name, facts.pool_text(pool)) for name, pool in data["pools"].items())),
         ("Limits", ((name, _limit(limit)) for name, limit in data["limits"].items())),
         ("Secrets", ((name, _source(secret)) for name, secret in data["secrets"].items())),
     )
@@ -163,10 +163,6 @@ def _cache(task: Mapping[str, Any]) -> list[str]:
 
 def _without_empty(texts: Iterable[str]) -> list[str]:
     return [text for text in texts if text]
-
-
-def _workers(workers: int | str) -> str:
-    return facts.count(workers, "worker") if isinstance(workers, int) else f"{workers} workers"
 
 
 def _limit(limit: Mapping[str, Any]) -> str:

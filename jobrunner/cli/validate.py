@@ -127,13 +127,18 @@ def _verdicts(file: str, checks: _Checks) -> Iterator[_Verdict]:
     except JobFileError as error:
         yield from (_Verdict(problem=problem) for problem in error.problems)
         return
-    if checks.import_timeout is not None or checks.is_strict:
-        yield from _placed(job_file, list(_noted(job_file, checks)), checks)
+    yield from _placed(job_file, list(_noted(job_file, checks)), checks)
 
 
 def _noted(file: JobFile, checks: _Checks) -> Iterator[Noted]:
+    from jobrunner.preflight import capacity
+
+    beyond = list(capacity.find(file.job))
+    if not (beyond or checks.is_strict or checks.import_timeout is not None):
+        return
     from jobrunner.preflight import cautions, check
 
+    yield from (check.Noted(finding=finding, is_warning=True) for finding in beyond)
     if checks.is_strict:
         yield from (check.Noted(finding=finding) for finding in cautions.find(file.job, file.path.parent, file.source))
     if checks.import_timeout is not None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from jobrunner import host
 from jobrunner.structs import struct, values
@@ -44,6 +45,8 @@ class Child:
     reap: Callable[[], Reaped]
     has_call: bool = False
     """Its first call was given to it at its birth."""
+    preloaded: bool = False
+    """It was forked by a template that has imported what its pool is to preload."""
 
 
 @struct(kw_only=False)
@@ -67,7 +70,8 @@ def start_host(
 
     Raises OSError where the system has no room for one more process or descriptor; then nothing of it is left."""
     if template is not None:
-        child = _started(lambda ends: _from_template(template, settings, call, ends), has_call=bool(call))
+        fork = partial(_from_template, template, settings, call)
+        child = _started(fork, has_call=bool(call), preloaded=template.has_preloaded)
         if child is not None:
             return child
     child = _started(lambda ends: _fork(settings, ends, folder) if method == "fork" else _spawn(ends, folder))
@@ -78,7 +82,9 @@ def start_host(
 _Told = Callable[[int], None]
 
 
-def _started(start: Callable[[_Ends], tuple[int, _Told] | None], *, has_call: bool = False) -> Child | None:
+def _started(
+    start: Callable[[_Ends], tuple[int, _Told] | None], *, has_call: bool = False, preloaded: bool = False
+) -> Child | None:
     """A host that `start` has started; None where it has not. It gets descriptors that nobody else has had."""
     ours, theirs = _connected()
     try:
@@ -94,7 +100,9 @@ def _started(start: Callable[[_Ends], tuple[int, _Told] | None], *, has_call: bo
     finally:
         theirs.close()
     connection, output, stack = ours.connection, ours.output, ours.stack
-    return Child(pid=pid, pidfd=pidfd, connection=connection, output=output, stack=stack, reap=reap, has_call=has_call)
+    return Child(
+        pid=pid, pidfd=pidfd, connection=connection, output=output, stack=stack, reap=reap, has_call=has_call, preloaded=preloaded
+    )
 
 
 def _connected() -> tuple[_Ends, _Ends]:

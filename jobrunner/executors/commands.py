@@ -307,7 +307,7 @@ class _Running:
         """What it left behind is ended while the numbers of its leaders cannot be reused, then they are reaped."""
         if self._pipes is not None:
             self._pipes.close_far()
-        self._duration = self._commands.loop.clock() - self._started
+        self._duration = round(self._commands.loop.clock() - self._started, 6)
         self._drain()
         self._commands.reaper.end_orphans(
             self._command.id,

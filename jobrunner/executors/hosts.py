@@ -138,7 +138,7 @@ class Host:
         self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up)
         self._wire.send(greeting)
         if not pool.has_threads:
-            pool.report(WorkerStarted(pool=pool.name, worker=name, pid=self._child.pid))
+            pool.report(WorkerStarted(pool=pool.name, worker=name, pid=self._child.pid, preloaded=self._child.preloaded))
 
     # Towards the host.
 
@@ -598,7 +598,7 @@ class Host:
                     pid=self._child.pid,
                     thread=each.id,
                     tasks=each.tasks,
-                    lived=now - each.started,
+                    lived=round(now - each.started, 6),
                     exit_code=exit.code,
                     signal=exit.signal,
                 )
@@ -613,7 +613,7 @@ class Host:
             error=self._why(exit, peak, shared),
             exit_code=exit.code,
             signal=exit.signal,
-            cpu=usage.ru_utime + usage.ru_stime if usage is not None and self._pool.is_for_one else None,
+            cpu=round(usage.ru_utime + usage.ru_stime, 6) if usage is not None and self._pool.is_for_one else None,
             max_rss=None if self._pool.has_threads else peak,
             stack=stack,
         )

@@ -52,10 +52,11 @@ class Template:
         """Start it in `folder`. Raises OSError where that cannot be. `refused` is told why it has not preloaded what it was to.
 
         `is_ready`: it can be asked for hosts. `is_over`: it forks no more, or never has. `closed`: it was reaped.
+        `has_preloaded`: its hosts have what was to be imported.
         """
         self._loop, self._reaped, self._refused = loop, reaped, refused
         self.closed = self.is_ready = self.is_over = self._is_unwanted = False
-        self._preload = settings.preload
+        self._preload, self.has_preloaded = settings.preload, bool(settings.preload)
         with contextlib.ExitStack() as undo:
             self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)

@@ -32,10 +32,10 @@ def quoted(worker: str) -> bytes:
 
 
 BEGAN = b'["began",%d,%b,%b]\n'
-JOINED = b'["joined",%b,%b,%d,%.9f]\n'
-_PLAIN_RESULT = b'["result",%d,"succeeded",%.9f,%.9f,%b,null,"",null,true]\n%b\n'
+JOINED = b'["joined",%b,%b,%d,%.6f]\n'
+_PLAIN_RESULT = b'["result",%d,"succeeded",%.6f,%.6f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
-TOLD = b",%d,%.9f,%.9f,%d] %b"
+TOLD = b",%d,%.6f,%.6f,%d] %b"
 TOLD_BEFORE = b",%d]"
 """At a mark, after the number of the call that begins: how the one before has ended, or that this was sent before."""
 
@@ -53,7 +53,8 @@ def result_frame(result: Result, max_rss: int | None) -> bytes:
         return _PLAIN_RESULT % (result.id, result.duration, result.cpu, rss, result.value)
     error = result.error and [result.error.type, result.error.message, result.error.traceback, *result.error.kinds]
     has_value = result.value is not None
-    frame = ["result", result.id, result.outcome, result.duration, result.cpu, max_rss, result.exit_code, result.note, error]
+    duration, cpu = round(result.duration, 6), None if result.cpu is None else round(result.cpu, 6)
+    frame = ["result", result.id, result.outcome, duration, cpu, max_rss, result.exit_code, result.note, error]
     line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
     return line + (result.value or b"") + b"\n" if has_value else line
 

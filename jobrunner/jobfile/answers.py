@@ -214,8 +214,8 @@ def deploy(value: object) -> Answer:
 
 
 def _size(value: object) -> str:
-    """Compose and GNU write 512m and 2g; so does nobody here."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt])(?:i?b)?", str(value).lower())
+    """What is a size here stays what it is. Compose, systemd, Slurm write 512m and 2G for what is 512MiB and 2GiB here."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt])i?", str(value).lower())
     return f"{match[1]}{match[2].upper()}iB" if match else flow(value)
 
 

@@ -191,9 +191,9 @@ def of_target(path: Path, text: str) -> str:
 
 
 def of_size(value: object) -> str:
-    """`2G` as 2GB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)", value, re.ASCII | re.I) if isinstance(value, str) else None
-    return f"Write {match[1]}{match[2][0].upper()}{match[2][1:].lower()}B." if match else ""
+    """`2G` as 2GiB, which it means nearly everywhere."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])i?", value, re.ASCII | re.I) if isinstance(value, str) else None
+    return f"Write {match[1]}{match[2].upper()}iB." if match else ""
 
 
 def of_duration(value: object) -> str:

@@ -26,6 +26,17 @@ _SIZES = 16
 """Who waits is sorted into so many sizes: of each only the first is asked whether it fits."""
 
 
+@struct
+class Shortage:
+    """`task` has waited for memory for 5 s: it needs `wanted` bytes, and the `holders` have `used` of the `usable` ones."""
+
+    task: str
+    wanted: int
+    used: int
+    usable: int
+    holders: list[str]
+
+
 @struct(kw_only=False, frozen=False, eq=False)
 class _Wait:
     pool: Pool
@@ -35,13 +46,13 @@ class _Wait:
 class Packing:
     """`budget` is the memory there is, and `needs` what one attempt of a task takes of it, in bytes; others take nothing.
 
-    `tell` is called with the tasks that run when something has waited for memory for 5 s; again when that was over in between.
+    `tell` is told when something has waited for memory for 5 s; again when that was over in between.
     """
 
     def __init__(
-        self, budget: int, needs: Mapping[str, int], *, tell: Callable[[list[str]], None] = lambda holders: None
+        self, budget: int, needs: Mapping[str, int], *, tell: Callable[[Shortage], None] = lambda shortage: None
     ) -> None:
-        self._budget, self._tell = max(1, budget), tell
+        self._budget, self._asked, self._tell = max(1, budget), needs, tell
         self.needs = {name: min(need, self._budget) for name, need in needs.items() if need > 0}
         self._used = 0
         self._running: Counter[str] = Counter()
@@ -99,7 +110,12 @@ class Packing:
             self.tell_at = now + _TOLD_AFTER
         elif self.tell_at is not None and self.tell_at <= now:
             self.tell_at = None
-            self._tell(sorted(+self._running))
+            self._tell(self._shortage())
+
+    def _shortage(self) -> Shortage:
+        first = min(self._waits, key=lambda node: node.turn)
+        wanted, holders = self._asked.get(first.name, 0), sorted(+self._running)
+        return Shortage(task=first.name, wanted=wanted, used=self._used, usable=self._budget, holders=holders)
 
     def _first(self, pool: Pool, can_start: Callable[[Node], bool]) -> Node | None:
         lanes, starved = self._lanes.get(pool, {}), self._starved()

@@ -80,7 +80,9 @@ def _console(is_terminal: bool) -> Renderer:
         if event["event"] == TaskFinished.NAME:
             event.pop("output", None)  # it was shown when it was printed
         error = event.get("error") if "reason" not in event else None
-        shown = {key: value for key, value in event.items() if key not in _FOR_PROGRAMS and value not in ("", {})}
+        if "options" in event:  # parameters stand beside them
+            event["options"] = {key: value for key, value in event["options"].items() if key != "params"}
+        shown = {key: value for key, value in event.items() if key not in _FOR_PROGRAMS and value not in ("", {}, [])}
         words = [f"{key}={_short(value)}" for key, value in shown.items()]
         head = " ".join([event["ts"][11:23], paint(f"{name:<7}", name), paint(f"{event['event']:<15}", "bold")])
         why = f" error={_short(error['message'])}" if error else ""

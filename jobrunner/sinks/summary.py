@@ -13,6 +13,8 @@ from jobrunner.stream import Batch, Stamped
 from jobrunner.structs import field, struct
 
 _SLOWEST = 3
+_LEAST_SLOW = 0.01
+"""Seconds: what was quicker than that is no news."""
 _MOST_TASKS = 10
 _MOST_OF_A_TASK = 3
 _MOST_SKIPS = 10
@@ -158,8 +160,8 @@ class Summary:
             lines.append(
                 f"  {_counted(runs, 'run')}{self._tries()} in {_time(end.duration)}{_at_a_time(end) if runs > 1 else ''}"
             )
-            slow = ", ".join(f"{name} {_time(duration)}" for duration, name in sorted(self.slowest, reverse=True))
-            lines.append(f"  slowest: {slow}")
+            slow = [(duration, name) for duration, name in sorted(self.slowest, reverse=True) if duration >= _LEAST_SLOW]
+            lines += [f"  slowest: {', '.join(f'{name} {_time(duration)}' for duration, name in slow)}"] if slow else []
         if isinstance(self.started, RunResumed):
             lines.append(f"  resumed: part {self.started.attempt} of run {self.run_id}; {self.started.recorded} recorded earlier")
         if self.started is not None:
