@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner import rundir
+from jobrunner import durations, rundir
 from jobrunner.cli.main import cli
 from jobrunner.journal import replay
 from jobrunner.prepare import Options, prepare
@@ -70,6 +70,7 @@ def test_a_plan_tells_order_pools_items_conditions_and_limits(
         "  pool cpu: process_pool, 2 workers",
         "  limit api: 4 slots",
         "  limit disk: 1 slot of this host",
+        "  ready tasks start in declared order",
         "   1. list    run ls ${{ params.root }} · in default",
         "   2. files   run cat ${{ item }} · in default · for each of 3 items of glob *.txt",
         "   3. lines   run echo ${{ item }} · in default · for each of 2 items of lines names.txt",
@@ -113,6 +114,7 @@ def test_a_plan_as_json_is_complete(job: str, capsys: pytest.CaptureFixture[str]
         "task": "fetch", "description": "", "action": "run", "does": "curl ${{ item }}", "pool": "default", "needs": ["list"],
         "if": None, "foreach": {"range": 3}, "matrix": None, "limits": {"api": 2, "disk": 1}, "cache": None, "secrets": [],
         "timeout": None, "retries": 0, "retry": None, "final": False, "items": 3, "no_items": None, "because": None,
+        "max_parallel": None, "resources": None, "took": None, "peak": None,
     }  # fmt: skip
     assert [(task["task"], task["final"], task["if"]) for task in data["tasks"]][-1] == ("tell", True, "failure()")
 
@@ -130,6 +132,10 @@ TERMS = [
         "retry: 1, timeout: 1m, limits: [api], cache: {}",
         "takes api · retry 1 · timeout 1m · not cached: no earlier success is known",
     ),
+    ("resources: {memory: 3MB}", "memory 3MB"),
+    ("resources: {nice: 0, cpus: 2, memory: 1.5MiB}", "memory 1536KiB, 2 CPUs, nice 0"),
+    ("resources: {cpus: 1}, limits: [api]", "takes api · 1 CPU"),
+    ("resources: {}", ""),
     ("foreach: {glob: '*.txt', at_least: 1}", "for each of 2 items of glob *.txt, at least 1"),
     ("foreach: {glob: [b.*, '*.txt']}", "for each of 2 items of glob b.*, *.txt"),
     (
@@ -137,6 +143,92 @@ TERMS = [
         "for each item of glob *.csv, at least 1 · as of now 0 files match *.csv, and at_least asks for 1",
     ),
 ]
+
+
+MANY = """
+name: j
+workers: 2
+pools: {ready: {mode: process, workers: 2, preload: true}, own: {executor: "concurrent.futures:ThreadPoolExecutor", workers: 3}}
+tasks:
+  quick: {run: echo}
+  slow: {run: echo, max_parallel: 3}
+  behind: {needs: [quick], run: echo}
+  big: {target: "m:f", pool: ready, resources: {memory: 2GB}}
+  other: {target: "m:f", pool: own}
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    (tmp_path / "job.yaml").write_text(MANY)
+    return tmp_path / "state"
+
+
+def measured(state: Path, **seconds: float) -> None:
+    """As if earlier runs had taken so long."""
+    (state / "j" / "run").mkdir(parents=True)
+    known = {name: durations.Known(seconds=each, peak=100 << 20) for name, each in seconds.items()}
+    durations.write(state / "j", known, by_way_of=state / "j" / "run")
+
+
+@pytest.mark.usefixtures("state")
+def test_a_plan_tells_preload_resources_and_that_nothing_but_declaration_gives_the_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert planned(capsys, "job.yaml")[1:] == [
+        "  pool default: thread_pool, 2 workers",
+        "  pool ready: process, 2 workers, preload",
+        "  pool own: executor, 3 workers",
+        "  ready tasks start in declared order",
+        "   1. quick   run echo · in default",
+        "   2. slow    run echo · in default · at most 3 at once",
+        "   3. big     target m:f · in ready · memory 2GB",
+        "   4. other   target m:f · in own",
+        "   5. behind  run echo · in default · after quick",
+    ]
+    data = as_data(capsys, "job.yaml")
+    assert data["order"] == {"by": "declared"}
+    assert {name: pool["preload"] for name, pool in data["pools"].items()} == {"default": False, "ready": True, "own": False}
+    big, slow = (next(task for task in data["tasks"] if task["task"] == name) for name in ("big", "slow"))
+    assert (big["resources"], slow["max_parallel"]) == ({"memory": 2_000_000_000}, 3)
+
+
+def test_a_plan_tells_how_long_tasks_took_and_what_is_taken_first_by_that(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(state, quick=0.123456, slow=400.4, behind=12.345)
+    lines = planned(capsys, "job.yaml")
+    (order,) = [line for line in lines if "ready tasks" in line]
+    assert order.startswith("  ready tasks start in this order, by how long they took: slow, ")
+    assert [line.rpartition(" · ")[2] for line in lines if "run echo" in line] == ["took 120ms", "took 6m40s", "took 12s"]
+    data = as_data(capsys, "job.yaml")
+    assert data["order"]["by"] == "durations"
+    assert set(data["order"]["first"]) == {"quick", "slow", "behind", "big", "other"}
+    assert order.endswith(": " + ", ".join(data["order"]["first"]))
+    slow, big = (next(task for task in data["tasks"] if task["task"] == name) for name in ("slow", "big"))
+    assert (slow["took"], slow["peak"], big["took"], big["peak"]) == (400.4, 100 << 20, None, None)
+
+
+@pytest.mark.parametrize("keys", ["workers: 1", "mode: serial", "workers: 5"])
+def test_where_the_order_makes_no_difference_nothing_is_said_of_it(
+    state: Path, keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("job.yaml").write_text(f"name: j\n{keys}\ntasks: {{a: {{run: echo}}, b: {{run: echo}}}}")
+    measured(state, a=10.0, b=20.0)
+    assert not any("ready tasks" in line for line in planned(capsys, "job.yaml"))
+    assert as_data(capsys, "job.yaml")["order"] is None
+
+
+@pytest.mark.usefixtures("state")
+def test_memory_that_is_not_there_is_a_caution(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("jobrunner.preflight.capacity.whole_memory", lambda: 1 << 30)
+    told = "tasks.big.resources.memory: 2GB is more than this machine has: 1GiB"
+    assert planned(capsys, "job.yaml")[-1] == f"  caution: {told}"
+    assert as_data(capsys, "job.yaml")["cautions"] == [told]
+    monkeypatch.setattr("jobrunner.preflight.capacity.whole_memory", lambda: 2_000_000_000)
+    assert as_data(capsys, "job.yaml")["cautions"] == []
 
 
 @pytest.mark.parametrize(("keys", "told"), TERMS)

@@ -272,6 +272,7 @@ LEFT_OUT: dict[str, str] = {
         ),
         _OF_PYYAML,
     ),
+    "… is more than this machine has: …": "the page would be another one on each machine: tests/test_validate.py has it",
     **dict.fromkeys(
         (
             "a number of … characters; quote it if it is text",

@@ -45,7 +45,7 @@ FULL: list[Event] = [
     events.PoolOpened(pool="cpu", mode="executor", workers=2, executor="loky:get_reusable_executor"),
     events.PoolReduced(pool="cpu", workers=1, reason="Too many open files"),
     events.PoolClosed(pool="cpu"),
-    events.WorkerStarted(**WORKER, thread=9),
+    events.WorkerStarted(**WORKER, thread=9, preloaded=True),
     events.WorkerDied(**WORKER, thread=9, reason="killed by SIGKILL"),
     events.WorkerJoined(**WORKER, thread=9, tasks=3, lived=1.5, exit_code=0, signal="SIGKILL"),
     events.TaskSubmitted(**ATTEMPT, digest="0123456789abcdef"),
@@ -61,7 +61,7 @@ FULL: list[Event] = [
     events.TaskLeftover(**ATTEMPT, pids=[5, 6], killed=True),
     events.OrphanKilled(pid=5, run="r", command="sleep 9"),
     events.LockBusy(group="j", holder="r", pid=5, on_conflict="wait"),
-    events.LimitBusy(limits=["api"], holders=["pid 5 (other)"]),
+    events.LimitBusy(limits=["api"], holders=["pid 5 (other)"], task="a", wanted=3, used=2, usable=4),
     events.JournalRepaired(offset=100, dropped=7),
     events.LogDegraded(output="log", reason="its reader stalled", dropped=3),
 ]  # fmt: skip

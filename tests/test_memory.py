@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.memory import usable_memory
+from jobrunner.memory import in_units, usable_memory, whole_memory
 
 GIB = 1 << 30
 
@@ -70,6 +70,35 @@ def of(folder: str, files: Mapping[str, str]) -> dict[str, str]:
 )  # fmt: skip
 def test_the_least_counts(tmp_path: Path, files: Mapping[str, str], own: str | None, available: int | None, size: int) -> None:
     assert left(tmp_path, files, own=own, available=available) == kept(size)
+
+
+@pytest.mark.parametrize(
+    ("files", "size"),
+    [
+        pytest.param({}, 999_999_999 * 1024, id="the machine"),
+        pytest.param(
+            {"a/b/memory.max": "max\n", "a/memory.max": f"{3 * GIB}\n"}, 3 * GIB, id="a bound around ours, whatever is used"
+        ),
+        pytest.param({"memory.max": f"{1 << 60}"}, 999_999_999 * 1024, id="a bound above what there is"),
+    ],
+)
+def test_all_that_there_is_is_the_machine_or_a_bound_of_ours(tmp_path: Path, files: Mapping[str, str], size: int) -> None:
+    left(tmp_path, files)
+    found = whole_memory(cgroups=tmp_path / "cgroup", own=tmp_path / "own", system=tmp_path / "meminfo")
+    assert found == size
+    nowhere = tmp_path / "gone"
+    assert whole_memory(cgroups=nowhere, own=nowhere, system=nowhere) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (512 << 20, "512MiB"), (3 * 10**9, "3GB"), (3 << 30, "3GiB"), (10**8, "100MB"), (3 << 29, "1536MiB"),
+        (64 * 10**12, "64TB"), (25_276_502_016, "23.5GiB"), (1_048_577, "1.0MiB"), (1 << 50, "1024TiB"), (1000, "1KB"), (700, "0.7KiB"),
+    ],
+)  # fmt: skip
+def test_a_size_is_told_as_a_job_file_has_it(size: int, told: str) -> None:
+    assert in_units(size) == told
 
 
 def test_where_nothing_says_it_is_not_known(tmp_path: Path) -> None:

@@ -78,17 +78,70 @@ def test_the_cron_line_has_five_fields_and_no_percent_sign() -> None:
 
 
 def test_pruning_removes_old_runs_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    state = tmp_path / "a state"
+    monkeypatch.setenv("JOBRUNNER_STATE", str(state))
     job = tmp_path / "job.yaml"
     job.write_text("tasks: {a: {run: echo done, cache: {}}}")
     for _ in range(3):
         assert cli([str(job), "-q"]) == 0
-    old, *_ = runs = sorted((tmp_path / "state" / "job").iterdir())
-    long_ago = time.time() - 40 * 86_400
-    for path in (old, tmp_path / "state" / "job" / "cache"):
-        os.utime(path, (long_ago, long_ago))
+    old, *_ = runs = sorted((state / "job").iterdir())
+    make_old(old, state / "job" / "cache", state / "job" / "lock")
     subprocess.run(["sh", "-c", block("sh name=prune")], check=True)
-    assert sorted((tmp_path / "state" / "job").iterdir()) == runs[1:]
+    assert sorted((state / "job").iterdir()) == runs[1:]
+
+
+def make_old(*paths: Path) -> None:
+    """With all that is in them."""
+    long_ago = time.time() - 40 * 86_400
+    for path in paths:
+        for each in (path, *path.rglob("*")):
+            os.utime(each, (long_ago, long_ago))
+
+
+KNOWING = """
+workers: 1
+tasks:
+  made: {argv: [sh, -c, "echo made"], cache: {inputs: []}}
+  tidy: {needs: [made], argv: [sh, %s]}
+  last: {needs: [tidy], argv: [sh, -c, "test -e go"]}
+"""
+
+
+def test_runs_may_be_removed_while_another_one_is_on_and_the_next_ones_miss_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run itself removes the earlier ones in its middle. It fails, and is resumed; the cache and durations are there."""
+    state, job = tmp_path / "state", tmp_path / "job.yaml"
+    monkeypatch.setenv("JOBRUNNER_STATE", str(state))
+    (tmp_path / "prune.sh").write_text(":\n")
+    job.write_text(KNOWING % "prune.sh")
+    assert cli([str(job), "-q"]) == 1
+    (first,) = (path for path in (state / "job").iterdir() if path.name.startswith("2"))
+    (state / "job" / "of").mkdir()
+    durations.write(state / "job", {"made": durations.Known(seconds=2.0)}, by_way_of=state / "job" / "of")
+    make_old(first)
+    (tmp_path / "prune.sh").write_text(block("sh name=prune"))
+    assert cli([str(job), "-q"]) == 1, "it goes on to its end, in which `last` fails"
+    assert not first.exists()
+    capsys.readouterr()
+    (tmp_path / "go").touch()
+    assert cli(["resume", str(job), "--retry-failed", "-q"]) == 0
+    assert cli(["resume", first.name]) == 2
+    assert "is neither a run" in capsys.readouterr().err
+    assert cli(["why", str(job), "made"]) == 0
+    assert "cached" in capsys.readouterr().out
+    assert durations.read(state / "job").keys() == {"made"}
+    shutil.rmtree(state / "job")
+    assert cli([str(job), "-q"]) == 0, "all of a job's state may go when none of its runs is on"
+
+
+def test_all_but_the_last_runs_of_a_job_can_be_removed(tmp_path: Path) -> None:
+    names = [f"202611{day:02d}T{hour:02d}0000Z-0123456789" for day in range(1, 27) for hour in (1, 3, 5, 7)]
+    for name in (*names, "cache"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lock").touch()
+    subprocess.run(["sh", "-c", block("sh name=keep")], check=True, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names[-100:], "cache", "lock"]
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")

@@ -293,6 +293,14 @@ def test_that_something_waits_for_memory_is_told_after_five_seconds_and_once() -
     assert [told.holders for told in run.told] == [["a"]]
 
 
+def test_it_is_told_who_waits_first_and_how_much_is_wanted_used_and_there() -> None:
+    run = Run({"a": 60, "b": 500, "c": 60, "d": 30})
+    run.take()
+    run.now = 5.0
+    run.take()
+    assert run.told == [Shortage(task="b", wanted=500, used=90, usable=100, holders=["a", "d"])], "not what it was cut to"
+
+
 def test_a_wait_that_is_over_is_not_told() -> None:
     run = Run({"a": 60, "b": 60})
     run.take()
@@ -453,7 +461,10 @@ def test_two_commands_that_together_need_too_much_never_run_at_once(
                 assert len(running - {"n"}) <= 1
             case TaskFinished(task=name):
                 running.remove(name)
-    assert [event for event in seen if isinstance(event, LimitBusy)] == [LimitBusy(limits=["resources.memory"], holders=["a"])]
+    busy = LimitBusy(
+        limits=["resources.memory"], holders=["a"], task="b", wanted=600 << 20, used=600 << 20, usable=1000 << 20
+    )  # fmt: skip
+    assert [event for event in seen if isinstance(event, LimitBusy)] == [busy]
     assert len(asked) == 1
 
 

@@ -25,9 +25,9 @@ params:
   names: [a, b]
 limits: {api: 4, disk: {slots: 1, scope: host}}
 secrets: {token: {env: TOKEN}, key: {file: key.txt}, word: {command: pass show word}}
-pools: {cpu: {mode: process_pool, workers: 2}}
+pools: {cpu: {mode: process_pool, workers: 2, preload: true}}
 tasks:
-  list: {run: "ls ${{ params.root }}", description: list the files}
+  list: {run: "ls ${{ params.root }}", resources: {memory: 512MiB, nice: 10}, description: list the files}
   fetch: {needs: [list], foreach: {range: 3}, run: "curl ${{ item }}", limits: {api: 2, disk: 1}, secrets: [token]}
   build: {needs: [list], matrix: {os: [a, b], py: [1, 2, 3]}, run: "make ${{ matrix.os }}", if: "${{ params.full }}", cache: {}}
   report: {needs: [fetch, build], target: "gone:report", pool: cpu, retry: 3, timeout: 90s}
@@ -48,7 +48,7 @@ Parameters (also in --params-file FILE, or as variables like JOBRUNNER_PARAM_NAM
   --set names=A,B,…      [default: a,b]
 
 Tasks:
-  list    list the files
+  list    list the files · memory 512MiB, nice 10
   fetch   run curl ${{ item }} · for each item of range 3 · after list · takes 2 × api, disk
   build   run make ${{ matrix.os }} · for each combination of os × py · if params.full · after list · cache
   report  target gone:report · after fetch, build · retry 3 · timeout 1m30s
@@ -58,7 +58,7 @@ Finally, when all others have ended:
 
 Pools:
   default  thread_pool, auto workers
-  cpu      process_pool, 2 workers
+  cpu      process_pool, 2 workers, preload
 
 Limits:
   api   4 slots
@@ -108,6 +108,8 @@ def test_as_json_it_is_all_there(job: str, capsys: pytest.CaptureFixture[str]) -
     }  # fmt: skip
     assert [(task["task"], task["final"]) for task in data["tasks"]][-2:] == [("report", False), ("notify", True)]
     assert data["limits"]["disk"] == {"slots": 1, "scope": "host"}
+    assert data["pools"]["cpu"] == {"mode": "process_pool", "workers": 2, "preload": True}
+    assert data["tasks"][0]["resources"] == {"memory": 512 << 20, "nice": 10}
     assert data["secrets"]["token"] == {"env": "TOKEN"}
 
 

@@ -300,6 +300,23 @@ def test_what_only_some_runs_tell_is_for_people_too(event: Event, expected: str 
         assert line == f"03:04:05.678 {expected}\n"
 
 
+@pytest.mark.parametrize(
+    ("params", "options", "told"),
+    [
+        ({}, {"params": {}}, ""),
+        ({"n": 1}, {"params": {"n": 1}}, ' params={"n":1}'),
+        ({"n": 1}, {"params": {}, "only": ["a"]}, ' params={"n":1} options={"only":["a"]}'),
+    ],
+)
+def test_the_console_tells_parameters_once_and_no_empty_field(params: dict[str, Any], options: dict[str, Any], told: str) -> None:
+    begun = events.RunStarted(file="/j.yaml", run_dir="/s", pid=1, tasks=3, params=params, options=options)
+    line = logged(begun, "console").decode()
+    assert line == f"03:04:05.678 info    run.started     file=/j.yaml run_dir=/s pid=1 tasks=3{told}\n"
+    busy = events.LimitBusy(limits=["api"], holders=[])
+    assert logged(busy, "console").decode().endswith(' limits=["api"]\n')
+    assert begun.options is options, "what other sinks get is left alone"
+
+
 def test_the_console_says_once_why_something_failed() -> None:
     line = logged(failed("exit 3", reason="exit 3", digest="0123"), "console").decode()
     assert "reason='exit 3'" in line
@@ -828,10 +845,16 @@ def test_the_slowest_are_the_slowest_of_all() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown_as"),
-    [(0.004, "0.00 s"), (59.99, "59.99 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
+    [(0.01, "0.01 s"), (59.99, "59.99 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
 )
 def test_times_are_said_as_people_say_them(seconds: float, shown_as: str) -> None:
     assert f"slowest: a {shown_as}" in summary_of([finished(duration=seconds), ended(succeeded=1)])
+
+
+def test_what_took_less_than_10_ms_is_not_named_among_the_slowest() -> None:
+    quick, slow = finished(item="x", duration=0.0099), finished(item="y", duration=0.5)
+    assert "slowest: a[y] 0.50 s\n" in summary_of([quick, slow, quick, ended(succeeded=1)]) + "\n"
+    assert "slowest" not in summary_of([quick, quick, ended(succeeded=1)])
 
 
 def test_the_summary_holds_no_control_character_of_a_task() -> None:

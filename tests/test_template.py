@@ -181,12 +181,16 @@ def test_what_is_preloaded_is_imported_once_and_as_its_import_has_left_it_in_eac
         assert first[1] != second[1]
         assert first[2] == second[2] == 1
         assert first[3] != second[3]  # random is seeded anew
+        assert [started.preloaded for started in run.of(WorkerStarted)] == [False, True, True], (
+            "the first came before the template"
+        )
 
 
 def test_what_is_not_preloaded_is_imported_in_each_host() -> None:
     with templated() as run:
         imported, pid, _, _ = value(run, 2, PLACE)
         assert imported == pid
+        assert not any(started.preloaded for started in run.of(WorkerStarted))
 
 
 def test_a_template_comes_with_the_second_host_where_it_has_something_to_preload(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +233,7 @@ def test_what_cannot_be_shared_is_not_preloaded_and_that_is_said_once(text: str,
         assert said.data.decode().startswith("preload: each worker imports for itself: odd")
         assert word in said.data.decode()
         assert said.id == 0
+        assert not any(started.preloaded for started in run.of(WorkerStarted))
 
 
 SHARED = {

@@ -281,6 +281,56 @@ def test_fix_of_a_file_that_is_not_there_tells_so_once(folder: Folder, capsys: p
     assert capsys.readouterr().err.count("there is no such file") == 1
 
 
+# --- what this machine does not have --------------------------------------------------------------------------------------------
+
+TOO_MUCH = "{} is more than this machine has: 4GB. It runs beside nothing else that needs memory, and the limit comes too late"
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ("tasks: {a: {run: ls, resources: {memory: 4GB}}}", []),
+        ("tasks: {a: {run: ls, resources: {nice: 5}}}", []),
+        (
+            "tasks: {a: {run: ls, resources: {memory: 4GiB}}}",
+            ["1:42: warning: tasks.a.resources.memory: " + TOO_MUCH.format("4GiB")],
+        ),
+        (
+            "defaults: {resources: {memory: 5GB}}\ntasks: {a: {run: ls}, b: {run: ls}, c: {run: ls, resources: {memory: 6GB}}}",
+            [
+                "1:32: warning: defaults.resources.memory: " + TOO_MUCH.format("5GB"),
+                "2:70: warning: tasks.c.resources.memory: " + TOO_MUCH.format("6GB"),
+            ],
+        ),
+        (
+            "tasks: {a: {run: ls}}\nfinally: {f: {run: ls, resources: {memory: 1TB}}}",
+            ["2:44: warning: finally.f.resources.memory: " + TOO_MUCH.format("1TB")],
+        ),
+    ],
+)
+def test_memory_that_this_machine_does_not_have_is_a_warning(
+    folder: Folder, job: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobrunner.preflight.capacity.whole_memory", lambda: 4 * 10**9)
+    found = folder.validate(job)
+    assert [head.removeprefix("job.yaml:").partition(": write less")[0] for head in found.heads] == told
+    assert (
+        found.code,
+        found.out.endswith(f": valid, {len(told)} warning{'s' * (len(told) > 1)}\n" if told else ": valid\n"),
+    ) == (0, True)
+    strict = folder.validate(job, "--strict")
+    assert strict.code == (2 if told else 0)
+    assert sum("more than this machine has" in head for head in strict.heads) == len(told)
+
+
+@pytest.mark.parametrize("most", [None, 1 << 62])
+def test_where_nothing_says_how_much_memory_there_is_nothing_is_said(
+    folder: Folder, most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobrunner.preflight.capacity.whole_memory", lambda: most)
+    assert folder.validate("tasks: {a: {run: x, resources: {memory: 1024TiB}}}").heads == []
+
+
 # --- start-up ----------------------------------------------------------------------------------------------------------------
 
 
