@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+_FEW = 10
 MOST_NAMES = 200
 """Among more names only the same one with other hyphens or in small letters is looked for: likeness takes 10 µs a name."""
 
@@ -29,6 +30,11 @@ def _respelled(word: str) -> tuple[str, ...]:
 
 def _plain(name: str) -> str:
     return name.casefold().replace("-", "_")
+
+
+def one_of(word: str, names: Collection[str]) -> str:
+    """`Did you mean 'check'?`; where none is like it `There are archive, check.`, if they are few."""
+    return did_you_mean(word, names) or (f"There are {', '.join(names)}." if 1 < len(names) <= _FEW else "")
 
 
 def did_you_mean(word: str, names: Collection[str]) -> str:

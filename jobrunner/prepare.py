@@ -200,9 +200,9 @@ def _imports(job: Job) -> bool:
 def _check_rerun(job: Job, rerun: Collection[str]) -> None:
     for name in rerun:
         if name not in job.tasks:
-            from jobrunner.hints import did_you_mean
+            from jobrunner.hints import one_of
 
-            raise UsageError(f"--rerun {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
+            raise UsageError(f"--rerun {name}: there is no such task. {one_of(name, job.tasks)}".rstrip())
 
 
 def _targets(job: Job, pool: str) -> tuple[str, ...]:

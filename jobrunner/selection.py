@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from jobrunner.errors import UsageError
-from jobrunner.hints import did_you_mean
+from jobrunner.hints import one_of
 from jobrunner.structs import struct, values
 from jobrunner.typed import TYPE_CHECKING, TypeAlias
 
@@ -116,7 +116,7 @@ def _check_names(job: Job, wanted: Wanted) -> None:
             raise UsageError(f"{field} is a list of task names: write {field}=[{names!r}]")
         for name in names:
             if name not in job.tasks:
-                raise UsageError(f"{option} {name}: there is no such task. {did_you_mean(name, job.tasks)}".rstrip())
+                raise UsageError(f"{option} {name}: there is no such task. {one_of(name, job.tasks)}".rstrip())
 
 
 def _check_some_left(job: Job, wanted: Wanted, selected: Sequence[str]) -> None:

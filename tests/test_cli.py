@@ -234,7 +234,7 @@ def test_plan_is_what_a_dry_run_shows_and_runs_nothing(
 def test_a_plan_as_json_has_its_pools_and_its_tasks_in_order(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["plan", job, "--json", "-j", "7", "--mode", "process"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["pools"] == {"default": {"mode": "process", "workers": 7}}
+    assert plan["pools"] == {"default": {"mode": "process", "workers": 7, "preload": False}}
     assert [task["task"] for task in plan["tasks"]] == ["first", "second"]
 
 

@@ -108,6 +108,27 @@ def line_of(event: Event) -> dict[str, Any]:
     return found
 
 
+# --- times -------------------------------------------------------------------------------------------------------------------
+
+
+def test_times_have_microseconds_and_no_more_in_every_mode_and_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBRUNNER_STATE", str(tmp_path / "state"))
+    modes = ("serial", "thread", "thread_pool", "process", "process_pool")
+    tasks = "".join(
+        f"  {mode}: {{mode: {mode}, foreach: [1, x], target: 'math:sqrt', args: ['${{{{ item }}}}'], continue_on_error: true}}\n"
+        for mode in modes
+    )
+    (tmp_path / "job.yaml").write_text(f"tasks:\n{tasks}  command: {{run: exit 1, retry: {{max: 1, delay: 0.001}}}}\n")
+    file = io.BytesIO()
+    api.run_prepared(api.prepare(tmp_path / "job.yaml", api.Options()), sinks=[log_sink(file, format="json", minimum="info")])
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    times = {(line["event"], key): value for line in lines for key, value in line.items() if isinstance(value, float)}
+    assert {(name, value) for name, value in times.items() if round(value, 6) != value} == set()
+    assert {key for _, key in times} == {"duration", "cpu", "lived", "delay", "task_time"}
+    together = sum(line["duration"] for line in lines if line["event"] == "task.finished")
+    assert lines[-1]["task_time"] == pytest.approx(together, abs=1e-6)
+
+
 # --- the schema --------------------------------------------------------------------------------------------------------------
 
 

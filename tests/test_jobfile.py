@@ -83,6 +83,31 @@ def test_a_file_that_cannot_be_read_is_a_problem_at_its_beginning(tmp_path: Path
         assert message in problem.message
 
 
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("night.yml", " Did you mean 'night.yaml'?"),
+        ("jobs/nigth.yaml", " Did you mean 'night.yaml'?"),
+        ("other.yaml", ""),
+        ("jobs/", ""),
+        ("gone/night.yml", ""),
+    ],
+)
+def test_of_a_file_that_is_not_there_the_one_beside_it_is_told_that_is_like_it(
+    asked: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("jobs").mkdir()
+    for name in ("night.yaml", "night.py", "jobs/night.yaml"):
+        Path(name).touch()
+    with pytest.raises(JobFileError) as caught:
+        jobfile.read(asked)
+    (problem,) = caught.value.problems
+    assert problem.message == (
+        "this is a directory, not a job file" if asked == "jobs/" else f"there is no such file{'.' * bool(hint)}{hint}"
+    )
+
+
 def test_the_garbage_collector_is_as_it_was() -> None:
     job("tasks: {a: {run: x}}")
     problems("a: [")

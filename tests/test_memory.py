@@ -94,7 +94,8 @@ def test_all_that_there_is_is_the_machine_or_a_bound_of_ours(tmp_path: Path, fil
     ("size", "told"),
     [
         (512 << 20, "512MiB"), (3 * 10**9, "3GB"), (3 << 30, "3GiB"), (10**8, "100MB"), (3 << 29, "1536MiB"),
-        (64 * 10**12, "64TB"), (25_276_502_016, "23.5GiB"), (1_048_577, "1.0MiB"), (1 << 50, "1024TiB"), (1000, "1KB"), (700, "0.7KiB"),
+        (64 * 10**12, "64TB"), (25_276_502_016, "23.5GiB"), (1_048_577, "1.0MiB"), (1 << 50, "1024TiB"), (1000, "1KB"),
+        (700, "0.7KiB"),
     ],
 )  # fmt: skip
 def test_a_size_is_told_as_a_job_file_has_it(size: int, told: str) -> None:

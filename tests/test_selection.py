@@ -87,7 +87,7 @@ def test_each_task_that_is_left_out_has_the_option_that_does_so() -> None:
     [
         ("--only lits", "--only lits: there is no such task. Did you mean 'list'?"),
         ("--from fetsh", "--from fetsh: there is no such task. Did you mean 'fetch'?"),
-        ("--until zzz", "--until zzz: there is no such task."),
+        ("--until zzz", "--until zzz: there is no such task. There are list, fetch, check, report, alone, tidy, tell."),
         ("--skip tdiy", "--skip tdiy: there is no such task. Did you mean 'tidy'?"),
         ("--from report --until list", "--from report --until list: no task is left to run."),
         ("--only list --skip list", "--only list --skip list: no task is left to run."),

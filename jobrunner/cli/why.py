@@ -58,10 +58,10 @@ def _about(prepared: Prepared, task: str) -> dict[str, Any]:
     """The answer about one task as plain data."""
     from jobrunner import staleness
     from jobrunner.errors import UsageError
-    from jobrunner.hints import did_you_mean
+    from jobrunner.hints import one_of
 
     if task not in prepared.job.tasks:
-        raise UsageError(f"{prepared.job.name} has no task {task}. {did_you_mean(task, prepared.job.tasks)}".rstrip())
+        raise UsageError(f"{prepared.job.name} has no task {task}. {one_of(task, prepared.job.tasks)}".rstrip())
     has_cache = prepared.job.tasks[task].cache is not None
     return _answer(task, staleness.of_task(prepared, task)) if has_cache else {"task": task, "has_cache": False}
 

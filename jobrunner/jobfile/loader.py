@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from types import ModuleType
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from jobrunner import spec
+from jobrunner import hints, spec
 from jobrunner.errors import JobFileError, Problem
 from jobrunner.jobfile import checks, including, mistakes, params, reader, references, salvage
 from jobrunner.jobfile.document import MOST_PROBLEMS, Document, Finding, Path
@@ -48,9 +48,24 @@ def read(path: str | os.PathLike[str]) -> JobFile:
     try:
         source = reader.source_of(file)
     except reader.Unreadable as error:
-        raise JobFileError((Problem(file=file, line=1, column=1, message=str(error)),)) from None
+        hint = _beside(file)
+        message = f"{error}. {hint}" if hint else str(error)
+        raise JobFileError((Problem(file=file, line=1, column=1, message=message),)) from None
     job, includes = _parsed(source, file)
     return JobFile(path=pathlib.Path(os.path.abspath(file)), source=source, job=job, includes=includes, file=file)
+
+
+def _beside(file: str) -> str:
+    """The job file that was meant, where there is none of this name and one like it: `job.yml` for job.yaml."""
+    folder, name = os.path.split(file)
+    with suppress(OSError, ValueError):
+        if name and not os.path.lexists(file):
+            stems = {
+                each.rpartition(".")[0]: each for each in sorted(os.listdir(folder or ".")) if each.endswith((".yaml", ".yml"))
+            }
+            found = hints.closest(name.rpartition(".")[0] or name, stems)
+            return f"Did you mean {stems[found]!r}?" if found else ""
+    return ""
 
 
 def parse(source: bytes, file: str) -> spec.Job:
