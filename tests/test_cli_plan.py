@@ -155,6 +155,8 @@ tasks:
   behind: {needs: [quick], run: echo}
   big: {target: "m:f", pool: ready, resources: {memory: 2GB}}
   other: {target: "m:f", pool: own}
+finally:
+  last: {run: echo}
 """
 
 
@@ -187,6 +189,8 @@ def test_a_plan_tells_preload_resources_and_that_nothing_but_declaration_gives_t
         "   3. big     target m:f · in ready · memory 2GB",
         "   4. other   target m:f · in own",
         "   5. behind  run echo · in default · after quick",
+        "  finally, when all others have ended:",
+        "   6. last    run echo · in default",
     ]
     data = as_data(capsys, "job.yaml")
     assert data["order"] == {"by": "declared"}
@@ -202,7 +206,11 @@ def test_a_plan_tells_how_long_tasks_took_and_what_is_taken_first_by_that(
     lines = planned(capsys, "job.yaml")
     (order,) = [line for line in lines if "ready tasks" in line]
     assert order.startswith("  ready tasks start in this order, by how long they took: slow, ")
-    assert [line.rpartition(" · ")[2] for line in lines if "run echo" in line] == ["took 120ms", "took 6m40s", "took 12s"]
+    assert [line.rpartition(" · ")[2] for line in lines if "run echo" in line and "last" not in line] == [
+        "took 120ms",
+        "took 6m40s",
+        "took 12s",
+    ]
     data = as_data(capsys, "job.yaml")
     assert data["order"]["by"] == "durations"
     assert set(data["order"]["first"]) == {"quick", "slow", "behind", "big", "other"}

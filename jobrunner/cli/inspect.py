@@ -125,7 +125,7 @@ def order_of(prepared: Prepared) -> Order:
     turns, known = precedence.turns(), precedence.known
     return Order(
         matters=precedence.has_choice,
-        first=sorted(turns, key=turns.__getitem__),
+        first=sorted((name for name in turns if name not in prepared.job.finals), key=turns.__getitem__),
         took={name: each.seconds for name, each in known.items()},
         peaks={name: each.peak for name, each in known.items() if each.peak is not None},
     )
