@@ -851,6 +851,14 @@ def test_times_are_said_as_people_say_them(seconds: float, shown_as: str) -> Non
     assert f"slowest: a {shown_as}" in summary_of([finished(duration=seconds), ended(succeeded=1)])
 
 
+def test_the_import_system_is_no_place_where_something_failed() -> None:
+    frozen = '  File "<frozen importlib._bootstrap>", line 1140, in _find_and_load_unlocked\n'
+    error = {"type": "ModuleNotFoundError", "message": "No module named 'x'", "traceback": f"Traceback …\n{frozen}"}
+    assert "importlib" not in summary_of([failed(error=error), ended(1, failed=1)])
+    error["traceback"] = f'Traceback …\n  File "/usr/lib/a.py", line 3, in load\n    import x\n{frozen}'
+    assert "/usr/lib/a.py:3 in load\n      import x\n" in summary_of([started(), failed(error=error), ended(1, failed=1)])
+
+
 def test_what_took_less_than_10_ms_is_not_named_among_the_slowest() -> None:
     quick, slow = finished(item="x", duration=0.0099), finished(item="y", duration=0.5)
     assert "slowest: a[y] 0.50 s\n" in summary_of([quick, slow, quick, ended(succeeded=1)]) + "\n"

@@ -222,8 +222,11 @@ def _why_failed(event: TaskFinished) -> str:
 
 
 def _place(traceback: str, folder: str) -> list[str]:
-    """The innermost line of the traceback in the job's folder, where the mistake most likely is; else the innermost of all."""
-    frames = list(re.finditer(_FRAME, traceback))
+    """The innermost line of the traceback in the job's folder, where the mistake most likely is; else the innermost of all.
+
+    The import system is no place to look at.
+    """
+    frames = [frame for frame in re.finditer(_FRAME, traceback) if not frame["file"].startswith("<frozen ")]
     own = [frame for frame in frames if frame["file"].startswith(f"{folder}/")]
     if not frames:
         return []
