@@ -108,7 +108,7 @@ def _found(file: str) -> JobFile | None:
         if any(os.path.realpath(each) != real or sources.source_of(each) != was for each, real, was in included):
             return None
         job = cast("spec.Job", _unpacked(*marshal.loads(rows)))
-    except (JobrunnerError, sources.Unreadable, OSError, ValueError, EOFError, TypeError):
+    except Exception:  # whatever is wrong with it, and be it too large for our memory: it is as good as none
         return None
     includes = tuple(Included(path=Path(each), source=was) for each, _, was in included)
     return JobFile(path=Path(path), source=source, job=job, includes=includes, file=file, is_compiled=True)

@@ -399,6 +399,8 @@ class Engine:
             del self._flights[result.id]
         if result.abandoned:
             self._abandoned[result.id] = flight
+        elif flight.attempt.stopping is not None and flight.is_success_all_the_same(result):
+            flight.attempt.stopping = None
         if self._cache is None or not self._is_taken_down(flight, result):
             self._end(flight, result)
 

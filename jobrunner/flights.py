@@ -36,6 +36,12 @@ class Flight:
         attempt = self.attempt
         return attempt.task if attempt.key is None else f"{attempt.task}[{attempt.key}]"
 
+    def is_success_all_the_same(self, result: Result) -> bool:
+        """It was to be stopped, but had ended by itself before that came to it: well, and in its time."""
+        attempt = self.attempt
+        is_in_time = attempt.timeout is None or result.duration <= attempt.timeout
+        return result.outcome is _SUCCEEDED and is_in_time and (result.was_over or not attempt.is_stopped)
+
     def said(self, data: bytes) -> None:
         """It has printed something."""
         self.tail = (self.tail + data)[-_TAIL_BYTES:]

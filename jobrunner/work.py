@@ -122,6 +122,8 @@ class Result:
     """The value is there, but on no disk: a later part of the run will not have it."""
     note: str = ""
     abandoned: bool = False
+    was_over: bool = False
+    """It ended by itself: the wish to stop it, if there was one, came too late."""
     stdout: bytes = b""
     outputs: dict[str, str] = field(default_factory=dict)
     stack: str = ""

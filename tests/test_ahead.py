@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from jobrunner.executors.wire import NOT_A_FRAME, turn_of
 from jobrunner.host import CHANNEL, Port
 from jobrunner.speech import Streams
 from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied
-from tests.hostpool import Driven, driven
+from tests.hostpool import LIMIT, Driven, driven
 
 POOLED = ["process_pool", "thread_pool", "thread"]
 RULE = StopRule(signal=signal.SIGTERM, grace=5)
@@ -124,6 +125,20 @@ def test_what_waits_when_all_is_stopped_never_begins(run: Driven, tmp_path: Path
     assert len(returned) >= 9
     assert returned.isdisjoint(noted(path))
     gate.touch()
+
+
+def test_of_what_has_ended_unheard_by_the_time_it_is_stopped_nothing_was_stopped(run: Driven, tmp_path: Path) -> None:
+    path, last = tmp_path / "notes", 12
+    hand_over(run, [(number, "notes", [str(path), number]) for number in range(1, last + 1)])
+    end = time.monotonic() + LIMIT
+    while len(noted(path)) < last - len(run.of(Returned)):  # nobody hears of any end
+        assert time.monotonic() < end
+    for number in range(1, last + 1):
+        run.pool.stop(number, RULE)
+    run.until(lambda: len(ends(run)) == last)
+    stopped = {each.id for each in run.of(Result) if not each.was_over}
+    assert len(stopped) <= run.pool.workers, "only what each worker has taken up last may have been at work still"
+    assert {how for number, how in ends(run).items() if number not in stopped} <= {"succeeded", "returned"}
 
 
 def test_what_waits_when_all_is_taken_back_never_begins(run: Driven, tmp_path: Path) -> None:

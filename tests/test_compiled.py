@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import threading
 from collections.abc import Callable
@@ -219,6 +220,23 @@ def test_damage_anywhere_makes_it_worthless(job: Path, state: Path) -> None:
         assert not compiled.read(job).is_compiled, length
     path.write_bytes(whole)
     assert compiled.read(job).is_compiled
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (1, 2, 3),
+        ("a", "b", "c"),
+        ({}, [("X", {}, None)], 0),
+        ({"X": ((), {}, None)}, [], 7),
+        None,
+        ({}, [("X", {}, {"a": {}})], 0),
+    ],
+)
+def test_what_no_rows_of_ours_are_is_worth_nothing_though_its_digest_is_right(job: Path, state: Path, rows: Any) -> None:
+    head, _ = marshal.loads(kept(state).read_bytes()[len(compiled._MAGIC) + compiled._DIGEST :])
+    kept(state).write_bytes(compiled._sealed(head, marshal.dumps(rows)))
+    assert not compiled.read(job).is_compiled
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o622, 0o602])

@@ -552,6 +552,25 @@ def test_the_first_signal_stops_and_the_run_drains() -> None:
     assert (interrupted.reason, interrupted.signal) == ("stopped by SIGTERM", "SIGTERM")
 
 
+@pytest.mark.parametrize(("outcome", "told"), [(Outcome.SUCCEEDED, "succeeded"), (Outcome.FAILED, "cancelled")])
+def test_a_success_that_was_reported_when_the_signal_came_is_one(outcome: Outcome, told: str) -> None:
+    on = stage({"a": {}}, {("a", None, 1): Act(lasts=10.0, outcome=outcome)})
+    on.loop.after(10.0, lambda: on.engine.interrupt(signal.SIGTERM))
+    on.run()
+    assert on.story() == ["started a 1", "interrupted", f"{told} a 1"]
+    assert on.calls_side.stopped == []
+
+
+OVER = {"was_over": True}
+
+
+@pytest.mark.parametrize(("took", "more", "told"), [(0.5, OVER, "succeeded"), (1.5, OVER, "timed_out"), (0.5, {}, "timed_out")])
+def test_what_had_ended_in_its_time_has_not_timed_out_however_late_that_is_heard(took: float, more: Any, told: str) -> None:
+    on = stage({"a": {"timeout": 1}}, {("a", None, 1): Act(lasts=2.0, stops_in=None, more={"duration": took, **more})})
+    on.run()
+    assert on.story() == ["started a 1", f"{told} a 1"]
+
+
 def test_the_second_signal_kills_at_once() -> None:
     on = stage({"a": {}}, {("a", None, 1): Act(lasts=None, stops_in=None)})
     on.loop.after(10.0, lambda: on.engine.interrupt(signal.SIGINT))

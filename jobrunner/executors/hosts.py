@@ -119,6 +119,8 @@ class Host:
         """Calls that are known to have begun, and whose begin is still on its way."""
         self._unwanted: dict[int, StopRule] = {}
         """Calls that were asked back, and are to be stopped where they begin all the same."""
+        self._over: set[int] = set()
+        """Calls that will have ended by themselves, if they are heard to have ended."""
         self._asked_back: Timer | None = None
         self._speaker = 0
         """The call that wrote what comes out, where one host runs one call after the other without waiting for us."""
@@ -247,13 +249,22 @@ class Host:
         """Give up one attempt of many: it is over for the run, its thread may go on until this host is killed."""
         self.look(with_ended=True)
         self.take_back()
+        self._hear_what_is_over()
         if call_id not in self.calls or call_id in self._abandoned:
             return
         if not self.calls[call_id]:  # it comes back, or begins
             self._unwanted[call_id] = rule
+        elif self._has_gone_on(call_id):  # it has ended, and that is on its way
+            self._pool.loop.call_at(self._pool.loop.clock() + rule.grace, partial(self._abandon, call_id, rule))
+        else:
+            self._abandon(call_id, rule)
+
+    def _abandon(self, call_id: int, rule: StopRule) -> None:
+        if call_id not in self.calls or call_id in self._abandoned:
             return
+        self._over.discard(call_id)
         self.retired = True
-        if rule.with_stack and self.calls[call_id]:
+        if rule.with_stack:
             self._wire.ask(call_id)
             self._pool.loop.call_at(self._pool.loop.clock() + PATIENCE, partial(self._give_up, call_id))
         else:
@@ -261,6 +272,17 @@ class Host:
         if self._ping_timer is None:
             self._patience = max(rule.grace, _LEAST_PATIENCE)
             self._ping()
+
+    def _hear_what_is_over(self) -> None:
+        """Whose end has come by now was not stopped, whatever was wished meanwhile."""
+        if not self.stopping:
+            self._over.update(self.calls)
+        self._wire.drain()
+
+    def _has_gone_on(self, call_id: int) -> bool:
+        """The thread that ran this call has taken up another one since."""
+        taken = () if self._rings is None else (calls for _, _, calls in self._rings.taken())
+        return any(call_id in calls and call_id != max(calls) for calls in taken)
 
     def _give_up(self, call_id: int, stack: str = "") -> None:
         """When its stack has come, or was waited for long enough; nothing where it has ended meanwhile."""
@@ -306,11 +328,12 @@ class Host:
     def stop(self, call_id: int, rule: StopRule) -> None:
         """Stop an attempt of a host that runs one at a time: with the host, unless it has ended or can be taken back."""
         self.take_back()
-        self._wire.drain()
+        self._hear_what_is_over()
         self._on_output()
         if call_id not in self.calls:
             return
         if next(reversed(self.calls)) == call_id:
+            self._over.discard(call_id)
             self.end(rule)
         else:  # the host has taken the next one already: this one has ended, and its result is on the way
             self._pool.loop.call_at(self._pool.loop.clock() + rule.grace, partial(self._end_with, call_id, rule))
@@ -435,7 +458,10 @@ class Host:
         if not self.calls[result.id]:  # it waits, and has to come to its end elsewhere
             raise ValueError(result.id)
         del self.calls[result.id]
-        if self.stopping:
+        if result.id in self._over:
+            self._over.discard(result.id)
+            result = replace(result, was_over=True)
+        elif self.stopping:
             result = replace(result, stack=self._stack.text())
         if self._pool.is_for_one:
             self._hold(result)

@@ -76,7 +76,9 @@ class Attempt:
     refused: Error | None = None
     """Why it cannot run at all: the engine answers it with a failure."""
     stopping: Outcome | None = None
-    """It was asked to stop; whatever it answers, this is its outcome."""
+    """It was asked to stop; whatever it answers, this is its outcome, unless it had succeeded before that came to it."""
+    is_stopped: bool = False
+    """Who runs it was told to stop it."""
 
 
 @struct(frozen=False, kw_only=False)  # nobody keeps one; there are as many as attempts

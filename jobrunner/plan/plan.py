@@ -227,6 +227,8 @@ class Plan:
             self.has_timed_out = True
             self.cancel()
         stops, self._stops = self._stops, []
+        for attempt in stops:
+            attempt.is_stopped = True
         return stops
 
     # What the engine tells.
