@@ -122,6 +122,23 @@ def _forget_voice() -> None:
     _speaker.voice = None
 
 
+class _Patient(io.FileIO):
+    """Waits for room also where some program that a task ran has made the other end of its output not wait, for all."""
+
+    def write(self, data: Any) -> int:
+        count: int | None = super().write(data)
+        if count is None:
+            os.set_blocking(self.fileno(), True)
+            count = super().write(data)
+        return count
+
+
+def _stream(number: int) -> io.TextIOWrapper:
+    """As `open` makes one. It lives as long as the process."""
+    buffer = io.BufferedWriter(_Patient(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
 class Streams:
     """Standard output and error of this host, as they were at its start.
 
@@ -138,11 +155,7 @@ class Streams:
         self._spare = os.dup(1)
 
     def _open(self) -> None:
-        # They live as long as the process: no `with`.
-        self._out, self._err = (
-            open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-            for number in (1, 2)
-        )
+        self._out, self._err = _stream(1), _stream(2)
         sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
 

@@ -179,6 +179,15 @@ def test_what_they_print_is_theirs(tmp_path: Path) -> None:
             assert sorted({each.id for each in run.of(Said)}) == sorted(number for number in begun if number % 3 == 0)
 
 
+def test_output_that_one_call_has_made_not_wait_waits_for_the_next() -> None:
+    with driven("process_pool", workers=1) as run:
+        run.start(1, "does_not_wait")
+        run.result(1)
+        run.start(2, "prints", 1 << 20)
+        assert run.result(2).outcome is Outcome.SUCCEEDED
+        run.until(lambda: sum(len(each.data) for each in run.of(Said) if each.id == 2) == (1 << 20) + 1)
+
+
 def test_ends_that_are_told_in_two_ways_come_in_their_order(tmp_path: Path) -> None:
     with driven("process_pool", workers=1) as run:
         warm(run)

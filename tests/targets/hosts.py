@@ -145,6 +145,15 @@ def writes(number: int) -> None:
         os.write(1, b"<%d>\n" % number)
 
 
+def does_not_wait() -> None:
+    """Leaves its output so that it fails where there is no room, as some programs do."""
+    os.set_blocking(1, False)
+
+
+def prints(count: int) -> None:
+    sys.stdout.write("x" * count + "\n")
+
+
 def takes_all_descriptors() -> None:
     """Nothing can be opened in this process from now on."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
