@@ -93,6 +93,7 @@ class Engine:
                 self._commit(False)
                 if has_room:  # by what came back at once: fill again, but look at signals meanwhile
                     self._loop.turn(self._loop.clock())
+                    self._drain()  # what has ended by now is not to be stopped
                 elif not self._plan.done:
                     self._wait()
             self._report_skipped()

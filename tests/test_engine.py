@@ -561,6 +561,13 @@ def test_a_success_that_was_reported_when_the_signal_came_is_one(outcome: Outcom
     assert on.calls_side.stopped == []
 
 
+def test_a_success_that_was_reported_in_the_turn_before_more_is_started_is_one_though_a_signal_came() -> None:
+    on = stage({"a": {}, "b": {}}, {("a", None, 1): Act(at_once=True), ("b", None, 1): Act(lasts=0.0)}, workers=2)
+    on.loop.after(0.0, lambda: on.engine.interrupt(signal.SIGTERM))
+    on.run()
+    assert on.plan.outcome("b") is Outcome.SUCCEEDED
+
+
 OVER = {"was_over": True}
 
 
