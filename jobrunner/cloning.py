@@ -17,9 +17,10 @@ from typing import Any
 
 _CLONE_PARENT, _PARENT_SETTID, _CHILD_CLEARTID, _CHILD_SETTID = 0x00008000, 0x00100000, 0x00200000, 0x01000000
 _FLAGS = _CLONE_PARENT | _PARENT_SETTID | _CHILD_CLEARTID | _CHILD_SETTID | signal.SIGCHLD
-_CALLS = {"x86_64": (56, 1), "aarch64": (220, 2)}
+_CALLS = {"x86_64": (56, 1, 157), "aarch64": (220, 2, 167)}
 """For each machine that this was tried on or written for the number of clone(2), and where among its last three arguments, of
-which the first is the address for the parent, that for the child stands."""
+which the first is the address for the parent, that for the child stands; and the number of prctl(2)."""
+_SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # prctl(2): PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 _GET_TID_ADDRESS = 40  # prctl(2): PR_GET_TID_ADDRESS
 _FULL = 1 << 32
 
@@ -54,8 +55,10 @@ class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # as above
     _type_ = "l"
 
 
-def forker(slot: Any) -> Callable[[], int]:
+def forker(slot: Any, parent: int) -> Callable[[], int]:
     """What forks so: it returns 0 in the child and the child's pid elsewhere, as os.fork does, and raises OSError as that does.
+
+    The child is killed when `parent`, which is ours, ends, and inherits what is orphaned below it.
 
     `slot` is writable memory, 4 bytes at least. The system writes the child's pid there before the child does anything, also
     where this process is killed before it can tell. Raises OSError where it cannot be done here; a process with more than one
@@ -64,19 +67,27 @@ def forker(slot: Any) -> Callable[[], int]:
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in _CALLS or sys.maxsize < _FULL:
         raise OSError(f"not known for {machine}")
-    number, place = _CALLS[machine]
+    number, place, prctl = _CALLS[machine]
     addresses = [_ctypes.addressof(Int.from_buffer(slot)), 0, 0]
     addresses[place] = _thread_id_address()
     arguments = (number, _FLAGS, 0, *addresses)
     before, after, in_child = (_function(f"PyOS_{name}") for name in ("BeforeFork", "AfterFork_Parent", "AfterFork_Child"))
-    clone = _function("syscall", Long, len(arguments))
+    system = _function("syscall", Long, len(arguments))
 
     def fork() -> int:
         before()
         _cloning.append(True)
-        pid: int = clone(*arguments)
+        pid: int = system(*arguments)
+        if pid == 0:
+            in_child()
+            system(prctl, _SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            system(prctl, _SET_SUBREAPER, 1, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+            _cloning.clear()
+            return 0
         code = _ctypes.get_errno() if pid < 0 else 0
-        (after if pid else in_child)()
+        after()
         _cloning.clear()
         if code:
             raise OSError(code, os.strerror(code))

@@ -32,7 +32,7 @@ _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
 
 
-_NO_ROOM_MADE = frozenset({work.Began, work.Said})
+_NO_ROOM_MADE = frozenset({work.Began, work.Said, work.WorkerStarted})
 """Reports that let nothing start."""
 
 _SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns

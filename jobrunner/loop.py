@@ -26,6 +26,11 @@ class Watch:
     def __init__(self, loop: Loop, fd: int, on_ready: Callable[[], object], is_once: bool) -> None:
         self._loop, self.fd, self.on_ready, self.is_once, self.active = loop, fd, on_ready, is_once, True
 
+    def begin(self) -> None:
+        """From now on its callback is called, where that was put off. Raises OSError where there is no room."""
+        if self.active:
+            self._loop.begin(self)
+
     def close(self) -> None:
         if self.active:
             self.active = False
@@ -59,6 +64,15 @@ class Loop:
         """Every descriptor that somebody has an interest in."""
         return self._watches
 
+    def watch_later(self, fd: int, on_ready: Callable[[], object]) -> Watch:
+        """Call `on_ready` whenever `fd` can be read, once the watch has begun: what is over before that costs no system call."""
+        return Watch(self, fd, on_ready, is_once=False)
+
+    def begin(self, watch: Watch) -> None:
+        if watch.fd not in self._watches:
+            self._epoll.register(watch.fd, select.EPOLLIN)
+            self._watches[watch.fd] = watch
+
     def watch(self, fd: int, on_ready: Callable[[], object], *, writable: bool = False, once: bool = False) -> Watch:
         """Call `on_ready` whenever `fd` can be read (or, with `writable`, written) without blocking. OSError: no room.
 
@@ -71,9 +85,9 @@ class Loop:
 
     def forget(self, fd: int) -> None:
         """Nobody is interested in `fd` any more."""
-        del self._watches[fd]
-        with suppress(OSError, ValueError):  # it was closed, or the loop was
-            self._epoll.unregister(fd)
+        if self._watches.pop(fd, None) is not None:
+            with suppress(OSError, ValueError):  # it was closed, or the loop was
+                self._epoll.unregister(fd)
 
     def call_at(self, when: float, action: Callable[[], object]) -> Timer:
         """Call `action` once, at `when` or soon after."""

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from jobrunner import cloning, host, processes, speech, system, work
@@ -72,7 +73,7 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
             importlib.import_module(name)
     # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
     process: Any = multiprocessing.context.ForkProcess(target=_run)
-    process._args = (process, control, cloning.forker(slot), common, received["preload"], engine)
+    process._args = (process, control, cloning.forker(slot, engine), common, received["preload"])
     process._parent_pid = engine
     code = 1
     try:
@@ -108,13 +109,11 @@ def _mapped(mark: str) -> mmap.mmap | None:
         return None
 
 
-def _run(
-    process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], preload: list[str], engine: int
-) -> None:
+def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], preload: list[str]) -> None:
     """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
     settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
-    lane, pid = host.rehearsed(settings, streams), os.getpid()
+    (lane, single), pid = host.rehearsed(settings, streams), os.getpid()
     if _has_threads():  # what stands in site-packages may start some
         os._exit(_HAS_THREADS)
     refused = _preloaded(preload)
@@ -131,11 +130,12 @@ def _run(
     while order := _received(control, streams):
         name, number, call = order
         process._name, process._identity, sys.argv[:] = name, (int(number),), [name]
-        lane.become(name, call)
+        if not (is_single := single.become(call)):
+            lane.become(name, call)
         if _answered(control, fork) == 0:
             threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
             os.closerange(_CONTROL, last)
-            host.cloned(lane, engine)
+            host.cloned(single.main if is_single else partial(host.main, lane.serve))
             if ends.are_none():
                 os._exit(0)
             break

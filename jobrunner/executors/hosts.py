@@ -55,6 +55,9 @@ _LEAST_PATIENCE = 1.0
 """Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 _LONGEST_STACK = 1 << 16
 _MARK_BYTES = 8
+_LEFT_ALONE = 0.03
+"""Seconds for which one that was born with its call is not listened to: most that is short has ended by then, and tells all at
+once. What it prints or returns has room in its pipes meanwhile, or waits."""
 _LONGEST_HOLD = 1.0
 """Seconds that the result of an attempt waits for the end of its host. Then a failure ends the host, and a success is told."""
 
@@ -131,27 +134,43 @@ class Host:
         self._memory: int | None = None
         self._held: Result | None = None
         """Of a host of one attempt: how that attempt ended, told when the host has ended too."""
+        self._is_gone = False
+        """It is a zombie."""
         self._reaped: Reaped | None = None
         """Its number is somebody else's from then on."""
         pool.began_child(self._child.pid)
         self._stack = Stack(pool.loop, self._child.stack)
         self._exit_watch = pool.loop.watch(self._child.pidfd, self._on_exit)
-        self._output_watch = pool.loop.watch(self._child.output, self._on_output)
-        self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up)
-        self._wire.send(greeting)
+        later = self._child.has_call
+        self._output_watch = (pool.loop.watch_later if later else pool.loop.watch)(self._child.output, self._on_output)
+        self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up, later=later)
+        self._attention = pool.loop.call_at(self._started + _LEFT_ALONE, self._attend) if later else None
+        if greeting:
+            self._wire.send(greeting)
         if not pool.has_threads:
             pool.report(WorkerStarted(pool=pool.name, worker=name, pid=self._child.pid, preloaded=self._child.preloaded))
+
+    def _attend(self) -> None:
+        try:
+            self._output_watch.begin()
+            self._wire.attend()
+        except OSError as error:  # what cannot be watched must not run
+            self._cause = f"it could not be watched: {error.strerror}"
+            self.kill()
 
     # Towards the host.
 
     def hand_over(self, call: Call) -> None:
-        """To one that has a worker for it, or was born with it."""
-        if not self._child.has_call:
-            self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
+        """To one that has a worker for it, or was born with it: that one has begun it by being there."""
+        self._memory = call.resources.memory if call.resources else None
+        if self._child.has_call:
+            self._count(call)
+            self._begin(call.id, self.name, None)
+            return
+        self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
         self._took(call)
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end
-        self._memory = call.resources.memory if call.resources else None
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
@@ -190,11 +209,14 @@ class Host:
     def _took(self, call: Call) -> None:
         if not self.calls:
             self.heard_at = self._pool.loop.clock()
+        self._count(call)
+        if self._overdue is None:
+            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
+
+    def _count(self, call: Call) -> None:
         self.calls[call.id] = False
         self.waiting += 1
         self.tasks += 1
-        if self._overdue is None:
-            self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
 
     def take_back(self) -> None:
         """What waits here is to begin somewhere else."""
@@ -472,6 +494,9 @@ class Host:
     def _hold(self, result: Result) -> None:
         """This host has had its attempt, which is told when the host, and what it leaves behind, is gone."""
         self._held = result
+        if self._is_gone:
+            self.retired = self._finishing = True
+            return
         self.finish()
         self._hold_timer = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_HOLD, self._on_long_hold)
 
@@ -538,6 +563,7 @@ class Host:
 
     def _on_exit(self) -> None:
         """It is a zombie now: read what it left, end its group while the number is still its own, then reap it."""
+        self._is_gone = True
         self._wire.drain()
         self.look(with_ended=True)
         self._on_output()
@@ -588,7 +614,7 @@ class Host:
         self._forget_overdue()
         if self._rings is not None:
             self._rings.close()
-        for timer in (self._timer, self._hold_timer, self._asked_back):
+        for timer in (self._timer, self._hold_timer, self._asked_back, self._attention):
             if timer is not None:
                 timer.cancel()
         os.close(self._child.pidfd)

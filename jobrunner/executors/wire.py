@@ -55,7 +55,9 @@ class Wire:
         *,
         on_frame: Callable[[Frame, bytes | None], None],
         on_hang_up: Callable[[str], None],
+        later: bool = False,
     ) -> None:
+        """With `later` nothing that comes is taken in before `attend`, unless one drains it."""
         self._loop, self._connection = loop, connection
         self._on_frame, self._on_hang_up = on_frame, on_hang_up
         self._unsent = bytearray()
@@ -68,7 +70,11 @@ class Wire:
         self._turns: list[int] = []
         """Numbers for the channel, while they are held."""
         self._lines: deque[bytes] = deque()
-        self._watch = loop.watch(connection.fileno(), self.receive)
+        self._watch = (loop.watch_later if later else loop.watch)(connection.fileno(), self.receive)
+
+    def attend(self) -> None:
+        """Raises OSError where there is no room."""
+        self._watch.begin()
 
     # Out.
 

@@ -8,7 +8,7 @@ pass it on unread. A lane is what a mode does with a Call. To add a mode: one sm
 
 from __future__ import annotations
 
-from jobrunner.host.begin import STACK_SIGNAL, cloned, forked, prefer_modules_in, prepare, rehearsed, spawned
+from jobrunner.host.begin import STACK_SIGNAL, cloned, forked, main, prefer_modules_in, prepare, rehearsed, spawned
 from jobrunner.host.frames import BACK, CHANNEL, MARK, RING, RINGS, WHERE
 from jobrunner.host.lane import Settings
 from jobrunner.host.modes import MODES, Hosts
@@ -17,5 +17,5 @@ from jobrunner.host.resources import MAX_RSS_UNIT
 
 __all__ = [
     "BACK", "CHANNEL", "MARK", "MAX_RSS_UNIT", "MODES", "RING", "RINGS", "STACK_SIGNAL", "WHERE", "Hosts", "Port", "Settings",
-    "cloned", "forked", "prefer_modules_in", "prepare", "rehearsed", "spawned",
+    "cloned", "forked", "main", "prefer_modules_in", "prepare", "rehearsed", "spawned",
 ]  # fmt: skip

@@ -20,6 +20,10 @@ from jobrunner.host.in_order import InOrder
 from jobrunner.host.lane import Settings, began_with, or_dead
 from jobrunner.host.modes import MODES
 from jobrunner.host.port import ENGINE_IS_GONE, Port
+from jobrunner.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobrunner.host.single import Single
 
 _LEFT = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 _OURS = {"jobrunner", "__main__"}
@@ -103,21 +107,26 @@ def forked(connection: socket.socket, output: int, stack: int, settings: Setting
     _begin(socket.socket(fileno=_CONNECTION), settings, streams)
 
 
-def rehearsed(settings: Settings, streams: speech.Streams) -> InOrder:
-    """The lane of all hosts that this process will fork, after some calls; its connection is the descriptor 3.
+def rehearsed(settings: Settings, streams: speech.Streams) -> tuple[InOrder, Single]:
+    """Both lanes of all hosts that this process will fork, after some calls; their connection is the descriptor 3.
 
     What is made once when it is first used, and what the interpreter writes into code until it knows it, would else be copied by
     every host.
     """
+    from jobrunner.host.single import Single  # the engine, which loads this module too, does without
+
     near, far = socket.socketpair()
     os.dup2(far.fileno(), _CONNECTION, inheritable=False)
-    lane = InOrder(Port(socket.socket(fileno=_CONNECTION), streams), settings)
+    connection = socket.socket(fileno=_CONNECTION)
+    lane, single = InOrder(Port(connection, streams), settings), Single(connection)
     with near, far:
         for number in range(_REHEARSALS):
             lane.become(settings.worker, _REHEARSED % number)
             main(lane.serve)
+            single.become(_REHEARSED % number)
+            single.attempt(os.getpid())
             _look_for_modules()
-    return lane
+    return lane, single
 
 
 _REHEARSALS = 12
@@ -133,14 +142,13 @@ def _look_for_modules() -> None:
     PathFinder.find_spec("no_such_module")  # all folders
 
 
-def cloned(lane: InOrder, parent: int) -> None:
-    """Where a host begins that a template has forked: all is in its place."""
-    _die_with(parent)
+def cloned(run: Callable[[], None]) -> None:
+    """Where a host begins that a template has forked: all is in its place, and its life is tied to that of the engine."""
     os.setsid()
     if (numpy_random := sys.modules.get("numpy.random")) is not None:  # Python's own does so itself after a fork
         with contextlib.suppress(Exception):
             numpy_random.seed()
-    main(lane.serve)
+    run()
 
 
 def spawned(connection_fd: int, stack: int, parent: int) -> None:

@@ -42,22 +42,19 @@ class InOrder:
         self._port.is_here()
         try:
             if self._first is not None:
-                self._take_up(self._first)
+                self._run(self._first)  # who has started it with its call knows that it has begun
                 return
             for call in self._port.calls():
-                self._take_up(call)
+                self._port.began(call, self._worker)
+                self._run(call)
         finally:
             self._port.flush()
-
-    def _take_up(self, call: Call) -> None:
-        self._port.began(call, self._worker)
-        self._run(call)
 
     def _run(self, call: Call) -> None:
         try:
             self._prepare(call)
         except (OSError, ValueError) as error:
-            result = Result(id=call.id, outcome=Outcome.FAILED, error=_could_not_start(error))
+            result = Result(id=call.id, outcome=Outcome.FAILED, error=could_not_start(error))
         else:
             result = resources.run_limited(call, call.resources.memory) if call.resources and call.resources.memory else run(call)
         signal.alarm(0)  # an alarm that this attempt set must not ring in the next
@@ -99,7 +96,7 @@ class InOrder:
         self._kept = kept
 
 
-def _could_not_start(error: OSError | ValueError) -> Error:
+def could_not_start(error: OSError | ValueError) -> Error:
     """Its folder cannot be entered, its environment holds what none can hold (a NUL), or there is not what it may use."""
     match error:
         case OSError(strerror=None):

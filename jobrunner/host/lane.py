@@ -11,7 +11,7 @@ from jobrunner.host.port import Port
 from jobrunner.structs import struct
 from jobrunner.typed import Protocol
 
-_CANNOT_SERVE = 71
+CANNOT_SERVE = 71
 
 
 @struct
@@ -47,4 +47,4 @@ def or_dead() -> Iterator[None]:
         raise
     except BaseException:
         traceback.print_exc()
-        os._exit(_CANNOT_SERVE)
+        os._exit(CANNOT_SERVE)
