@@ -143,6 +143,7 @@ STANDARD_ONLY = (
     "host.modes",
     "host.port",
     "host.resources",
+    "host.shelf",
     "host.single",
     "host.threads",
     "system",

@@ -123,8 +123,7 @@ def rehearsed(settings: Settings, streams: speech.Streams) -> tuple[InOrder, Sin
         for number in range(_REHEARSALS):
             lane.become(settings.worker, _REHEARSED % number)
             main(lane.serve)
-            single.become(_REHEARSED % number)
-            single.attempt(os.getpid())
+            single.rehearse(_REHEARSED % number)
             _look_for_modules()
     return lane, single
 

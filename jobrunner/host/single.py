@@ -21,6 +21,7 @@ from jobrunner.host.in_order import could_not_start
 from jobrunner.host.lane import CANNOT_SERVE
 from jobrunner.host.port import ENGINE_IS_GONE
 from jobrunner.host.resources import MAX_RSS_UNIT
+from jobrunner.host.shelf import Shelf
 from jobrunner.typed import Any
 from jobrunner.work import Call, Outcome, Result, run
 
@@ -32,6 +33,7 @@ class Single:
         self._connection, self._folder = connection, os.getcwd()
         self._variables: Any = getattr(os.environ, "_data", None)
         """What `os.environ` takes for the variables of the process."""
+        self._shelf = Shelf()
         self._call = Call(0, "")
         self._environment: list[tuple[bytes, bytes]] = []
 
@@ -44,7 +46,14 @@ class Single:
             self._environment = [(os.fsencode(name), os.fsencode(value)) for name, value in call.env.items()]
         except ValueError:  # no environment can hold it: that is to be told in words
             return False
+        self._shelf.look(call.target)
         return call.resources is None
+
+    def rehearse(self, line: bytes) -> None:
+        """What is made once when it is first used, and what the interpreter writes into code until it knows it, is made here."""
+        self.become(line)
+        self.attempt(os.getpid())
+        self._shelf.rehearse()
 
     def main(self) -> None:
         """Run the call, in the process that was forked for it. What modules and threads want to do at its end is left to do."""
