@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from jobrunner import prepare
-from jobrunner.executors import forking, templates
+from jobrunner.executors import forking, hosts, templates
 from jobrunner.executors.reaper import Reaper
 from jobrunner.processes import COOKIE, children
 from jobrunner.spec import Job
-from jobrunner.work import Exhausted, Outcome, Resources, Result, Said, WorkerStarted
+from jobrunner.work import Began, Exhausted, Outcome, Resources, Result, Returned, Said, WorkerStarted
 from tests.hostpool import ROOT, Driven
 
 FACTS = "tests.targets.template:facts"
@@ -167,6 +167,92 @@ def test_what_is_to_be_done_at_the_end_of_a_process_is_done(target: str, tmp_pat
         run.start(2, f"tests.targets.preloaded:{target}", str(tmp_path / "done"))
         assert run.result(2).outcome is Outcome.SUCCEEDED
         assert (tmp_path / "done").read_text() == "done"
+
+
+# --- what a host finds without a look ------------------------------------------------------------------------------------------
+
+MODULE = "import os\n\nPID = os.getpid()\n\ndef told():\n    return [{word!r}, PID == os.getpid(), __name__, __file__]\n"
+
+
+@contextlib.contextmanager
+def importing(folder: Path, name: str, word: str) -> Iterator[tuple[Driven, Path]]:
+    """A pool that finds a module of this name in `folder`, and the module's file. It was imported once, and so compiled."""
+    path = folder.joinpath(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(MODULE.format(word=word))
+    with templated(path=[str(folder), ROOT]) as run:
+        value(run, 2, f"{name}:told")
+        yield run, path
+
+
+@pytest.mark.parametrize("name", ["told_alone", "told_package.inside"])
+def test_a_module_that_was_read_once_is_run_by_each_host_for_itself(name: str, tmp_path: Path) -> None:
+    with importing(tmp_path, name, "first") as (run, path):
+        assert [value(run, number, f"{name}:told") for number in (3, 4)] == [["first", True, name, str(path)]] * 2
+
+
+def test_a_module_that_changes_during_the_run_is_read_again(tmp_path: Path) -> None:
+    with importing(tmp_path, "told_twice", "first") as (run, path):
+        assert value(run, 3, "told_twice:told")[0] == "first"
+        path.write_text(MODULE.format(word="a longer one"))
+        assert value(run, 4, "told_twice:told")[0] == "a longer one"
+        path.write_text("def told(:\n")
+        run.start(5, "told_twice:told")
+        error = run.result(5).error
+        assert error is not None
+        assert error.type == "SyntaxError"
+        path.unlink()
+        run.start(6, "told_twice:told")
+        error = run.result(6).error
+        assert error is not None
+        assert error.type == "ModuleNotFoundError"
+
+
+# --- a host that is told of when it has ended ----------------------------------------------------------------------------------
+
+
+def test_a_call_that_a_host_was_born_with_has_begun_by_that() -> None:
+    with templated() as run:
+        run.start(2, "sleeps")
+        (began,) = [each for each in run.of(Began) if each.id == 2]
+        os.kill(began.pid, signal.SIGKILL)
+        assert run.result(2).outcome is Outcome.CRASHED
+        assert not run.of(Returned)
+
+
+@pytest.mark.parametrize("alone", [0.0, 60.0], ids=["at once", "never before its end"])
+def test_whenever_one_listens_to_a_host_it_tells_the_same(alone: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_LEFT_ALONE", alone)
+    with templated() as run:
+        run.start(2, "builtins:print", "a line")
+        assert run.result(2).outcome is Outcome.SUCCEEDED
+        assert b"".join(each.data for each in run.of(Said) if each.id == 2) == b"a line\n"
+        run.start(3, "fails")
+        assert (run.result(3).error or Exception).type == "ValueError"  # type: ignore[union-attr]
+
+
+def test_what_is_more_than_has_room_in_pipes_is_taken_in_while_the_host_lives() -> None:
+    with templated() as run:
+        run.start(2, "builtins:print", "x" * 20_000, "y" * 12_000)
+        run.start(3, "tests.targets.template:is_large")
+        assert len(run.result(3).json()) == 1 << 22
+        assert run.result(2).outcome is Outcome.SUCCEEDED
+        assert sum(len(each.data) for each in run.of(Said) if each.id == 3) == 1 << 20
+
+
+def test_an_environment_that_none_can_hold_is_no_start() -> None:
+    with templated() as run:
+        run.start(2, "quick", env={"WRONG": "a\0b"})
+        error = run.result(2).error
+        assert error is not None
+        assert error.message.startswith("could not start: env or cwd: ")
+        assert value(run, 3, "os:getenv", "WRONG") is None
+
+
+def test_variables_of_one_attempt_are_not_those_of_the_next() -> None:
+    with templated() as run:
+        assert value(run, 2, "os:getenv", "MINE", env={"MINE": "yes", "JOBRUNNER_ITEM": "3"}) == "yes"
+        assert [value(run, number, "os:getenv", name) for number, name in ((3, "MINE"), (4, "JOBRUNNER_ITEM"))] == [None, None]
 
 
 # --- preload -------------------------------------------------------------------------------------------------------------------

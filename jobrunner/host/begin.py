@@ -125,6 +125,7 @@ def rehearsed(settings: Settings, streams: speech.Streams) -> tuple[InOrder, Sin
             main(lane.serve)
             single.rehearse(_REHEARSED % number)
             _look_for_modules()
+    lane.forget()
     return lane, single
 
 

@@ -38,6 +38,10 @@ class InOrder:
         self._worker = worker
         self._first = frames.call_of(line) if line else None
 
+    def forget(self) -> None:
+        """Take the environment of the last call back."""
+        self._set_environment({})
+
     def serve(self) -> None:
         self._port.is_here()
         try:

@@ -24,7 +24,7 @@ class Shelf:
         self._specs: dict[str, tuple[ModuleSpec, list[str] | None]] = {}
         """With the folders in which it was looked for: None for those of sys.path."""
         self._places: dict[str, _Place] = {}
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # a finder needs no more than find_spec
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, _: object = None) -> ModuleSpec | None:
         """As the import system asks for it. A package that has other folders than were looked into has other modules."""
@@ -52,8 +52,8 @@ class Shelf:
         self._specs.pop(name, None)
         try:
             spec = _found(name, folders)
-            if spec is None or type(spec.loader) is not SourceFileLoader:
-                return None
+            if spec is None or type(spec.loader) is not SourceFileLoader or not os.path.exists(spec.cached or ""):
+                return None  # what is not compiled yet takes its time, and the template is waited for: a host does that
             place, code = _place(spec), spec.loader.get_code(name)
         except Exception:  # whatever is wrong with it is told by whoever imports it
             return None

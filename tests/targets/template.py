@@ -65,3 +65,9 @@ def signals_its_main_thread() -> bool:
     other.start()
     other.join()
     return heard == [signal.SIGUSR2]
+
+
+def is_large() -> str:
+    """What it prints and returns has no room in its pipes."""
+    sys.stdout.write("x" * (1 << 20))
+    return "y" * (1 << 22)
