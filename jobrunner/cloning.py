@@ -13,7 +13,8 @@ import signal
 import sys
 from array import array
 from collections.abc import Callable
-from typing import Any
+
+from jobrunner.typed import Any
 
 _CLONE_PARENT, _PARENT_SETTID, _CHILD_CLEARTID, _CHILD_SETTID = 0x00008000, 0x00100000, 0x00200000, 0x01000000
 _FLAGS = _CLONE_PARENT | _PARENT_SETTID | _CHILD_CLEARTID | _CHILD_SETTID | signal.SIGCHLD

@@ -26,10 +26,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NoReturn
 
 from jobrunner import cloning, host, processes, speech, system, work
 from jobrunner.structs import struct
+from jobrunner.typed import Any, NoReturn
 
 LONGEST = 1 << 17
 """Bytes of a message."""

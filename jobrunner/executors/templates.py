@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import dataclasses
 import json
 import mmap
 import os
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from jobrunner import template
 from jobrunner.loop import Loop
 from jobrunner.processes import COOKIE, children
+from jobrunner.structs import values
 
 _CODE = (
     "import sys; sys.path[:] = {path!r}; from jobrunner import cloning; cloning.import_threading(); "
@@ -62,7 +62,8 @@ class Template:
             undo.callback(self._control.close)
             with far:
                 self._control.setblocking(False)
-                self._control.send(json.dumps(dataclasses.asdict(settings)).encode())
+                told = {**values(settings), "host": values(settings.host)}
+                self._control.send(json.dumps(told).encode())
                 self._slot, slot_fd = _shared_memory()
                 try:
                     self._process = _started(far.fileno(), slot_fd, folder, settings.host.env.get(COOKIE))

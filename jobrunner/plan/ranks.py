@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TypeVar
+
+from jobrunner.typed import TypeVar
 
 _ABOUT, _NOTHING = 1.1, 0.01
 """So many times, and so many seconds, two may differ and count as equal."""
