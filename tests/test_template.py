@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from jobrunner import prepare
-from jobrunner.executors import forking, hosts, templates
+from jobrunner.executors import forking, hosts, stacks, templates
 from jobrunner.executors.reaper import Reaper
 from jobrunner.processes import COOKIE, children
 from jobrunner.spec import Job
-from jobrunner.work import Began, Exhausted, Outcome, Resources, Result, Returned, Said, WorkerStarted
+from jobrunner.work import Began, Exhausted, Outcome, Resources, Result, Returned, Said, StopRule, WorkerStarted
 from tests.hostpool import ROOT, Driven
 
 FACTS = "tests.targets.template:facts"
@@ -229,6 +229,17 @@ def test_whenever_one_listens_to_a_host_it_tells_the_same(alone: float, monkeypa
         assert b"".join(each.data for each in run.of(Said) if each.id == 2) == b"a line\n"
         run.start(3, "fails")
         assert (run.result(3).error or Exception).type == "ValueError"  # type: ignore[union-attr]
+
+
+def test_where_it_stands_is_known_at_once_when_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "PATIENCE", 60.0)  # longer than this waits
+    with templated() as run:
+        run.start(2, "sleeps", str(tmp_path / "mark"))
+        run.until((tmp_path / "mark").exists)
+        run.pool.stop(2, StopRule(signal=signal.SIGTERM, grace=60.0, with_stack=True))
+        header, *_, outer = run.result(2).stack.splitlines()
+        assert "most recent call first" in header
+        assert outer.endswith("in sleeps")
 
 
 def test_what_is_more_than_has_room_in_pipes_is_taken_in_while_the_host_lives() -> None:
