@@ -39,7 +39,7 @@ class Single:
 
     def become(self, line: bytes) -> bool:
         """Be the host of this call, in the process that forks it. False for one that has to go the other way."""
-        if not line or type(self._variables) is not dict:
+        if not line or getattr(os.environ, "_data", self) is not self._variables:  # a module may have put another one there
             return False
         self._call = call = frames.call_of(line)
         try:
