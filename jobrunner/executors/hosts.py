@@ -26,7 +26,7 @@ from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, is_time, result_of, turn_of
+from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, is_time, result_of, turn_of, turns_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace, struct
@@ -72,12 +72,13 @@ class Owner(Protocol):
     is_for_one: bool
     """Its hosts run one attempt each."""
     kernel_kills: limits.KernelKills
+    report: Callable[[Report], None]
 
     def began_child(self, pid: int, /) -> None: ...
     def reaped_child(self, pid: int, done: Callable[[tuple[int, ...]], None], /) -> None: ...
-    def report(self, report: Report, /) -> None: ...
     def began(self) -> None: ...
     def ended(self, host: Host, result: Result, /) -> None: ...
+    def ended_all(self, host: Host, durations: list[float], /) -> None: ...
     def returned(self, host: Host, call_ids: list[int], /) -> None: ...
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
 
@@ -455,10 +456,8 @@ class Host:
         self._begin(call_id, worker, thread)
 
     def _begin(self, call_id: int, worker: str, thread: int | None) -> None:
-        self.calls[call_id] = self.has_begun = True
-        self.waiting -= 1
-        self.heard_at = self._pool.loop.clock()
-        self._pool.began()
+        self.calls[call_id] = True
+        self._settle([], 1)
         if self._pool.has_threads:
             self._thread(worker, thread).tasks += 1
         self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
@@ -534,18 +533,58 @@ class Host:
             alone = not self._pool.has_threads and self.calls  # which of several threads wrote it, nobody can tell
             self._say(next(iter(self.calls)) if alone else 0, data)
             return
+        if marks := self._turns.alone(data):
+            self._on_marks(marks)
+            return
         for mark, text in self._turns.split(data):
             if mark:
-                try:
-                    self._on_mark(mark)
-                except NOT_A_FRAME:
-                    self._on_hang_up(NO_FRAME)
+                self._on_mark(mark)
             if text:
                 self._say(self._speaker if self._speaker in self.calls else 0, text)
 
+    def _on_marks(self, marks: list[bytes]) -> None:
+        """Many at once, and what is the same for all of them once."""
+        calls, report, name, pid = self.calls, self._pool.report, self.name, self._child.pid
+        durations: list[float] = []
+        begun = 0
+        for mark, turn in zip(marks, turns_of(marks), strict=True):
+            begins, result = turn or (0, None)
+            is_plain = turn is not None and not self.stopping and (not begins or calls.get(begins) is False)
+            if not is_plain or (result is not None and (calls.get(result.id) is not True)):
+                self._settle(durations, begun)
+                durations, begun = [], 0
+                self._on_mark(mark)
+                continue
+            if result is not None:
+                del calls[result.id]
+                durations.append(result.duration)
+                report(result)
+            self._speaker = begins
+            if begins:
+                calls[begins] = True
+                begun += 1
+                report(Began(id=begins, worker=name, pid=pid))
+        self._settle(durations, begun)
+
+    def _settle(self, durations: list[float], begun: int) -> None:
+        """Calls that were reported took so many seconds each, and so many have begun."""
+        if begun:
+            self.has_begun = True
+            self.waiting -= begun
+            self.heard_at = self._pool.loop.clock()
+            self._pool.began()
+        if durations:
+            self._pool.ended_all(self, durations)
+            self._finish_if_empty()
+
     def _on_mark(self, mark: bytes) -> None:
+        try:
+            self._on_turn(*turn_of(mark))
+        except NOT_A_FRAME:
+            self._on_hang_up(NO_FRAME)
+
+    def _on_turn(self, begins: int, ended: int, result: Result | None) -> None:
         """One call has ended, how it says or has said over the socket, and the next one begins."""
-        begins, ended, result = turn_of(mark)
         if result is not None:
             self._on_result(result)
         elif ended in self.calls:

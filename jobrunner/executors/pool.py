@@ -13,7 +13,7 @@ import errno
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jobrunner import host
 from jobrunner.executors import limits
@@ -85,13 +85,14 @@ def start_method(wanted: str | None) -> str:
 class HostPool:
     """An executor of Calls. Never blocks and never raises for a task's fault; everything it has to say is a Report."""
 
+    report: Callable[[Report], None]
+
     def __init__(self, settings: PoolSettings, reaper: Reaper | None = None) -> None:
         self.settings, self.name, self._reaper = settings, settings.name, reaper
         self.slots = self.workers = settings.workers
         self._mode = host.MODES[settings.mode]
         self.has_threads = self._mode.threads
         self.is_for_one = self._mode.hosts is host.Hosts.ATTEMPT
-        self._holders: dict[int, Host] = {}
         self._hosts: set[Host] = set()
         self._idle: list[Host] = []
         self._started = 0
@@ -103,6 +104,8 @@ class HostPool:
         self._room = 0
         """Calls that may wait in each of the hosts that are quick, as of `prepare`."""
         self._quick: list[Host] = []
+        self._places = iter(self._quick)
+        """The hosts in which calls may wait, as often as they may, in the order in which they get them."""
         self._is_free = True
         """As far as is known, some worker has nothing to do."""
         self._has_queued = False
@@ -110,7 +113,7 @@ class HostPool:
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         """Get ready; hosts are started when there is work for them."""
-        self.loop, self._report = loop, report
+        self.loop, self.report = loop, report
         self.kernel_kills = limits.KernelKills()
         wanted = self.settings
         may = wanted.may_have_template and wanted.start_method == "fork" and not self._mode.threads
@@ -136,6 +139,7 @@ class HostPool:
         self._room = min(int(ahead), _MOST_AHEAD)
         since = self.loop.clock() - _LONGEST_AHEAD
         self._quick.extend(each for each in self._hosts if not each.retired and each.heard_at >= since)
+        self._places = self._in_turn()
         return self._room * len(self._quick)
 
     def rest(self) -> float:
@@ -173,7 +177,6 @@ class HostPool:
                 self._idle.append(holder)
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
         else:
-            self._holders[call.id] = holder
             if self.has_threads and self._is_prepared:  # what has begun there is not always said in time
                 self._look_soon()
 
@@ -189,40 +192,47 @@ class HostPool:
     def _queue(self, call: Call) -> None:
         """Behind those that the host with the least work has."""
         try:
-            holder = min(filter(self._takes_more, self._quick), key=lambda each: len(each.calls), default=None)
+            holder = next(self._places, None)
             if holder is None or not holder.queue(call):
                 self._is_full = True
-                self._report(Returned(id=call.id))
+                self.report(Returned(id=call.id))
                 return
         except RecursionError as error:
             self._refuse(call, error, "could not start: its arguments are nested too deeply to be handed over")
             return
-        self._holders[call.id] = holder
         self._look_soon()
+
+    def _in_turn(self) -> Iterator[Host]:
+        """Who has least gets the next, so that all have as many in the end."""
+        limit = self.settings.max_tasks_per_worker
+        for level in range(1, self._room + 1):
+            for each in self._quick:
+                if 0 < len(each.calls) <= level and not each.retired and not (limit and each.tasks >= limit):
+                    yield each
 
     def _look_soon(self) -> None:
         if not self._has_queued:
             self._has_queued = True
             self.loop.call_at(self.loop.clock() + _LONGEST_AHEAD, self._look_for_slow)
 
-    def _takes_more(self, each: Host) -> bool:
-        limit = self.settings.max_tasks_per_worker
-        return 0 < len(each.calls) <= self._room and not each.retired and not (limit and each.tasks >= limit)
-
     def _look_for_slow(self) -> None:
-        """Nothing waits for long behind one that is slow: it may begin elsewhere. A thread that holds the interpreter is seen."""
+        """A thread that holds the interpreter is seen."""
         self._has_queued = False
+        if self.has_threads or self._busy < self.settings.workers:
+            self._relieve()
+        if any(each.waiting for each in self._hosts):
+            self._look_soon()
+
+    def _relieve(self) -> None:
+        """Nothing waits for long behind a slow call while somebody has nothing to do: it may begin there."""
         now = self.loop.clock()
         for each in tuple(self._hosts):
             if each.waiting and now - each.heard_at >= _LONGEST_AHEAD:
                 each.look() if self.has_threads else each.take_back()
-        if any(each.waiting for each in self._hosts):
-            self._look_soon()
 
     def returned(self, each: Host, call_ids: list[int]) -> None:
         """They are ready again, the first of them as the first: so it is told last."""
         for call_id in reversed(call_ids):
-            del self._holders[call_id]
             self.report(Returned(id=call_id))
         self._place(each)
 
@@ -236,7 +246,7 @@ class HostPool:
 
     def stop(self, call_id: int, rule: StopRule) -> None:
         """Stop an attempt: where it has its process to itself by signal, grace and SIGKILL; else abandon it."""
-        holder = self._holders.get(call_id)
+        holder = next((each for each in self._hosts if call_id in each.calls), None)
         if holder is None:
             return
         if self._mode.threads:
@@ -323,9 +333,6 @@ class HostPool:
 
     # What hosts tell their pool.
 
-    def report(self, report: Report) -> None:
-        self._report(report)
-
     def began_child(self, pid: int) -> None:
         if self._reaper is not None:
             self._reaper.started(pid)
@@ -339,11 +346,14 @@ class HostPool:
             self._reaper.end_orphans(None, done)
 
     def ended(self, each: Host, result: Result) -> None:
-        self._holders.pop(result.id, None)
+        self.report(result)
+        self.ended_all(each, [result.duration])
+
+    def ended_all(self, each: Host, durations: list[float]) -> None:
+        """Calls that have just been reported."""
         self._is_full = False
-        took = min(result.duration, _MOST_COUNTED)
-        self._mean = took if self._mean is None else self._mean + _WEIGHT * (took - self._mean)
-        self._report(result)
+        took = sum(min(duration, _MOST_COUNTED) for duration in durations) / len(durations)
+        self._mean = took if self._mean is None else took + (1 - _WEIGHT) ** len(durations) * (self._mean - took)
         self._place(each)
 
     def _place(self, each: Host) -> None:
@@ -355,6 +365,8 @@ class HostPool:
             each.finish()
         else:
             self._idle.append(each)
+            if self._has_queued:
+                self._relieve()
 
     def began(self) -> None:
         self._stillborn = 0
@@ -367,7 +379,6 @@ class HostPool:
             self._stillborn += 1
         most = _MOST_KILLED if exit.signal == signal.SIGKILL else _MOST_STILLBORN
         for call_id in reversed(lost):
-            del self._holders[call_id]
             if self._stillborn < most + self.settings.workers:
                 self.report(Returned(id=call_id))
             else:

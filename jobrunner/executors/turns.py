@@ -33,6 +33,13 @@ class Turns:
             self._keep_half(pieces)
         return pieces
 
+    def alone(self, data: bytes) -> list[bytes]:
+        """What stands at the marks, where `data` is whole marks and nothing else: of calls that print nothing. Else nothing."""
+        if self._rest or not (data.startswith(self._mark) and data.endswith(b"\n")):
+            return []
+        marks = data[len(self._mark) : -1].split(b"\n" + self._mark)
+        return marks if data.count(b"\n") == len(marks) else []
+
     def rest(self) -> bytes:
         """What has waited in vain."""
         rest, self._rest = self._rest, b""
