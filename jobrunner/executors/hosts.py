@@ -23,13 +23,14 @@ from types import NoneType
 from jobrunner import host
 from jobrunner.executors import deaths, limits
 from jobrunner.executors.children import Child, Reaped
+from jobrunner.executors.crew import Crew
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, is_time, result_of, turn_of, turns_of
+from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, plain_result, result_of, turn_of, turns_of
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
-from jobrunner.structs import replace, struct
+from jobrunner.structs import replace
 from jobrunner.typed import Protocol
 from jobrunner.work import (
     Began,
@@ -42,9 +43,6 @@ from jobrunner.work import (
     Said,
     StackTaken,
     StopRule,
-    WorkerDied,
-    WorkerJoined,
-    WorkerStarted,
 )
 
 _CLOSING_GRACE = 5.0
@@ -58,6 +56,8 @@ _MARK_BYTES = 8
 _LEFT_ALONE = 0.03
 """Seconds for which one that was born with its call is not listened to: most that is short has ended by then, and tells all at
 once. What it prints or returns has room in its pipes meanwhile, or waits."""
+_BEGAN = 4
+"""Fields of that frame."""
 _LONGEST_HOLD = 1.0
 """Seconds that the result of an attempt waits for the end of its host. Then a failure ends the host, and a success is told."""
 
@@ -83,13 +83,6 @@ class Owner(Protocol):
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
 
 
-@struct(kw_only=False, frozen=False)
-class _Thread:
-    id: int | None
-    started: float
-    tasks: int = 0
-
-
 class Host:
     """One host process, from its start until it was joined."""
 
@@ -111,8 +104,6 @@ class Host:
         self._finishing = False
         """It was told to end when it has nothing to do."""
         self._abandoned: set[int] = set()
-        self._threads: dict[str, _Thread] = {}
-        self._started = pool.loop.clock()
         self._timer: Timer | None = None
         self._hold_timer: Timer | None = None
         self._ping_timer: Timer | None = None
@@ -140,16 +131,17 @@ class Host:
         self._reaped: Reaped | None = None
         """Its number is somebody else's from then on."""
         pool.began_child(self._child.pid)
+        self._crew = Crew(pool, self._child.pid, name, preloaded=self._child.preloaded)
         self._stack = Stack(pool.loop, self._child.stack)
         self._exit_watch = pool.loop.watch(self._child.pidfd, self._on_exit)
         later = self._child.has_call
         self._output_watch = (pool.loop.watch_later if later else pool.loop.watch)(self._child.output, self._on_output)
         self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up, later=later)
         self._attention = pool.loop.call_at(self._started + _LEFT_ALONE, self._attend) if later else None
+        if pool.has_threads:
+            self._wire.on_frames = self._on_frames
         if greeting:
             self._wire.send(greeting)
-        if not pool.has_threads:
-            pool.report(WorkerStarted(pool=pool.name, worker=name, pid=self._child.pid, preloaded=self._child.preloaded))
 
     def _attend(self) -> None:
         try:
@@ -424,7 +416,7 @@ class Host:
             case "said":
                 self._say(frame[1] if frame[1] in self.calls else 0, frame[2].encode())
             case "joined":
-                self._on_joined(*frame[1:])
+                self._crew.joined(*frame[1:])
             case "back":
                 self._on_answer(frame[1])
             case "alive":
@@ -433,6 +425,33 @@ class Host:
                 self._on_stack(frame[1], frame[2])
             case other:
                 raise ValueError(other)
+
+    def _on_frames(self, frames: list[tuple[Frame, bytes | None]]) -> None:
+        """Of threads: many at once, and what is the same for all of them once."""
+        durations: list[float] = []
+        begun = 0
+        for frame, value in frames:
+            if (result := plain_result(frame, value)) is not None and self.calls.get(result.id) and not self.retired:
+                del self.calls[result.id]
+                durations.append(result.duration)
+                self._pool.report(result)
+            elif self._is_plain_begin(frame):
+                _, call_id, worker, thread = frame
+                self.calls[call_id] = True
+                begun += 1
+                self._crew.thread(worker, thread).tasks += 1
+                self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+            else:
+                self._settle(durations, begun)
+                durations, begun = [], 0
+                self._on_frame(frame, value)
+        self._settle(durations, begun)
+
+    def _is_plain_begin(self, frame: Frame) -> bool:
+        if type(frame) is not list or len(frame) != _BEGAN or frame[0] != "began" or self._unwanted:
+            return False
+        _, call_id, worker, thread = frame
+        return type(call_id) is type(thread) is int and type(worker) is str and self.calls.get(call_id) is False
 
     def _on_stack(self, call_id: int, stack: str) -> None:
         """Of one that is to be abandoned: before that nobody asks."""
@@ -459,7 +478,7 @@ class Host:
         self.calls[call_id] = True
         self._settle([], 1)
         if self._pool.has_threads:
-            self._thread(worker, thread).tasks += 1
+            self._crew.thread(worker, thread).tasks += 1
         self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
         if call_id in self._unwanted:
             self.abandon(call_id, self._unwanted.pop(call_id))
@@ -510,15 +529,6 @@ class Host:
         if self._held is not None:
             result, self._held = self._held, None
             self._pool.ended(self, result)
-
-    def _on_joined(self, worker: str, thread: int | None, tasks: int, lived: float) -> None:
-        is_one = type(worker) is str and type(thread) in (int, NoneType)
-        if not (self._pool.has_threads and is_one and type(tasks) is int and is_time(lived)):
-            raise ValueError(worker)
-        self._thread(worker, thread)
-        del self._threads[worker]
-        name = self._pool.name
-        self._pool.report(WorkerJoined(pool=name, worker=worker, pid=self._child.pid, thread=thread, tasks=tasks, lived=lived))
 
     def _on_output(self) -> None:
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
@@ -628,14 +638,14 @@ class Host:
         crashed = [call_id for call_id, began in self.calls.items() if began and call_id not in self._abandoned]
         if leftovers:
             self._pool.report(Leftover(id=self._leaver(crashed), pids=leftovers, killed=True))
-        if self.stopping or self.calls or self._threads or not self._finishing:
-            self._report_death(exit)
+        if self.stopping or self.calls or self._crew.threads or not self._finishing:
+            self._crew.died(exit, self.tasks)
         self.calls.clear()
         self.tasks -= len(lost)
         self._tell_held()
         for call_id in crashed:
             self._pool.ended(self, self._crash(call_id, reaped, shared=len(crashed) > 1, stack=stack))
-        self._report_joined(exit)
+        self._crew.ended(exit, self.tasks)
         self._pool.gone(self, lost, exit)
 
     def _leaver(self, crashed: list[int]) -> int:
@@ -662,38 +672,6 @@ class Host:
     def _forget_ping(self) -> None:
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-
-    def _thread(self, worker: str, thread: int | None) -> _Thread:
-        """One of its threads, which is reported when it is first heard of."""
-        if worker not in self._threads:
-            self._threads[worker] = _Thread(thread, self._pool.loop.clock())
-            self._pool.report(WorkerStarted(pool=self._pool.name, worker=worker, pid=self._child.pid, thread=thread))
-        return self._threads[worker]
-
-    def _workers(self) -> dict[str, _Thread]:
-        """Its workers that were not joined: threads, or the process itself."""
-        return self._threads if self._pool.has_threads else {self.name: _Thread(None, self._started, self.tasks)}
-
-    def _report_death(self, exit: Exit) -> None:
-        for worker, each in self._workers().items():
-            died = WorkerDied(pool=self._pool.name, worker=worker, pid=self._child.pid, thread=each.id, reason=str(exit))
-            self._pool.report(died)
-
-    def _report_joined(self, exit: Exit) -> None:
-        now = self._pool.loop.clock()
-        for worker, each in self._workers().items():
-            self._pool.report(
-                WorkerJoined(
-                    pool=self._pool.name,
-                    worker=worker,
-                    pid=self._child.pid,
-                    thread=each.id,
-                    tasks=each.tasks,
-                    lived=round(now - each.started, 6),
-                    exit_code=exit.code,
-                    signal=exit.signal,
-                )
-            )
 
     def _crash(self, call_id: int, reaped: Reaped, *, shared: bool, stack: str) -> Result:
         exit, usage = Exit.of(reaped.code), reaped.usage

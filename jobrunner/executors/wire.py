@@ -22,6 +22,7 @@ from jobrunner.typed import Any
 from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Result
 
 Frame = list[Any]
+FramesTaker = Callable[[list[tuple[Frame, bytes | None]]], None]
 
 NOT_A_FRAME = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What comes of taking something else for a frame."""
@@ -44,6 +45,14 @@ _TOLD = 4
 """Fields of a result that stands at a mark."""
 
 
+_MEASURED, _PLAIN = 5, [None, None, "", None, True]
+"""Behind the measures of a plain success of a thread."""
+_RESULT = ["result"]
+_NONE = (None, None)
+_MANY = 4
+"""Lines from which on it pays to read them together."""
+
+
 class Wire:
     """One host's socket. `on_frame` gets each frame with the value that follows it; it raises for one that cannot be.
 
@@ -62,6 +71,8 @@ class Wire:
         """With `later` nothing that comes is taken in before `attend`, unless one drains it."""
         self._loop, self._connection = loop, connection
         self._on_frame, self._on_hang_up = on_frame, on_hang_up
+        self.on_frames: FramesTaker | None = None
+        """Gets those that come together at once, where there is such a one; as `on_frame`."""
         self._unsent = bytearray()
         self._unsent_watch: Watch | None = None
         self._pieces: list[bytes] = []
@@ -214,7 +225,10 @@ class Wire:
     def _take_lines(self, data: bytes) -> None:
         """Frames may come to be wanted while one of them is dealt with: then they are, in their order."""
         try:
-            self._lines.extend(self._whole_lines(data))
+            lines = self._whole_lines(data)
+            if self.on_frames is not None and self._take_together(self.on_frames, lines):
+                return
+            self._lines.extend(lines)
             while self._lines:
                 self._take(self._lines.popleft())
         except NOT_A_FRAME:
@@ -250,6 +264,25 @@ class Wire:
         if self._waiting > _LONGEST_LINE:
             raise ValueError(self._waiting)
         return lines
+
+    def _take_together(self, on_frames: FramesTaker, lines: list[bytes]) -> bool:
+        """Read as one piece of JSON, in which values stand among frames. False where that is not all that there is to it."""
+        if self._lines or len(lines) < _MANY:
+            return False
+        if self._frame is not None:
+            self._take(lines.pop(0))
+        try:
+            told = loads(b"[%b]" % b",".join(lines))
+        except ValueError:
+            return False
+        if len(told) != len(lines):
+            return False
+        pairs = iter(zip(told, lines, strict=True))
+        frames = [(frame, next(pairs, _NONE)[1] if _has_value(frame) else None) for frame, _ in pairs]
+        if frames and frames[-1][1] is None and _has_value(frames[-1][0]):
+            self._frame, _ = frames.pop()  # its value is on the way
+        on_frames(frames)
+        return True
 
     def _take(self, line: bytes) -> None:
         if self._frame is not None:
@@ -319,6 +352,22 @@ def _turn(fields: Any, value: bytes) -> Turn | None:
     if not (abs(duration) < _MOST and abs(cpu) < _MOST):
         return None
     return begins, Result(id=ended, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+
+
+def _has_value(frame: Any) -> bool:
+    """What is no list is no frame, which its taker finds out."""
+    return type(frame) is list and frame[:1] == _RESULT and bool(frame[-1])
+
+
+def plain_result(frame: Frame, value: bytes | None) -> Result | None:
+    """The Result in a frame of a thread that tells a plain success, as most do; None where it has to be looked at."""
+    if value is None or frame[_MEASURED:] != _PLAIN:  # TypeError where it is no list
+        return None
+    _, call_id, outcome, duration, cpu, *_ = frame
+    is_measured = type(duration) is type(cpu) is float and abs(duration) < _MOST and abs(cpu) < _MOST
+    if outcome != "succeeded" or type(call_id) is not int or not is_measured:
+        return None
+    return Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, value=value)
 
 
 def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
