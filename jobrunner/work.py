@@ -298,7 +298,8 @@ def _awaited(awaitable: Any) -> Any:
 
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
-_NOTHING: dict[str, Any] = {"outcome": Outcome.SUCCEEDED, "value": b"null"}
+_SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns
+_NOTHING: dict[str, Any] = {"outcome": _SUCCEEDED, "value": b"null"}
 
 
 def _valued(value: Any, needed: bool) -> dict[str, Any]:
@@ -312,7 +313,7 @@ def _valued(value: Any, needed: bool) -> dict[str, Any]:
         return _refused(said) if needed else {"outcome": Outcome.SUCCEEDED, "note": f"{said}: dropped"}
     if len(data) > LARGEST_RESULT:
         return _refused(f"returned {len(data) >> 20} MiB; write it to a file and return the path")
-    return {"outcome": Outcome.SUCCEEDED, "value": data}
+    return {"outcome": _SUCCEEDED, "value": data}
 
 
 def _refused(message: str) -> dict[str, Any]:

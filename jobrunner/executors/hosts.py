@@ -167,7 +167,7 @@ class Host:
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
-        if not (self._has_turns() and self._wire.queue(call.id, encoded(call, has_process=True))):
+        if (self._turns is None and not self._has_turns()) or not self._wire.queue(call.id, encoded(call, has_process=True)):
             return False
         self._took(call)
         return True

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from functools import cache
 
 from jobrunner import host, work
 from jobrunner.loop import Loop, Timer, Watch
@@ -26,13 +27,24 @@ def _pattern(path: str) -> str:
     return re.escape(ascii(path)[1:-1])
 
 
-_WORK, _HOST = _pattern(work.__file__), _pattern(os.path.dirname(host.__file__)) + r"/\w+\.py"
-_COMPLETE = re.compile(rf'File "{_HOST}", line \d+ in main\n')
-"""The main thread is the last that is written, and this its lowest frame that is of interest."""
-_OUR_FRAMES = re.compile(rf'  File "(?:{_WORK}|{_HOST})", line \d+ in .*\n(?:  .*\n)*')
-"""What called the task. What called that, in a forked host, is the engine as it stood when it forked."""
-_EMPTY_THREADS = re.compile(r"(?:Current thread|Thread) 0x\w+[^\n]*:\n(?=\n|$)\n?", re.ASCII)
-_MODULES = re.compile(r"\nExtension modules: .*\n")
+@cache
+def _complete() -> re.Pattern[str]:
+    """The main thread is the last that is written, and this its lowest frame that is of interest."""
+    return re.compile(rf'File "{_host()}", line \d+ in main\n')
+
+
+@cache
+def _our_frames() -> re.Pattern[str]:
+    """What called the task. What called that, in a forked host, is the engine as it stood when it forked."""
+    return re.compile(rf'  File "(?:{_pattern(work.__file__)}|{_host()})", line \d+ in .*\n(?:  .*\n)*')
+
+
+def _host() -> str:
+    return _pattern(os.path.dirname(host.__file__)) + r"/\w+\.py"
+
+
+_EMPTY_THREADS = r"(?a)(?:Current thread|Thread) 0x\w+[^\n]*:\n(?=\n|$)\n?"
+_MODULES = r"\nExtension modules: .*\n"
 
 
 class Stack:
@@ -71,7 +83,7 @@ class Stack:
 
     def _on_data(self, then: Callable[[], None]) -> None:
         self._read()
-        if _COMPLETE.search(self._data.decode("ascii", "replace")):
+        if _complete().search(self._data.decode("ascii", "replace")):
             self._go_on(then)
 
     def _go_on(self, then: Callable[[], None]) -> None:
@@ -93,5 +105,7 @@ class Stack:
 
 def tidy(text: str) -> str:
     """Without the frames of jobrunner, threads in which there is nothing else, and a last line that was cut off by the end."""
-    text = _MODULES.sub("", text[: text.rfind("\n") + 1])
-    return _EMPTY_THREADS.sub("", _OUR_FRAMES.sub("", text)).strip()
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:  # as of most hosts: nothing is compiled for it
+        return ""
+    return re.sub(_EMPTY_THREADS, "", _our_frames().sub("", re.sub(_MODULES, "", whole))).strip()

@@ -101,10 +101,14 @@ class Wire:
 
     def queue(self, call_id: int, data: bytes) -> bool:
         """Put an encoded call behind those that the host has. False where there is no room, or no way, for it."""
-        has_room = len(data) <= LONGEST and self._channel is not None and self._unsent_watch is None
-        if has_room:
-            self.call(call_id, data)
-        return has_room
+        if len(data) > LONGEST or self._channel is None or self._unsent_watch is not None:
+            return False
+        self._turns.append(call_id)
+        self._unsent += data
+        self._unsent += b"\n"
+        if not self._is_held:
+            self.release()
+        return True
 
     def _put_turns(self) -> None:
         """Before the calls themselves: of one without a number the host thinks that it was taken back."""

@@ -40,9 +40,12 @@ TOLD_BEFORE = b",%d]"
 """At a mark, after the number of the call that begins: how the one before has ended, or that this was sent before."""
 
 
+_SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns
+
+
 def is_plain(result: Result) -> bool:
     """Of a success there is no more to tell than its value and its measures."""
-    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is Outcome.SUCCEEDED
+    is_plain = result.error is None and result.exit_code is None and not result.note and result.outcome is _SUCCEEDED
     return is_plain and result.value is not None and result.cpu is not None
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Iterable
 
 from jobrunner.host import frames, resources
 from jobrunner.host.lane import Settings, began_with
@@ -89,15 +90,19 @@ class InOrder:
         self._env, self._kept = env, _UNKNOWN  # until all is set
         if not is_as_set:
             kept = {}
-        for name in was.keys() - env.keys():
+        if was.keys() != env.keys():
+            self._put_back(was.keys() - env.keys(), kept)
+        for name, value in changed:
+            key, data = os.fsencode(name), os.fsencode(value)
+            os.environb[key] = kept[key] = data
+        self._kept = kept
+
+    def _put_back(self, names: Iterable[str], kept: dict[bytes, bytes]) -> None:
+        for name in names:
             kept.pop(os.fsencode(name), None)
             os.environ.pop(name, None)
             if name in self._base_env:
                 os.environ[name] = self._base_env[name]
-        for name, value in changed:
-            os.environ[name] = value
-            kept[os.fsencode(name)] = os.fsencode(value)
-        self._kept = kept
 
 
 def could_not_start(error: OSError | ValueError) -> Error:

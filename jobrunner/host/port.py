@@ -145,15 +145,23 @@ class Port:
 
     # Out.
 
-    def took_up(self, call: Call, worker: str, native_id: int, ring: int, serial: int, tasks: int) -> None:
-        """A thread is about to run it. The engine knows, whatever becomes of this process and of what it has not sent."""
-        if self._rings is not None:
-            start = ring * frames.RING
-            self._rings[start] = native_id
-            self._rings[start + 1] = serial
-            self._rings[start + frames.RING_HEAD + tasks % (frames.RING - frames.RING_HEAD)] = call.id
-        self._unsent.append(frames.BEGAN % (call.id, frames.quoted(worker), b"%d" % native_id))
-        self._send_soon()
+    def taker(self, worker: str, native_id: int, ring: int, serial: int) -> Callable[[int, int], None]:
+        """For one thread: tells that it is about to run a call, with the call's number and how many the thread has had by then.
+
+        The engine knows, whatever becomes of this process and of what it has not sent.
+        """
+        told_of = b",%b,%d]\n" % (frames.quoted(worker), native_id)
+        start = ring * frames.RING
+        calls, most = start + frames.RING_HEAD, frames.RING - frames.RING_HEAD
+
+        def took_up(call_id: int, tasks: int) -> None:
+            if (rings := self._rings) is not None:
+                rings[start], rings[start + 1] = native_id, serial
+                rings[calls + tasks % most] = call_id
+            self._unsent.append(b'["began",%d%b' % (call_id, told_of))
+            self._send_soon()
+
+        return took_up
 
     def ended_soon(self, result: Result) -> None:
         self._put(frames.result_frame(result, None))

@@ -28,7 +28,7 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         self.began_at = time.monotonic()
-        _run_in_thread(self._port, self._call, self.worker, self, self.ring, self._number, self._number)
+        _Seat(self._port, self.worker, self._number, self.ring).run(self._call, self._number)
         self._ended.put(self)
 
 
@@ -147,15 +147,15 @@ class ThreadPool:
 
     def _work(self, worker: str, number: int) -> None:
         started, tasks = time.monotonic(), 0
-        thread = threading.current_thread()
+        seat = _Seat(self._port, worker, number + 1, number)
 
         def count() -> None:
             self._ended[number] += 1
 
         while (call := self._next()) is not None:
             tasks += 1
-            _run_in_thread(self._port, call, worker, thread, number, number + 1, tasks, count)
-        self._port.joined(worker, thread.native_id, tasks, time.monotonic() - started)
+            seat.run(call, tasks, count)
+        self._port.joined(worker, threading.get_native_id(), tasks, time.monotonic() - started)
 
     def _next(self) -> Call | None:
         if self._queue.empty():
@@ -163,23 +163,23 @@ class ThreadPool:
         return self._queue.get()
 
 
-def _run_in_thread(
-    port: Port,
-    call: Call,
-    worker: str,
-    thread: threading.Thread,
-    ring: int,
-    serial: int,
-    tasks: int,
-    before_end: Callable[[], None] = lambda: None,
-) -> None:
-    """In that thread."""
-    port.took_up(call, worker, thread.native_id or 0, ring, serial, tasks)
-    port.streams.reopen()
-    speech.install()
-    port.threads[call.id] = thread.ident or 0
-    with speech.Voice(lambda text: port.said(call.id, text)):
-        result = run(call, time.thread_time)
-    del port.threads[call.id]
-    before_end()
-    port.ended_soon(result)
+class _Seat:
+    """One thread in which calls run, and what is the same for all of them. `serial` is the number in the worker's name."""
+
+    def __init__(self, port: Port, worker: str, serial: int, ring: int) -> None:
+        thread = threading.current_thread()
+        self._port, self._ident = port, thread.ident or 0
+        self._taken = port.taker(worker, thread.native_id or 0, ring, serial)
+
+    def run(self, call: Call, tasks: int, before_end: Callable[[], None] = lambda: None) -> None:
+        """The call is the thread's `tasks`th."""
+        port = self._port
+        self._taken(call.id, tasks)
+        port.streams.reopen()
+        speech.install()
+        port.threads[call.id] = self._ident
+        with speech.Voice(partial(port.said, call.id)):
+            result = run(call, time.thread_time)
+        del port.threads[call.id]
+        before_end()
+        port.ended_soon(result)
