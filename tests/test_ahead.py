@@ -17,8 +17,8 @@ import pytest
 
 from jobrunner.executors import hosts
 from jobrunner.executors.channel import Channel
+from jobrunner.executors.told import NOT_A_FRAME, turn_of
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NOT_A_FRAME, turn_of
 from jobrunner.host import CHANNEL, Port
 from jobrunner.speech import Streams
 from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied

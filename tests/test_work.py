@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from jobrunner import host, speech, work
-from jobrunner.executors.wire import result_of
+from jobrunner.executors.told import result_of
 from jobrunner.work import Call, Outcome, Result
 
 TARGETS = "tests.targets.contract"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import NoneType
 
-from jobrunner.executors.wire import is_time
+from jobrunner.executors.told import is_time
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import struct

@@ -26,8 +26,9 @@ from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.crew import Crew
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
+from jobrunner.executors.told import NOT_A_FRAME, Frame, plain_result, result_of, turn_of, turns_of
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, NOT_A_FRAME, Frame, Wire, encoded, plain_result, result_of, turn_of, turns_of
+from jobrunner.executors.wire import NO_FRAME, Wire, encoded
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import replace

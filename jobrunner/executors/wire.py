@@ -11,21 +11,18 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jobrunner import host
 from jobrunner.encoding import exact_dumps, loads
 from jobrunner.executors.channel import LONGEST, Channel
+from jobrunner.executors.told import NOT_A_FRAME, Frame, has_value
 from jobrunner.loop import Loop, Watch
 from jobrunner.structs import values
-from jobrunner.typed import Any
-from jobrunner.work import LARGEST_RESULT, MOST_KINDS, Call, Error, Outcome, Result
+from jobrunner.work import LARGEST_RESULT, Call
 
-Frame = list[Any]
 FramesTaker = Callable[[list[tuple[Frame, bytes | None]]], None]
 
-NOT_A_FRAME = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What comes of taking something else for a frame."""
 NO_FRAME = "it sent what is no frame"
 
 _RECEIVE = 1 << 16  # more is not taken from the heap, but mapped and unmapped each time
@@ -35,19 +32,6 @@ _PING = b"\n"
 _NO_DESCRIPTOR = 0.02
 """Seconds to the next try to send, where there is no descriptor to be told by that there is room."""
 
-_FAR_OUTCOMES = {str(each): each for each in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED)}
-"""A task can write to its host's socket, and what is no result must not get any further."""
-_SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns
-_NUMBER = (int, float)
-_MOST = 1e12
-"""Seconds."""
-_TOLD = 4
-"""Fields of a result that stands at a mark."""
-
-
-_MEASURED, _PLAIN = 5, [None, None, "", None, True]
-"""Behind the measures of a plain success of a thread."""
-_RESULT = ["result"]
 _NONE = (None, None)
 _MANY = 4
 """Lines from which on it pays to read them together."""
@@ -282,8 +266,8 @@ class Wire:
         if len(told) != len(lines):
             return False
         pairs = iter(zip(told, lines, strict=True))
-        frames = [(frame, next(pairs, _NONE)[1] if _has_value(frame) else None) for frame, _ in pairs]
-        if frames and frames[-1][1] is None and _has_value(frames[-1][0]):
+        frames = [(frame, next(pairs, _NONE)[1] if has_value(frame) else None) for frame, _ in pairs]
+        if frames and frames[-1][1] is None and has_value(frames[-1][0]):
             self._frame, _ = frames.pop()  # its value is on the way
         on_frames(frames)
         return True
@@ -298,106 +282,6 @@ class Wire:
             self._frame = frame  # its value is the next line
         else:
             self._on_frame(frame, None)
-
-
-def is_time(seconds: Any) -> bool:
-    """As a host measures it: no NaN, which no JSON may hold."""
-    return type(seconds) in _NUMBER and abs(seconds) < _MOST
-
-
-def result_of(frame: Frame, value: bytes | None) -> Result:
-    """The Result in a frame. Raises ValueError or TypeError where it is none."""
-    _, call_id, outcome, duration, cpu, max_rss, exit_code, note, error, _ = frame
-    if (
-        outcome not in _FAR_OUTCOMES
-        or type(call_id) is not int
-        or not is_time(duration)
-        or not (cpu is None or is_time(cpu))
-        or not (max_rss is None or type(max_rss) is int)
-        or not (exit_code is None or type(exit_code) is int)
-        or type(note) is not str
-    ):
-        raise ValueError(outcome)
-    return Result(
-        id=call_id,
-        outcome=_FAR_OUTCOMES[outcome],
-        duration=duration,
-        cpu=cpu,
-        max_rss=max_rss,
-        exit_code=exit_code,
-        note=note,
-        error=None if error is None else _error_of(error),
-        value=value,
-    )
-
-
-Turn = tuple[int, Result | None]
-"""Which call begins (0: none), and how the one before has ended, if that is told."""
-
-
-def turns_of(marks: Sequence[bytes]) -> list[Turn | None]:
-    """What stands at each of many marks, read as one piece of JSON; None for what is to be looked at by itself."""
-    parts = [mark.partition(b" ") for mark in marks]
-    try:
-        fields = loads(b"[%b]" % b",".join([each for each, _, _ in parts]))
-    except ValueError:
-        fields = ()
-    if len(fields) != len(marks):
-        return [None] * len(marks)
-    return [_turn(each, value) for each, (_, _, value) in zip(fields, parts, strict=True)]
-
-
-def _turn(fields: Any, value: bytes) -> Turn | None:
-    if type(fields) is not list or len(fields) != 1 + _TOLD:
-        return (fields[0], None) if type(fields) is list and len(fields) == 1 and type(fields[0]) is int else None
-    begins, ended, duration, cpu, max_rss = fields
-    if not (type(begins) is type(ended) is type(max_rss) is int and type(duration) is type(cpu) is float):
-        return None
-    if not (abs(duration) < _MOST and abs(cpu) < _MOST):
-        return None
-    return begins, Result(id=ended, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
-
-
-def _has_value(frame: Any) -> bool:
-    """What is no list is no frame, which its taker finds out."""
-    return type(frame) is list and frame[:1] == _RESULT and bool(frame[-1])
-
-
-def plain_result(frame: Frame, value: bytes | None) -> Result | None:
-    """The Result in a frame of a thread that tells a plain success, as most do; None where it has to be looked at."""
-    if value is None or frame[_MEASURED:] != _PLAIN:  # TypeError where it is no list
-        return None
-    _, call_id, outcome, duration, cpu, *_ = frame
-    is_measured = type(duration) is type(cpu) is float and abs(duration) < _MOST and abs(cpu) < _MOST
-    if outcome != "succeeded" or type(call_id) is not int or not is_measured:
-        return None
-    return Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, value=value)
-
-
-def turn_of(mark: bytes) -> tuple[int, int, Result | None]:
-    """What stands at a mark: which call begins, which has ended (0: none), and how, unless it was told before.
-
-    Raises ValueError or TypeError where it is no such thing.
-    """
-    fields, _, value = mark.partition(b" ")
-    begins, *told = loads(fields)
-    if type(begins) is not int or (told and type(told[0]) is not int):
-        raise ValueError(mark)
-    if len(told) < _TOLD:
-        return begins, told[0] if told else 0, None
-    ended, duration, cpu, max_rss = told
-    is_measured = type(duration) is type(cpu) is float and is_time(duration) and is_time(cpu)
-    if not is_measured or type(max_rss) is not int:
-        raise ValueError(mark)
-    result = Result(id=ended, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
-    return begins, ended, result
-
-
-def _error_of(texts: list[str]) -> Error:
-    if type(texts) is not list or not all(type(text) is str for text in texts):
-        raise ValueError(texts)
-    kind, message, traceback, *kinds = texts
-    return Error(type=kind, message=message, traceback=traceback, kinds=tuple(kinds[:MOST_KINDS]))
 
 
 def encoded(call: Call, *, has_process: bool) -> bytes:
