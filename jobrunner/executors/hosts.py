@@ -24,6 +24,7 @@ from jobrunner import host
 from jobrunner.executors import deaths, limits
 from jobrunner.executors.children import Child, Reaped
 from jobrunner.executors.crew import Crew
+from jobrunner.executors.hearing import Hearing
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.told import NOT_A_FRAME, Frame, plain_result, result_of, turn_of, turns_of
@@ -50,8 +51,6 @@ _CLOSING_GRACE = 5.0
 """Seconds that a host without work may take to end, for instance because a task left a thread running."""
 _LONGEST_START = 60.0
 """Seconds that a host with nothing else to do may take to begin what it was handed: one that was stopped never would."""
-_LEAST_PATIENCE = 1.0
-"""Seconds that a host with an abandoned thread has to answer a ping, even where the task's grace is shorter."""
 _LONGEST_STACK = 1 << 16
 _MARK_BYTES = 8
 _LEFT_ALONE = 0.03
@@ -107,7 +106,6 @@ class Host:
         self._abandoned: set[int] = set()
         self._timer: Timer | None = None
         self._hold_timer: Timer | None = None
-        self._ping_timer: Timer | None = None
         self._overdue: Timer | None = None
         self._turns: Turns | None = None
         self._rings: Rings | None = None
@@ -117,12 +115,10 @@ class Host:
         """Calls that were asked back, and are to be stopped where they begin all the same."""
         self._over: set[int] = set()
         """Calls that will have ended by themselves, if they are heard to have ended."""
-        self._asked_back: Timer | None = None
         self._speaker = 0
         """The call that wrote what comes out, where one host runs one call after the other without waiting for us."""
         self._sent: dict[int, Result] = {}
         """Came over the socket, and their marks have not come."""
-        self._patience = 0.0
         self._cause = ""
         self._memory: int | None = None
         self._held: Result | None = None
@@ -139,6 +135,7 @@ class Host:
         self._output_watch = (pool.loop.watch_later if later else pool.loop.watch)(self._child.output, self._on_output)
         self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up, later=later)
         self._attention = pool.loop.call_at(self._started + _LEFT_ALONE, self._attend) if later else None
+        self._hearing = Hearing(pool.loop, self._wire, self._kill_as_deaf)
         if pool.has_threads:
             self._wire.on_frames = self._on_frames
         if greeting:
@@ -217,7 +214,7 @@ class Host:
         if self._reaped is not None or not self.waiting:
             return
         if self._pool.has_threads:
-            self._ask_back()
+            self._hearing.ask_back()
         else:
             self._on_numbers(dict.fromkeys(self._wire.take_back()))
 
@@ -227,19 +224,11 @@ class Host:
             self._on_hang_up(NO_FRAME)
         self._on_back([call_id for call_id in call_ids if self.calls.get(call_id) is False])
 
-    def _ask_back(self) -> None:
-        """A host that does not answer is killed: what waits in it is ready again then, too."""
-        if self._asked_back is None:
-            self._patience = max(self._patience, _LEAST_PATIENCE)
-            self._asked_back = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
-            self._wire.ask_back()
-
     def _on_answer(self, call_ids: list[int]) -> None:
         is_each_once = len(set(call_ids)) == len(call_ids)
-        if self._asked_back is None or not is_each_once or any(self.calls[call_id] for call_id in call_ids):
+        if not self._hearing.is_asked_back or not is_each_once or any(self.calls[call_id] for call_id in call_ids):
             raise ValueError(call_ids)
-        self._asked_back.cancel()
-        self._asked_back = None
+        self._hearing.gave_back()
         for call_id in call_ids:
             self._unwanted.pop(call_id, None)
         self._on_back(call_ids)
@@ -285,9 +274,7 @@ class Host:
             self._pool.loop.call_at(self._pool.loop.clock() + PATIENCE, partial(self._give_up, call_id))
         else:
             self._give_up(call_id)
-        if self._ping_timer is None:
-            self._patience = max(rule.grace, _LEAST_PATIENCE)
-            self._ping()
+        self._hearing.keep_asking(rule.grace)
 
     def _hear_what_is_over(self) -> None:
         """Whose end has come by now was not stopped, whatever was wished meanwhile."""
@@ -328,17 +315,8 @@ class Host:
         if self._overdue is not None:
             self._overdue.cancel()
 
-    def _ping(self) -> None:
-        """Ask whether it still works for its other calls: an abandoned thread may hold the interpreter, now or later."""
-        self._wire.ping()
-        self._ping_timer = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._kill_as_deaf)
-
-    def _on_alive(self) -> None:
-        self._forget_ping()
-        self._ping_timer = self._pool.loop.call_at(self._pool.loop.clock() + self._patience, self._ping)
-
-    def _kill_as_deaf(self) -> None:
-        self._cause = f"its process did not answer for {self._patience:g} s: a thread holds the interpreter, or it was stopped"
+    def _kill_as_deaf(self, seconds: float) -> None:
+        self._cause = f"its process did not answer for {seconds:g} s: a thread holds the interpreter, or it was stopped"
         self.kill()
 
     def stop(self, call_id: int, rule: StopRule) -> None:
@@ -421,7 +399,7 @@ class Host:
             case "back":
                 self._on_answer(frame[1])
             case "alive":
-                self._on_alive()
+                self._hearing.answered()
             case "stack":
                 self._on_stack(frame[1], frame[2])
             case other:
@@ -660,19 +638,15 @@ class Host:
         self._output_watch.close()
         self._wire.close()
         self._stack.close()
-        self._forget_ping()
+        self._hearing.close()
         self._forget_overdue()
         if self._rings is not None:
             self._rings.close()
-        for timer in (self._timer, self._hold_timer, self._asked_back, self._attention):
+        for timer in (self._timer, self._hold_timer, self._attention):
             if timer is not None:
                 timer.cancel()
         os.close(self._child.pidfd)
         os.close(self._child.output)
-
-    def _forget_ping(self) -> None:
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
 
     def _crash(self, call_id: int, reaped: Reaped, *, shared: bool, stack: str) -> Result:
         exit, usage = Exit.of(reaped.code), reaped.usage
