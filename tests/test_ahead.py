@@ -17,7 +17,7 @@ import pytest
 
 from jobrunner.executors import hosts
 from jobrunner.executors.channel import Channel
-from jobrunner.executors.told import NOT_A_FRAME, turn_of
+from jobrunner.executors.told import NOT_A_FRAME, turn_of, turns_of
 from jobrunner.executors.turns import Turns
 from jobrunner.host import CHANNEL, Port
 from jobrunner.speech import Streams
@@ -90,6 +90,22 @@ def test_a_slow_call_holds_up_none_of_those_behind_it(run: Driven, tmp_path: Pat
     assert sorted(noted(path)) == list(range(1, 12))
     gate.touch()
     assert run.result(1).outcome is Outcome.SUCCEEDED
+
+
+def test_what_waits_behind_a_slow_call_stays_there_until_somebody_is_free(tmp_path: Path) -> None:
+    path, gates = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
+    with driven("process_pool") as run:
+        warm(run)
+        first: Calls = [(number, "notes", [str(path), number, str(gate)]) for number, gate in enumerate(gates, 1)]
+        hand_over(run, [*first, *((number, "notes", [str(path), number]) for number in range(3, 11))])
+        run.until(lambda: {each.id for each in run.of(Began)} == {1, 2})
+        had_no_room, looks = ends(run), run.loop.clock() + 0.03
+        run.until(lambda: run.loop.clock() > looks)
+        assert ends(run) == had_no_room
+        gates[1].touch()
+        run.until(lambda: len(ends(run)) == 9)
+        gates[0].touch()
+        assert run.result(1).outcome is Outcome.SUCCEEDED
 
 
 def test_of_those_that_wait_in_a_host_that_dies_none_has_begun(run: Driven, tmp_path: Path) -> None:
@@ -346,3 +362,40 @@ def test_a_turn_tells_what_begins_and_how_what_was_before_has_ended() -> None:
     assert turn_of(b"[7,6]") == (7, 6, None)
     result = Result(id=6, outcome=Outcome.SUCCEEDED, duration=0.25, cpu=0.125, max_rss=4096, value=b'{"a": 1}')
     assert turn_of(b'[0,6,0.25,0.125,4096] {"a": 1}') == (0, 6, result)
+
+
+ALONE = [
+    (MARK + b"[1]\n", [b"[1]"]),
+    (MARK + b"[2,1,0.1,0.1,9] null\n" + MARK + b"[0,2]\n", [b"[2,1,0.1,0.1,9] null", b"[0,2]"]),
+    (b"x" + MARK + b"[1]\n", []),
+    (MARK + b"[1]\nx" + MARK + b"[2]\n", []),
+    (MARK + b"[1]\nx\n", []),
+    (MARK + b"[1]\n" + MARK + b"[2]", []),
+    (MARK + b"[1]\n,[5,1,0.1,0.1,9]\n" + MARK + b"[2]\n", []),
+    (b"", []),
+]
+
+
+@pytest.mark.parametrize(("data", "marks"), ALONE)
+def test_marks_among_which_nothing_was_printed_are_found_at_once(data: bytes, marks: list[bytes]) -> None:
+    assert Turns(MARK).alone(data) == marks
+
+
+TOGETHER = [
+    b"[7]",
+    b"[0,6,0.25,0.125,4096] 1",
+    b"[7,6]",
+    b"[7,6,1,0.1,9] 1",
+    b"[true]",
+    b"[]",
+    b"[7,6,1e999,0.1,9] 1",
+    b"[7],[6]",
+]
+
+
+@pytest.mark.parametrize("marks", [TOGETHER[:2], *([b"[7]", each] for each in TOGETHER), [b"[1", b"2]", b"3,4"]])
+def test_of_marks_that_are_read_together_each_says_what_it_says_alone_or_is_left_to_be_read_so(marks: list[bytes]) -> None:
+    for mark, turn in zip(marks, turns_of(marks), strict=True):
+        if turn is not None:
+            begins, result = turn
+            assert turn_of(mark) == (begins, result.id if result else 0, result)
