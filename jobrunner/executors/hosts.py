@@ -128,18 +128,18 @@ class Host:
         self._reaped: Reaped | None = None
         """Its number is somebody else's from then on."""
         pool.began_child(self._child.pid)
-        self._crew = Crew(pool, self._child.pid, name, preloaded=self._child.preloaded)
         self._stack = Stack(pool.loop, self._child.stack)
         self._exit_watch = pool.loop.watch(self._child.pidfd, self._on_exit)
         later = self._child.has_call
         self._output_watch = (pool.loop.watch_later if later else pool.loop.watch)(self._child.output, self._on_output)
         self._wire = Wire(pool.loop, self._child.connection, on_frame=self._on_frame, on_hang_up=self._on_hang_up, later=later)
-        self._attention = pool.loop.call_at(self._started + _LEFT_ALONE, self._attend) if later else None
+        self._attention = pool.loop.call_at(pool.loop.clock() + _LEFT_ALONE, self._attend) if later else None
         self._hearing = Hearing(pool.loop, self._wire, self._kill_as_deaf)
         if pool.has_threads:
             self._wire.on_frames = self._on_frames
         if greeting:
             self._wire.send(greeting)
+        self._crew = Crew(pool, self._child.pid, name, preloaded=self._child.preloaded)
 
     def _attend(self) -> None:
         try:
@@ -410,7 +410,8 @@ class Host:
         durations: list[float] = []
         begun = 0
         for frame, value in frames:
-            if (result := plain_result(frame, value)) is not None and self.calls.get(result.id) and not self.retired:
+            result = None if self.retired or self._over else plain_result(frame, value)
+            if result is not None and self.calls.get(result.id):
                 del self.calls[result.id]
                 durations.append(result.duration)
                 self._pool.report(result)
@@ -538,7 +539,7 @@ class Host:
         begun = 0
         for mark, turn in zip(marks, turns_of(marks), strict=True):
             begins, result = turn or (0, None)
-            is_plain = turn is not None and not self.stopping and (not begins or calls.get(begins) is False)
+            is_plain = turn is not None and not (self.stopping or self._over) and (not begins or calls.get(begins) is False)
             if not is_plain or (result is not None and (calls.get(result.id) is not True)):
                 self._settle(durations, begun)
                 durations, begun = [], 0
