@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobrunner.encoding import exact_dumps, loads
 from jobrunner.events import TaskFinished
-from jobrunner.stream import Batch, Stamped
+from jobrunner.stream import Ran, Row, Rows, Stamped
 from jobrunner.structs import field, struct
 from jobrunner.typed import Any
 
@@ -63,26 +63,31 @@ class Durations:
     def __init__(self) -> None:
         self._sums: dict[str, _Sum] = {}
 
+    takes_rows = True
+
     def __call__(self, stamped: Stamped) -> None:
         self.take((stamped,))
 
-    def take(self, batch: Batch) -> None:
-        sums = self._sums
+    def take(self, batch: Rows) -> None:
         for stamped in batch:
-            event = stamped.event
-            if type(event) is not TaskFinished or event.outcome != "succeeded":
-                continue
-            found = sums.get(event.task)
-            if found is None:
-                found = sums[event.task] = _Sum()
-            found.count += 1
-            found.seconds += event.duration
-            if event.max_rss is not None and event.max_rss > (found.peak or 0):
-                found.peak = event.max_rss
-            if found.count <= MOST_ITEMS:
-                _add_item(found, event)
-            else:
-                found.items = None
+            if isinstance(stamped, Row):
+                for ran in stamped.runs:
+                    self._add(ran)
+            elif type(event := stamped.event) is TaskFinished and event.outcome == "succeeded":
+                self._add(event)
+
+    def _add(self, event: TaskFinished | Ran) -> None:
+        found = self._sums.get(event.task)
+        if found is None:
+            found = self._sums[event.task] = _Sum()
+        found.count += 1
+        found.seconds += event.duration
+        if event.max_rss is not None and event.max_rss > (found.peak or 0):
+            found.peak = event.max_rss
+        if found.count <= MOST_ITEMS:
+            _add_item(found, event)
+        else:
+            found.items = None
 
     def merged(self, before: Mapping[str, Known], tasks: Collection[str]) -> dict[str, Known]:
         """What is known after this run, of `tasks` alone: others have left the job."""
@@ -92,7 +97,7 @@ class Durations:
         return found
 
 
-def _add_item(found: _Sum, event: TaskFinished) -> None:
+def _add_item(found: _Sum, event: TaskFinished | Ran) -> None:
     if event.item is None:
         found.items = None
     elif found.items is None:

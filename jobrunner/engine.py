@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
@@ -24,16 +24,17 @@ from jobrunner.flights import Flight, data_of, worker_event
 from jobrunner.lanes import CACHE_LANE, Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan, Skip
+from jobrunner.stream import Ran
 from jobrunner.structs import replace, struct
 from jobrunner.typed import Any
-from jobrunner.work import Call, Command, Error, Outcome, Report, Result, StopRule
+from jobrunner.work import Began, Call, Command, Error, Outcome, Report, Result, Said, StopRule
 
 _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
 
 
-_NO_ROOM_MADE = frozenset({work.Began, work.Said, work.WorkerStarted})
-"""Reports that let nothing start."""
+_NO_ROOM_MADE = frozenset({Said, work.WorkerStarted})
+"""Reports that let nothing start, beside begins."""
 
 _SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns
 
@@ -48,7 +49,10 @@ class Tally:
 
 
 class Engine:
-    """Runs a plan to its end. `bind` gives what an attempt runs, `rule_of` how a task is stopped, `emit` takes the events."""
+    """Runs a plan to its end. `bind` gives what an attempt runs, `rule_of` how a task is stopped, `emit` takes the events.
+
+    With `emit_all` that takes them instead, all that is told at once, and among them attempts as `Ran`.
+    """
 
     def __init__(
         self,
@@ -60,14 +64,16 @@ class Engine:
         emit: Callable[[Event], None],
         loop: Loop,
         memory: Memory | None = None,
+        emit_all: Callable[[Sequence[Event | Ran]], None] | None = None,
     ) -> None:
         self._plan, self._lanes, self._loop = plan, lanes, loop
-        self._events: list[Event] = []
+        self._events: list[Event | Ran] = []
         """What has happened and was not told yet: what can start at once starts first."""
-        self._emit, self._listeners = self._events.append, emit
+        self._emit, self._emit_one, self._emit_all = self._events.append, emit, emit_all
         self._is_urgent = False
         self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
         self._cache, self._recall = self._memory.cache, self._memory.recall
+        self._tells_runs = emit_all is not None and self._cache is None
         self._digest, self._keeps = self._memory.digest, self._memory.keeps
         self._now = loop.clock()
         """When what is at hand was taken up."""
@@ -178,8 +184,11 @@ class Engine:
 
     def _tell(self) -> None:
         """In the order in which it happened."""
-        for event in self._events:
-            self._listeners(event)
+        if self._emit_all is not None:
+            self._emit_all(self._events)
+        else:
+            for event in self._events:
+                self._emit_one(event)  # type: ignore[arg-type]  # there is nothing else
         self._events.clear()
 
     def _open(self) -> None:
@@ -225,7 +234,9 @@ class Engine:
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
         if attempt.at_most_once or self._plan.is_ahead_of_record(attempt):
             self._commit(True)
-        if self._plan.is_unwanted(attempt) and not attempt.at_most_once:  # the record has no room for more, say
+        if (
+            self._plan.is_cancelled and self._plan.is_unwanted(attempt) and not attempt.at_most_once
+        ):  # the record has no room for more, say
             self._inbox.append(work.Returned(id=attempt.id))
         elif isinstance(bound, Call):
             lane.calls.start(bound)
@@ -303,15 +314,56 @@ class Engine:
         self._drain()
 
     def _drain(self) -> bool:
-        """Apply all that was reported, as of one moment. Whether something among it may have made room."""
+        """Apply all that was reported, as of one moment. Whether something among it may have made room.
+
+        That an attempt has begun waits for what comes next: mostly that is its end, and both are one step.
+        """
         inbox, handlers, has_room = self._inbox, self._handlers, False
         while inbox:
             reports, self._now = tuple(inbox), self._loop.clock()
             inbox.clear()
+            began: Began | None = None
             for report in reports:
-                handlers[type(report)](report)
-            has_room = has_room or not _NO_ROOM_MADE.issuperset(map(type, reports))
+                kind = type(report)
+                if began is not None:
+                    if kind is Result and self._has_run(began, report):  # type: ignore[arg-type]  # it is one
+                        began, has_room = None, True
+                        continue
+                    self._on_began(began)
+                    began = None
+                if kind is Began:
+                    began = report  # type: ignore[assignment]  # as above
+                else:
+                    handlers[kind](report)
+                    has_room = has_room or kind not in _NO_ROOM_MADE
+            if began is not None:
+                self._on_began(began)
         return has_room
+
+    def _has_run(self, began: Began, result: Result) -> bool:
+        """Whether this is all there is to an attempt: it has begun and succeeded, and there is nothing more to do or to tell.
+
+        Then it is done, with the same effect as `_on_began` and `_on_result` would have.
+        """
+        flight = self._flights.get(result.id)
+        if flight is None or began.id != result.id or not self._tells_runs or not flight.is_plain(result):
+            return False
+        attempt = flight.attempt
+        if self._keeps(attempt.task):
+            return False
+        del self._flights[result.id]
+        duration = result.duration
+        self._task_time += duration
+        self._plan.succeeded(attempt, result)
+        self._events.append(
+            Ran(
+                attempt.task, attempt.key, attempt.number, flight.mode, began.worker, began.pid, began.thread,
+                duration, result.cpu, result.max_rss, flight.digest or None,
+            )
+        )  # fmt: skip
+        if self._plan.skips:
+            self._report_skipped()
+        return True
 
     def _close(self) -> None:
         """Join every worker: all pools end at the same time, so that slow ones are not waited for one after the other."""
@@ -331,8 +383,8 @@ class Engine:
         """What is done with each kind of report."""
         return {
             Result: self._on_result,
-            work.Began: self._on_began,
-            work.Said: self._on_said,
+            Began: self._on_began,
+            Said: self._on_said,
             work.Returned: self._on_returned,
             work.Exhausted: self._on_exhausted,
             work.Leftover: self._on_leftover,
@@ -371,7 +423,7 @@ class Engine:
             running = sum(each.attempt.pool == pool for each in self._flights.values())
             self._emit(events.PoolReduced(pool=pool, workers=running, reason=report.reason))
 
-    def _on_began(self, began: work.Began) -> None:
+    def _on_began(self, began: Began) -> None:
         flight = self._flights.get(began.id)
         if flight is None:
             return
@@ -380,7 +432,7 @@ class Engine:
             self._plan.began(flight.attempt, self._now)
         self._emit(flight.started(began))
 
-    def _on_said(self, said: work.Said) -> None:
+    def _on_said(self, said: Said) -> None:
         flight = self._flights.get(said.id) or self._abandoned.get(said.id)
         if flight is None:
             self._emit(events.TaskOutput(task="", item=None, attempt=0, pool=said.pool, data=said.data))
@@ -396,7 +448,7 @@ class Engine:
             return
         if flight.began is None:  # it never got as far as a worker
             self._flights[result.id] = flight
-            self._on_began(work.Began(id=result.id, worker=flight.attempt.pool, pid=0))
+            self._on_began(Began(id=result.id, worker=flight.attempt.pool, pid=0))
             del self._flights[result.id]
         if result.abandoned:
             self._abandoned[result.id] = flight

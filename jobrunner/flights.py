@@ -47,6 +47,16 @@ class Flight:
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
         self.printed += len(data)
 
+    def is_plain(self, result: Result) -> bool:
+        """It has succeeded, and there is nothing to tell of it but that, before it is known to have begun."""
+        return (
+            result.outcome is _SUCCEEDED
+            and result.exit_code is None
+            and not (result.note or result.abandoned or self.because or self.printed)
+            and self.began is None
+            and self.attempt.stopping is None
+        )
+
     def started(self, began: work.Began) -> events.TaskStarted:
         attempt, because = self.attempt, self.because or None
         return events.TaskStarted(

@@ -24,8 +24,8 @@ from pathlib import Path
 from jobrunner import system
 from jobrunner.encoding import dumps, loads
 from jobrunner.errors import StateError
-from jobrunner.events import Data, TaskFinished, TaskOutput
-from jobrunner.stream import Batch, Stamped, place
+from jobrunner.events import Data, Event, TaskFinished, TaskOutput, TaskStarted
+from jobrunner.stream import Row, Rows, Stamped, place
 from jobrunner.structs import struct
 from jobrunner.typed import Any, NoReturn, TypeAlias
 
@@ -147,38 +147,56 @@ class Journal:
         """The number of the last event that it took; 0 where there was none."""
         return self._seq
 
+    takes_rows = True
+
     def __call__(self, stamped: Stamped) -> None:
         """Take one event: as `take`."""
         self.take((stamped,))
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Rows) -> None:
         """Take events, to be written by the next commit. Output is not part of the journal.
 
         Raises JournalError if numbers are missing. After a failure it takes nothing: `commit` is what tells.
         """
         if self._failure:
             return
-        seq, crc, mark, add, ts = self._seq, self._crc, self._mark, self._buffer.append, ""
-        heads: dict[type, bytes] = {}
+        ts, heads = "", dict[type, bytes]()
         for stamped in batch:
-            event = stamped.event
-            kind = type(event)
-            if kind is TaskOutput:
-                continue
-            if stamped.seq != seq + 1:
-                raise JournalError(f"event {stamped.seq} follows event {seq} in the journal [this is a bug]")
             if stamped.ts is not ts:  # as a rule all have one
                 ts, heads = stamped.ts, {}
-            head = heads.get(kind)
-            if head is None:
-                head = heads[kind] = _head(stamped)
-            seq += 1
-            data = _data(event) if kind is TaskFinished else b""  # type: ignore[arg-type]  # it is one
-            body = b'%b"seq":%d,%b%b%b%b' % (_BEGIN if seq > 1 else _FIRST, seq, head, stamped.fields(), data, mark)
-            crc = zlib.crc32(body, crc)
-            add(body)
-            add(b',"crc":"%08x"}\n' % crc)
-            self._seq, self._crc = seq, crc
+            if isinstance(stamped, Row):
+                self._take_row(stamped)
+            elif type(stamped.event) is not TaskOutput:
+                self._take_one(stamped, heads)
+
+    def _take_one(self, stamped: Stamped, heads: dict[type, bytes]) -> None:
+        """`heads` are those that other events of the same time have needed."""
+        event, seq = stamped.event, self._next(stamped.seq)
+        kind = type(event)
+        head = heads.get(kind)
+        if head is None:
+            head = heads[kind] = _head(stamped, kind)
+        data = _data(event) if kind is TaskFinished else b""  # type: ignore[arg-type]  # it is one
+        body = b'%b"seq":%d,%b%b%b%b' % (_BEGIN if seq > 1 else _FIRST, seq, head, stamped.fields(), data, self._mark)
+        self._seq, self._crc = seq, zlib.crc32(body, self._crc)
+        self._buffer += (body, _SEALED % self._crc)
+
+    def _take_row(self, row: Row) -> None:
+        """Attempts with both their events: what differs is put into forms, one for each event."""
+        seq, crc, add, crc32 = self._next(row.seq), self._crc, self._buffer.extend, zlib.crc32
+        begin, end = (_form(_head(row, kind), self._mark) for kind in (TaskStarted, TaskFinished))
+        for started, finished in row.fields:
+            first, second = begin % (seq, started), end % (seq + 1, finished)
+            middle = crc32(first, crc)
+            crc = crc32(second, middle)
+            add((first, _SEALED % middle, second, _SEALED % crc))
+            seq += 2
+        self._seq, self._crc = seq - 1, crc
+
+    def _next(self, seq: int) -> int:
+        if seq != self._seq + 1:
+            raise JournalError(f"event {seq} follows event {self._seq} in the journal [this is a bug]")
+        return seq
 
     def commit(self, *, sync: bool) -> None:
         """Write what was taken, in one write; with `sync` it is on disk when this returns, if the journal is to be synced.
@@ -257,10 +275,18 @@ class Journal:
 _BEGIN, _FIRST = b"{", b'{"v":%d,' % VERSION
 
 
-def _head(stamped: Stamped) -> bytes:
+_SEALED = b',"crc":"%08x"}\n'
+
+
+def _head(stamped: Stamped | Row, kind: type[Event]) -> bytes:
     """What the records of one kind of event share that were taken at one time."""
-    when = f'"ts":"{stamped.ts}","event":"{stamped.event.NAME}",'
+    when = f'"ts":"{stamped.ts}","event":"{kind.NAME}",'
     return b"%b%b," % (when.encode(), place(stamped.run_id, stamped.job))
+
+
+def _form(head: bytes, mark: bytes) -> bytes:
+    """A record as what its number and its fields are put into, up to its seal."""
+    return b'%b"seq":%%d,%b%%b%b' % (_BEGIN, head.replace(b"%", b"%%"), mark)
 
 
 def _data(event: TaskFinished) -> bytes:

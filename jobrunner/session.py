@@ -223,6 +223,7 @@ class _Session:
             seq=part.journal.seq,
         )
         self._emit, withhold = _masking(secrets, self._stream.add)
+        self._hides = bool(secrets)
         self._spill = _spill_of(prepared, part, withhold)
         self._used = data_references(prepared.job)
         self._waited = waited_for(self._used)
@@ -437,6 +438,7 @@ class _Session:
             bind=lambda plan, attempt: self._binder.work(plan, attempt, attempt.task in waited),
             rule_of=lambda name: _stop_rule(job.tasks[name].stop),
             emit=self._emit,
+            emit_all=None if self._hides else self._stream.add_all,
             loop=self._loop,
             memory=Memory(
                 commit=self._commit,

@@ -1,9 +1,13 @@
-"""The stream of events: each gets its number, its time and its form as JSON once, and goes to every sink in order."""
+"""The stream of events: each gets its number, its time and its form as JSON once, and goes to every sink in order.
+
+add, add_all ─▶ noted ─tell─▶ Stamped, one an event          ─▶ sinks
+                              Row, many short attempts at once ─▶ sinks that take rows; to others as events
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import floor
 from operator import attrgetter
@@ -35,6 +39,76 @@ class Stamped:
         return self.encoded
 
 
+@struct(frozen=False, kw_only=False)  # there are as many as attempts
+class Ran:
+    """An attempt that began and succeeded within one step of the engine, as most short ones do: both its events in one."""
+
+    task: str
+    item: str | None
+    attempt: int
+    mode: str
+    worker: str
+    pid: int
+    thread: int | None
+    duration: float
+    cpu: float | None
+    max_rss: int | None
+    digest: str | None
+
+    def events(self) -> tuple[TaskStarted, TaskFinished]:
+        """The same as two events."""
+        who = self.task, self.item, self.attempt, self.mode, self.worker, self.pid
+        finished = TaskFinished(*who, _SUCCEEDED, self.duration, None, self.thread, self.cpu, self.max_rss)
+        finished.digest = self.digest
+        return TaskStarted(*who, self.thread), finished
+
+    def fields(self) -> tuple[bytes, bytes]:
+        """The fields of both events as JSON: as `Stamped.fields` of each."""
+        found: dict[str, Any] = {"task": self.task}
+        if self.item is not None:
+            found["item"] = self.item
+        found["attempt"], found["mode"], found["worker"], found["pid"] = self.attempt, self.mode, self.worker, self.pid
+        found["outcome"], found["duration"] = _SUCCEEDED, self.duration
+        if self.thread is not None:
+            found["thread"] = self.thread
+        if self.cpu is not None:
+            found["cpu"] = self.cpu
+        if self.max_rss is not None:
+            found["max_rss"] = self.max_rss
+        if self.digest is not None:
+            found["digest"] = self.digest
+        end = dumps(found)[1:-1]
+        begin = end[: end.find(_OUTCOME)]
+        return begin if self.thread is None else b'%b,"thread":%d' % (begin, self.thread), end
+
+
+_SUCCEEDED = "succeeded"
+_OUTCOME = b',"outcome":"succeeded","duration":'
+"""Stands once in the fields of an end: within a text each of these quotes would have a backslash before it."""
+
+
+@struct(frozen=False, kw_only=False)
+class Row:
+    """Attempts that were told one after the other, as `Ran`: their events have the numbers from `seq` on, two each."""
+
+    seq: int
+    ts: str
+    run_id: str
+    job: str
+    runs: list[Ran]
+    fields: list[tuple[bytes, bytes]]
+    """Of both events of each, as `Stamped.fields`."""
+
+    def stamped(self) -> Iterator[Stamped]:
+        """The same, one by one."""
+        seq, ts, run_id, job = self.seq, self.ts, self.run_id, self.job
+        for ran, (begin, end) in zip(self.runs, self.fields, strict=True):
+            started, finished = ran.events()
+            yield Stamped(seq, ts, run_id, job, started, begin)
+            yield Stamped(seq + 1, ts, run_id, job, finished, end)
+            seq += 2
+
+
 @lru_cache(maxsize=2)
 def place(run_id: str, job: str) -> bytes:
     """What all events of a run share, as JSON without the braces around it."""
@@ -42,16 +116,19 @@ def place(run_id: str, job: str) -> bytes:
 
 
 Sink: TypeAlias = Callable[[Stamped], None]
-"""Takes one event after the other. One that has a `take` gets there all that is told at once."""
+"""Takes one event after the other. One that has a `take` gets there all that is told at once; with `takes_rows`, as `Rows`."""
 Batch: TypeAlias = Sequence[Stamped]
 """What is told at once, in the order in which it happened."""
+Rows: TypeAlias = Sequence[Stamped | Row]
+"""The same, with attempts in rows where there are any."""
 
 
 @struct(kw_only=False, eq=False)
 class Together:
-    """A sink that takes what is told at once in one call."""
+    """A sink that takes what is told at once in one call, rows and all."""
 
-    take: Callable[[Batch], None]
+    take: Callable[[Rows], None]
+    takes_rows: bool = True
 
     def __call__(self, stamped: Stamped) -> None:
         self.take((stamped,))
@@ -66,41 +143,68 @@ class Stream:
 
     def __init__(self, *, run_id: str, job: str, sinks: Sequence[Sink], now: Callable[[], float], seq: int = 0) -> None:
         self._run_id, self._job, self._now = run_id, job, now
-        self._takers = [_taker(sink) for sink in sinks]
+        self._takers = [(_taker(sink), getattr(sink, "takes_rows", False)) for sink in sinks]
         self._seq = seq
-        self._noted: list[Event] = []
+        self._noted: list[Event | Ran] = []
 
     def add(self, event: Event) -> None:
         self._noted.append(event)
+
+    def add_all(self, events: Sequence[Event | Ran]) -> None:
+        self._noted.extend(events)
 
     def tell(self) -> None:
         if not self._noted:
             return
         noted, self._noted = self._noted, []
-        batch = self._stamped(noted)
-        for take in self._takers:
-            take(batch)
+        rows = self._stamped(noted)
+        one_by_one: Batch | None = None
+        for take, takes_rows in self._takers:
+            if takes_rows:
+                take(rows)
+            else:
+                one_by_one = list(unfolded(rows)) if one_by_one is None else one_by_one
+                take(one_by_one)
 
     def emit(self, event: Event) -> None:
         """Add it, and tell."""
         self._noted.append(event)
         self.tell()
 
-    def _stamped(self, noted: list[Event]) -> list[Stamped]:
+    def _stamped(self, noted: list[Event | Ran]) -> list[Stamped | Row]:
         seq, ts, run_id, job = self._seq, timestamp(self._now()), self._run_id, self._job
-        batch, writers = [], _WRITERS
+        batch: list[Stamped | Row] = []
+        row: Row | None = None
         for event in noted:
             kind = type(event)
+            if kind is Ran:
+                if row is None:
+                    row = Row(seq + 1, ts, run_id, job, [], [])
+                    batch.append(row)
+                row.runs.append(event)  # type: ignore[arg-type]  # it is one
+                row.fields.append(event.fields())  # type: ignore[union-attr]  # as above
+                seq += 2
+                continue
+            row = None
             if kind is TaskOutput:
-                batch.append(Stamped(seq, ts, run_id, job, event))
+                batch.append(Stamped(seq, ts, run_id, job, event))  # type: ignore[arg-type]  # it is an event
             else:
                 seq += 1
-                batch.append(Stamped(seq, ts, run_id, job, event, writers.get(kind, _in_general)(event)))
+                batch.append(Stamped(seq, ts, run_id, job, event, _fields(event)))  # type: ignore[arg-type]  # as above
         self._seq = seq
         return batch
 
 
-def _taker(sink: Sink) -> Callable[[Batch], None]:
+def unfolded(rows: Rows) -> Iterator[Stamped]:
+    """One event after the other."""
+    for each in rows:
+        if isinstance(each, Row):
+            yield from each.stamped()
+        else:
+            yield each
+
+
+def _taker(sink: Any) -> Callable[[Any], None]:
     def one_by_one(batch: Batch) -> None:
         for stamped in batch:
             sink(stamped)

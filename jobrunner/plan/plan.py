@@ -301,6 +301,20 @@ class Plan:
             self.cancel()
         return Ended(attempt, outcome, forgiven=forgiven)
 
+    def succeeded(self, attempt: Attempt, result: Result) -> None:
+        """As `apply`, of one that has just succeeded and was not asked to stop."""
+        node = self._land(attempt)
+        if self._released_at is not None:
+            self._release_held()
+        node.has_run = True
+        if self._keeps(node.name):
+            self._keep(node, attempt, result)
+        if node.next < node.size or not node.is_over:
+            if not node.is_queued:
+                self._queue(node)
+        else:
+            self._finish(node, node.outcome)
+
     def cancel(self, *, stop: bool = True, finals: bool = False) -> None:
         """Nothing new starts, what waits is skipped, and what runs is to be stopped, unless `stop` lets it end by itself.
 
@@ -520,11 +534,15 @@ class Plan:
         return attempt.stopping is not None or result.outcome is not Outcome.FAILED or retries.is_worth_it(retry, result)
 
     def _record(self, node: Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
-        node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
+        if outcome is not _SUCCEEDED:  # nobody asks how many have
+            node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
         if outcome is not _SKIPPED and self._keeps(node.name):
-            if node.results is None:
-                node.results = {}
-            node.results[attempt.index or 0] = result if result.outcome is outcome else replace(result, outcome=outcome)
+            self._keep(node, attempt, result if result.outcome is outcome else replace(result, outcome=outcome))
+
+    def _keep(self, node: Node, attempt: Attempt, result: Result) -> None:
+        if node.results is None:
+            node.results = {}
+        node.results[attempt.index or 0] = result
 
     def _settle(self, node: Node) -> None:
         """After an instance has ended: the task has too, or it may start one more."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jobrunner.events import RunFinished, TaskFinished, TaskOutput
 from jobrunner.outlet import Outlet
 from jobrunner.sinks.terminal import visible
-from jobrunner.stream import Batch, Sink, Stamped, Together
+from jobrunner.stream import Rows, Sink, Stamped, Together
 from jobrunner.typed import BinaryIO
 
 _LONGEST_LINE = 1 << 16
@@ -21,9 +21,9 @@ def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
     No task is called so: names of tasks hold no dot.
     """
 
-    def take(batch: Batch) -> None:
+    def take(batch: Rows) -> None:
         for stamped in batch:
-            if type(event := stamped.event) is TaskOutput:
+            if isinstance(stamped, Stamped) and type(event := stamped.event) is TaskOutput:
                 keep(event.task or f"pool.{event.pool}", event.item, event.data)
 
     return Together(take)

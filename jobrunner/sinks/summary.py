@@ -9,8 +9,9 @@ from collections import Counter
 
 from jobrunner.events import LogDegraded, RunFinished, RunResumed, RunStarted, TaskFinished, TaskSkipped, TaskStarted
 from jobrunner.sinks.terminal import escaped
-from jobrunner.stream import Batch, Stamped
+from jobrunner.stream import Ran, Row, Rows, Stamped
 from jobrunner.structs import field, struct
+from jobrunner.typed import ClassVar
 
 _SLOWEST = 3
 _LEAST_SLOW = 0.01
@@ -45,12 +46,17 @@ class Summary:
     started: RunStarted | RunResumed | None = None
     finished: RunFinished | None = None
 
+    takes_rows: ClassVar[bool] = True
+
     def __call__(self, stamped: Stamped) -> None:
         self.take((stamped,))
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Rows) -> None:
         succeeded, slowest = 0, self.slowest
         for stamped in batch:
+            if isinstance(stamped, Row):
+                self._on_row(stamped)
+                continue
             event = stamped.event
             kind = type(event)
             if kind is TaskStarted:  # there are as many of them as attempts
@@ -65,6 +71,13 @@ class Summary:
                     self._on_slow(event)  # type: ignore[arg-type]
         if succeeded:
             self.attempts["succeeded"] += succeeded
+
+    def _on_row(self, row: Row) -> None:
+        slowest = self.slowest
+        for ran in row.runs:
+            if len(slowest) < _SLOWEST or ran.duration >= slowest[0][0]:
+                self._on_slow(ran)
+        self.attempts["succeeded"] += len(row.runs)
 
     def _on_trouble(self, event: TaskFinished) -> None:
         if event.outcome == "unknown":
@@ -99,7 +112,7 @@ class Summary:
         else:
             self._keep(event)
 
-    def _on_slow(self, event: TaskFinished) -> None:
+    def _on_slow(self, event: TaskFinished | Ran) -> None:
         heapq.heappush(self.slowest, (event.duration, name_of(event)))
         if len(self.slowest) > _SLOWEST:
             heapq.heappop(self.slowest)
@@ -208,7 +221,7 @@ def _loss(event: LogDegraded) -> str:
     return f"  {_counted(event.dropped, what)} of the {event.output} {verb} lost: {event.reason}"
 
 
-def name_of(event: TaskFinished | TaskSkipped) -> str:
+def name_of(event: TaskFinished | TaskSkipped | Ran) -> str:
     """`task` or `task[item]`."""
     return event.task if event.item is None else f"{event.task}[{event.item}]"
 
