@@ -6,7 +6,7 @@ import itertools
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ from jobrunner.lanes import Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan
 from jobrunner.spec import Job, Range
+from jobrunner.stream import Ran
 from jobrunner.work import (
     Began,
     Call,
@@ -182,8 +183,13 @@ class Stage:
     refuse: frozenset[str] = frozenset()
     on_event: Callable[[Event], None] = lambda event: None
     commands: bool = False
+    together: bool = False
+    """Events are taken all at once, with attempts that began and succeeded in one step as `Ran`."""
+    told: int = 0
+    """So many attempts were told so."""
     memory: Memory = field(default_factory=Memory)
     loop: FakeLoop = field(default_factory=FakeLoop)
+    tally: Tally | None = None
     calls_side: FakeExecutor = field(init=False)
     commands_side: FakeExecutor = field(init=False)
     plan: Plan = field(init=False)
@@ -201,6 +207,7 @@ class Stage:
             bind=lambda plan, attempt: self._bind(attempt),
             rule_of=lambda name: StopRule(signal=15, grace=10.0),
             emit=self._emit,
+            emit_all=self._emit_all if self.together else None,
             loop=self.loop,
             memory=self.memory,
         )
@@ -222,6 +229,12 @@ class Stage:
     def _emit(self, event: Event) -> None:
         self.events.append(event)
         self.on_event(event)
+
+    def _emit_all(self, told: Sequence[Event | Ran]) -> None:
+        for each in told:
+            for event in each.events() if isinstance(each, Ran) else (each,):
+                self._emit(event)
+            self.told += isinstance(each, Ran)
 
     def run(self) -> Tally:
         return self.engine.run()
@@ -713,3 +726,60 @@ def test_the_order_of_reports_within_a_turn_changes_no_outcome(seed: int) -> Non
     on = stage({"a": {"foreach": {"range": 6}}, "b": {"needs": ["a"]}}, script, workers=rng.randint(1, 6))
     on.run()
     assert on.plan.states == {"a": Outcome.SUCCEEDED, "b": Outcome.SUCCEEDED}
+
+
+# --- attempts that are told in one --------------------------------------------------------------------------------------------
+
+ACTS = st.one_of(
+    st.just(Act(at_once=True)),
+    st.just(Act(lasts=0.0)),
+    st.builds(
+        Act,
+        lasts=st.sampled_from([0.0, 1.0]),
+        outcome=st.sampled_from([Outcome.SUCCEEDED, Outcome.FAILED]),
+        at_once=st.booleans(),
+        says=st.sampled_from([b"", b"x"]),
+        more=st.sampled_from([
+            {}, {"note": "dropped"}, {"exit_code": 0}, {"cpu": 0.5, "max_rss": 7, "duration": 2.0}, {"value": b"1"},
+        ]),
+    ),
+)  # fmt: skip
+MIXED: Mapping[str, Mapping[str, Any]] = {
+    "a": {"foreach": {"range": 5}, "retry": {"max": 1, "delay": 1}},
+    "b": {"needs": ["a"], "foreach": {"range": 3}, "timeout": 0.5, "continue_on_error": True},
+    "c": {"foreach": {"range": 3}, "max_parallel": 1},
+    "d": {"needs": ["b", "c"], "at_most_once": True},
+    "e": {"needs": ["b"]},
+}
+PLACES = [
+    (name, index, number)
+    for name, task in MIXED.items()
+    for index in (range(5) if "foreach" in task else (None,))
+    for number in (1, 2)
+]
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(PLACES, ACTS)), st.integers(1, 4), st.booleans(), st.booleans())
+@settings(deadline=None)
+def test_an_attempt_that_is_told_in_one_comes_to_the_same_as_one_whose_begin_and_end_are(
+    script: Script, workers: int, keeps: bool, fail_fast: bool
+) -> None:
+    def played(together: bool) -> Stage:
+        memory = Memory(digest=lambda attempt, work: f"{attempt.task}", keeps=lambda task: keeps and task == "a")
+        played = stage(MIXED, script, workers=workers, together=together, fail_fast=fail_fast, memory=memory)
+        played.plan.allow_ahead("default", 2)
+        played.tally = played.run()
+        return played
+
+    one_by_one, together = played(False), played(True)
+    assert one_by_one.events == together.events
+    assert one_by_one.plan.states == together.plan.states
+    assert [one_by_one.plan.results(name) for name in MIXED] == [together.plan.results(name) for name in MIXED]
+    assert one_by_one.tally == together.tally
+
+
+def test_a_success_whose_begin_and_end_come_together_is_told_in_one() -> None:
+    played = stage({"a": {"foreach": {"range": 9}}}, {("a", each, 1): Act(at_once=True) for each in range(8)}, together=True)
+    played.run()
+    assert played.told == 8
+    assert len(played.of(events.TaskStarted)) == len(played.of(events.TaskFinished)) == 9

@@ -14,15 +14,18 @@ from typing import Any, get_args
 import jsonschema
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobrunner import api, events
+from jobrunner.durations import Durations
 from jobrunner.encoding import dumps
 from jobrunner.events import Event, level
 from jobrunner.eventschema import json_schema
+from jobrunner.journal import Journal
 from jobrunner.sinks.log import log_sink
-from jobrunner.stream import Stamped, Stream, payload, timestamp
+from jobrunner.sinks.summary import Summary
+from jobrunner.stream import Ran, Stamped, Stream, payload, timestamp
 from jobrunner.work import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -276,6 +279,46 @@ def test_the_stream_numbers_events_from_one_without_a_gap_and_output_takes_no_nu
         stream.emit(event)
     assert [each.seq for each in seen] == [1, 1, 2, 2, 2, 3]
     assert [each.seq for each in seen if not isinstance(each.event, events.TaskOutput)] == [1, 2, 3]
+
+
+TEXT = st.one_of(st.text(max_size=9), st.sampled_from(["x", '","outcome":"succeeded","duration":', "100 %d%b", "\ud800"]))
+TIMES = st.floats(0, 1e6)
+RUNS = st.builds(
+    Ran, TEXT, st.none() | TEXT, st.integers(1, 9), st.just("thread"), TEXT, st.integers(1, 1 << 22),
+    st.none() | st.integers(1, 9), TIMES, st.none() | TIMES, st.none() | st.integers(0, 1 << 40), st.none() | TEXT,
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.lists(st.one_of(RUNS, RUNS, st.sampled_from(FULL)), min_size=1), max_size=4), st.sampled_from(["info", "warning"])
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_attempts_told_in_one_are_the_same_bytes_as_their_two_events(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[Event | Ran]], minimum: str
+) -> None:
+    def written(in_one: bool) -> tuple[object, ...]:
+        folder, log, seen = tmp_path_factory.mktemp("journal"), io.BytesIO(), list[tuple[int, str, bytes]]()
+        summary, durations = Summary(), Durations()
+        journal = Journal.create(folder / "events.jsonl", sync=True)
+        sinks: list[Any] = [
+            journal, log_sink(log, format="json", minimum=minimum), summary, durations,
+            lambda stamped: seen.append((stamped.seq, stamped.event.NAME, stamped.fields())),
+        ]  # fmt: skip
+        stream = Stream(run_id="r%d", job="j %b", sinks=sinks, now=lambda: 1.5)
+        stream.emit(FULL[0])
+        for group in groups:
+            if in_one:
+                stream.add_all(group)
+            for each in () if in_one else group:
+                for event in each.events() if isinstance(each, Ran) else (each,):
+                    stream.add(event)
+            stream.tell()
+            journal.commit(sync=True)
+        journal.close()
+        text = (folder / "events.jsonl").read_bytes()
+        return text, log.getvalue(), seen, summary.attempts, summary.slowest, durations.merged({}, [""]), journal.seq
+
+    assert written(True) == written(False)
 
 
 def test_every_sink_gets_every_event_in_the_same_order() -> None:

@@ -100,6 +100,8 @@ class Binder:
             cwd=_folder(None, run.folder), is_fixed=False, has_own_env=False, resources=None,
         )  # fmt: skip
         """Of all tasks that are bare."""
+        self._digests: dict[str, str] = {}
+        """By target."""
         self._scope_known: tuple[Plan | None, dict[str, object]] = None, {}
         self._values: dict[str, Values] = {}
         runs = ":".join(filter(None, (environ.get("JOBRUNNER_RUNS"), run.id)))
@@ -122,7 +124,7 @@ class Binder:
 
         A Skip where its condition, which looks at the item, says so.
         """
-        task, bound = self._tasks[attempt.task], self._of(attempt.task)
+        task, bound = self._tasks[attempt.task], self._bound.get(attempt.task) or self._of(attempt.task)
         is_judged = attempt.is_conditional and bound.condition is not None
         if is_judged and not bound.condition(self._judging(self.scope(plan, attempt), plan, attempt.task)):  # type: ignore[misc]  # it is there
             return Skip.CONDITION
@@ -134,13 +136,12 @@ class Binder:
             args = args if bound.args is None else bound.args(scope)
             kwargs = kwargs if bound.kwargs is None else bound.kwargs(scope)
         cwd = bound.cwd(self._certain(plan, attempt)) if task.cwd else ""
-        return Call(attempt.id, task.target, args, kwargs, self._call_env(plan, attempt, bound), cwd, needed, bound.resources)
-
-    def _call_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
-        """What is put into the environment of the host while it runs this call."""
+        env = _NO_ENV  # what is put into the environment of the host while it runs this call
         if bound.has_own_env:
-            return {**self._own_env(plan, attempt, bound), **self._facts(attempt)}
-        return _NO_ENV if attempt.pool in self._shared else self._facts(attempt)
+            env = {**self._own_env(plan, attempt, bound), **self._facts(attempt)}
+        elif attempt.pool not in self._shared:
+            env = self._facts(attempt)
+        return Call(attempt.id, task.target, args, kwargs, env, cwd, needed, bound.resources)
 
     def _own_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
         """What the task declares, and the secrets that it lists."""
@@ -153,6 +154,8 @@ class Binder:
         environment; not the item's place nor the attempt.
         """
         declared = self._tasks[attempt.task].env
+        if isinstance(work, Call) and not (declared or work.args or work.kwargs or work.cwd) and attempt.index is None:
+            return self._digest_of(work.target)
         env = {name: work.env[name] for name, text in declared.items() if not _reads_secret(text)} if declared else _NO_ENV
         if isinstance(work, Call):
             what: list[object] = [work.target, work.args, work.kwargs, env, work.cwd, self.job_env]
@@ -160,7 +163,14 @@ class Binder:
             what = [[work.argv, *work.then] if work.then else work.argv, env, work.cwd, self.job_env]
         if attempt.index is not None:
             what.append(attempt.item)
-        return blake2b(sorted_dumps(what), digest_size=8).hexdigest()
+        return _digested(what)
+
+    def _digest_of(self, target: str) -> str:
+        """Of a call with nothing else, as most of a large graph are."""
+        known = self._digests.get(target)
+        if known is None:
+            known = self._digests[target] = _digested([target, [], {}, _NO_ENV, "", self.job_env])
+        return known
 
     def _command(self, plan: Plan, attempt: Attempt, task: Task, bound: _Bound, needed: bool) -> Command:
         scope = _NOTHING if bound.is_fixed else self._certain(plan, attempt)
@@ -223,14 +233,13 @@ class Binder:
         return {**scope, "success()": is_met, "failure()": not is_met, "always()": True}
 
     def _of(self, name: str) -> _Bound:
-        bound = self._bound.get(name)
-        if bound is None:
-            task = self._tasks[name]
-            if _is_bare(task):
-                return self._bare
-            bound = self._compile(task)
-            if task.has_instances:
-                self._bound[name] = bound
+        """Its texts, seen for the first time, as far as they are kept."""
+        task = self._tasks[name]
+        if _is_bare(task):
+            return self._bare
+        bound = self._compile(task)
+        if task.has_instances:
+            self._bound[name] = bound
         return bound
 
     def _secret_env(self, task: Task) -> Callable[[Scope], dict[str, str]] | None:
@@ -256,6 +265,10 @@ class Binder:
             has_own_env=bool(task.env or task.secrets),
             resources=_resources(task),
         )
+
+
+def _digested(what: list[object]) -> str:
+    return blake2b(sorted_dumps(what), digest_size=8).hexdigest()
 
 
 def _varying(value: Any) -> Callable[[Scope], Any] | None:

@@ -92,6 +92,7 @@ class Node:
         self.again: deque[tuple[int, int]] | None = None
         """Instances that are ready once more, and the number of their attempt: None while there were none, in most tasks ever."""
         self.outcomes: dict[Outcome, int] = {}
+        """Those of instances, without successes."""
         self.results: dict[int, Result] | None = None
         """By the place of the item; None where nothing is kept."""
         self.is_queued = self.has_run = self.is_excused = False
@@ -148,7 +149,7 @@ class Node:
     @property
     def outcome(self) -> Outcome:
         """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
-        bad = self.outcomes.keys() - _HARMLESS
+        bad = self.outcomes and self.outcomes.keys() - _HARMLESS
         if not bad:
             return Outcome.CANCELLED if self.dropped else _SUCCEEDED
         return bad.pop() if len(bad) == 1 else Outcome.FAILED

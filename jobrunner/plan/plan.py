@@ -180,8 +180,9 @@ class Plan:
         """Attempts to start now: as many as there are free workers, and what is allowed ahead, in the order of their turns."""
         self._wake(now)
         pick, stirred = self._first if self._packing is None else self._next, self._stirred
+        limited = self._semaphores if self._job.limits else ()
         while stirred:  # an empty fan-out in one pool can make a task of another ready: go on until all are quiet
-            if self._semaphores:
+            if limited:
                 yield from self._take_limited(now)
             pool = next(iter(stirred))
             del stirred[pool]
@@ -189,7 +190,7 @@ class Plan:
                 if pool.free <= 0 and node.task.target is None:  # it needs a free worker: nothing goes ahead of it
                     break
                 yield self._issue(node, pool)
-                if stirred or self._semaphores:  # others have their turn
+                if stirred or limited:  # others have their turn
                     stirred[pool] = None
                     break
         if self._packing is not None:
@@ -406,9 +407,9 @@ class Plan:
         ready = pool.ready
         while ready:
             node = ready[0][1]
-            if node.items is None or node.again:
+            if node.again or (node.items is None and node.has_instances):
                 can_start = self._can_start(node)
-            else:  # the items of a fan-out come one after the other
+            else:  # one after the other
                 can_start = node.next < node.size and node.in_flight < node.most and node.state in _OPEN
             if can_start:
                 return node
@@ -580,6 +581,8 @@ class Plan:
                 dependent.blockers -= 1
                 if not has_ended_well:
                     dependent.unmet = dependent.unmet or node
+                if dependent.blockers and dependent.unmet is None:  # it still waits
+                    continue
                 if dependent.state is _WAITING and not self._move_on(dependent):
                     pending.append(dependent)
 
