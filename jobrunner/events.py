@@ -104,7 +104,7 @@ class PoolClosed:
     pool: str
 
 
-@struct
+@struct(frozen=False, kw_only=False)  # in mode `thread` there are as many as attempts: made like this, in a third of the time
 class WorkerStarted:
     """A thread or process that executes attempts exists. `thread` is the native thread id; its name is `worker`.
 
@@ -133,7 +133,7 @@ class WorkerDied:
     thread: int | None = None
 
 
-@struct
+@struct(frozen=False, kw_only=False)  # as WorkerStarted
 class WorkerJoined:
     """A worker is gone and was waited for: it took up `tasks` attempts in `lived` seconds."""
 

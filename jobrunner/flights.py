@@ -101,17 +101,12 @@ def worker_event(
     report: work.WorkerStarted | work.WorkerDied | work.WorkerJoined, mode: str
 ) -> events.WorkerStarted | events.WorkerDied | events.WorkerJoined:
     """What executors tell of a worker, with the mode of its pool."""
-    who = {"worker": report.worker, "pool": report.pool, "mode": mode, "pid": report.pid, "thread": report.thread}
+    worker, pool, pid, thread = report.worker, report.pool, report.pid, report.thread
     match report:
         case work.WorkerStarted(preloaded=preloaded):
-            return events.WorkerStarted(**who, preloaded=preloaded)  # type: ignore[arg-type]  # one dict of mixed values serves three events
+            return events.WorkerStarted(worker, pool, mode, pid, thread, preloaded)
         case work.WorkerDied(reason=reason):
-            return events.WorkerDied(**who, reason=reason)  # type: ignore[arg-type]  # as above
+            return events.WorkerDied(worker=worker, pool=pool, mode=mode, pid=pid, reason=reason, thread=thread)
         case work.WorkerJoined():
-            return events.WorkerJoined(
-                **who,  # type: ignore[arg-type]  # as above
-                tasks=report.tasks,
-                lived=report.lived,
-                exit_code=report.exit_code,
-                signal=signal_name(report.signal),
-            )
+            code, signal = report.exit_code, signal_name(report.signal)
+            return events.WorkerJoined(worker, pool, mode, pid, report.tasks, report.lived, thread, code, signal)

@@ -186,7 +186,7 @@ class Plan:
                 yield from self._take_limited(now)
             pool = next(iter(stirred))
             del stirred[pool]
-            while pool.room > 0 and (node := pick(pool)) is not None:
+            while (pool.free > 0 or pool.room > 0) and (node := pick(pool)) is not None:
                 if pool.free <= 0 and node.task.target is None:  # it needs a free worker: nothing goes ahead of it
                     break
                 yield self._issue(node, pool)
@@ -461,7 +461,11 @@ class Plan:
             self._finish(node, _SUCCEEDED)
 
     def _issue(self, node: Node, pool: Pool) -> Attempt:
-        index, number = node.pop()
+        index, number = node.next, 1
+        if node.again or node.sequence is not None:
+            index, number = node.pop()
+        else:
+            node.next = index + 1
         if node.state is _READY:
             node.move(_RUNNING)
         pool.free -= 1
