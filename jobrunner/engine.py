@@ -234,9 +234,8 @@ class Engine:
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
         if attempt.at_most_once or self._plan.is_ahead_of_record(attempt):
             self._commit(True)
-        if (
-            self._plan.is_cancelled and self._plan.is_unwanted(attempt) and not attempt.at_most_once
-        ):  # the record has no room for more, say
+        is_unwanted = self._plan.is_cancelled and self._plan.is_unwanted(attempt)  # the record has no room for more, say
+        if is_unwanted and not attempt.at_most_once:
             self._inbox.append(work.Returned(id=attempt.id))
         elif isinstance(bound, Call):
             lane.calls.start(bound)

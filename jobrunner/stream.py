@@ -125,10 +125,10 @@ Rows: TypeAlias = Sequence[Stamped | Row]
 
 @struct(kw_only=False, eq=False)
 class Together:
-    """A sink that takes what is told at once in one call, rows and all."""
+    """A sink that takes what is told at once in one call."""
 
-    take: Callable[[Rows], None]
-    takes_rows: bool = True
+    take: Callable[[Any], None]
+    takes_rows: bool = False
 
     def __call__(self, stamped: Stamped) -> None:
         self.take((stamped,))

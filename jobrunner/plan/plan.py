@@ -18,8 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.kinds import Limit
-from jobrunner.plan import retries
+from jobrunner.plan import beginning, retries
 from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
 from jobrunner.plan.node import FORGIVABLE, Node, Pool
 from jobrunner.plan.semaphores import Outside, Semaphores
@@ -80,9 +79,9 @@ class Plan:
         self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
         self._stirred: dict[Pool, None] = {}
-        self._semaphores: Semaphores[Node] = _semaphores(job, outside)
-        self._nodes = _nodes(job, only, turns or {}, packing)
-        self._plain_pools = frozenset() if job.fail_fast else _plain_pools(self._nodes.values())
+        self._semaphores: Semaphores[Node] = beginning.semaphores(job, outside)
+        self._nodes = beginning.nodes(job, only, turns or {}, packing)
+        self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
@@ -634,40 +633,5 @@ class Plan:
                 self._finish(node, node.outcome)
 
 
-def _nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
-    """The tasks that were selected, in declared order."""
-    nodes = {
-        name: Node(name, order, task, job.pool_of(name), name in job.finals)
-        for order, (name, task) in enumerate(job.tasks.items())
-        if not only or name in only
-    }
-    for name, turn in turns.items():
-        nodes[name].turn = turn
-    for name, need in packing.needs.items() if packing is not None else ():
-        if name in nodes:
-            nodes[name].memory = need
-    return nodes
-
-
 def _told(key: str, error: ExpressionError) -> ExpressionError:
     return ExpressionError(f"{key}: {error}")
-
-
-def _semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
-    slots = {name: rule.slots if isinstance(rule, Limit) else rule for name, rule in job.limits.items()}
-    shared = frozenset(name for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host")
-    return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
-
-
-def _plain_pools(nodes: Collection[Node]) -> frozenset[str]:
-    """The pools all of whose tasks take no slots, may run again, and are not looked up anywhere first.
-
-    Who waits for slots or memory is asked when a worker is free, which one that has work ahead never is; and what fail_fast
-    stops, or may run only once, should not have been handed out.
-    """
-    return frozenset({node.pool for node in nodes} - {node.pool for node in nodes if not _is_plain(node)})
-
-
-def _is_plain(node: Node) -> bool:
-    task = node.task
-    return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources)

@@ -27,7 +27,7 @@ def log_sink(to: Outlet | BinaryIO, *, format: str, minimum: str) -> Sink:  # no
     def take(batch: Rows) -> None:
         outlet.write_all(lines_of(batch, shown))
 
-    return Together(take)
+    return Together(take, takes_rows=True)
 
 
 def _json(batch: Rows, shown: Collection[str]) -> list[bytes]:

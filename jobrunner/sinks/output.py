@@ -26,7 +26,7 @@ def file_sink(keep: Callable[[str, str | None, bytes], None]) -> Sink:
             if isinstance(stamped, Stamped) and type(event := stamped.event) is TaskOutput:
                 keep(event.task or f"pool.{event.pool}", event.item, event.data)
 
-    return Together(take)
+    return Together(take, takes_rows=True)
 
 
 def terminal_sink(to: Outlet | BinaryIO) -> Sink:

@@ -1,0 +1,49 @@
+"""What a plan begins with: its nodes, the slots of its limits, and the pools in which calls may wait in hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from jobrunner.kinds import Limit
+from jobrunner.plan.node import Node
+from jobrunner.plan.semaphores import Outside, Semaphores
+from jobrunner.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobrunner.plan.packing import Packing
+    from jobrunner.spec import Job
+
+
+def nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
+    """The tasks that were selected, in declared order."""
+    found = {
+        name: Node(name, order, task, job.pool_of(name), name in job.finals)
+        for order, (name, task) in enumerate(job.tasks.items())
+        if not only or name in only
+    }
+    for name, turn in turns.items():
+        found[name].turn = turn
+    for name, need in packing.needs.items() if packing is not None else ():
+        if name in found:
+            found[name].memory = need
+    return found
+
+
+def semaphores(job: Job, outside: Outside | None) -> Semaphores[Node]:
+    slots = {name: rule.slots if isinstance(rule, Limit) else rule for name, rule in job.limits.items()}
+    shared = frozenset(name for name, rule in job.limits.items() if isinstance(rule, Limit) and rule.scope == "host")
+    return Semaphores(slots, shared=frozenset() if outside is None else shared, outside=outside)
+
+
+def plain_pools(nodes: Collection[Node]) -> frozenset[str]:
+    """The pools all of whose tasks take no slots, may run again, and are not looked up anywhere first.
+
+    Who waits for slots or memory is asked when a worker is free, which one that has work ahead never is; and what fail_fast
+    stops, or may run only once, should not have been handed out.
+    """
+    return frozenset({node.pool for node in nodes} - {node.pool for node in nodes if not _is_plain(node)})
+
+
+def _is_plain(node: Node) -> bool:
+    task = node.task
+    return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources)
