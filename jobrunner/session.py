@@ -21,7 +21,7 @@ from jobrunner.captured import KEPT_OUTPUT, Captured
 from jobrunner.engine import Engine, Tally
 from jobrunner.errors import JobrunnerError
 from jobrunner.events import Event
-from jobrunner.executors.commands import Commands
+from jobrunner.executors.commandpool import CommandPool
 from jobrunner.executors.reaper import Reaper
 from jobrunner.journal import JournalFull
 from jobrunner.kinds import Limit
@@ -32,6 +32,7 @@ from jobrunner.parts import Part, begin, marked
 from jobrunner.plan import Plan
 from jobrunner.precedence import Precedence
 from jobrunner.prepare import PoolPlan, Prepared
+from jobrunner.processes import COOKIE
 from jobrunner.recall import binder_of, env_file_of, recalling, waited_for
 from jobrunner.sinks.output import file_sink
 from jobrunner.spilled import Spill
@@ -463,11 +464,13 @@ def _on_signal(engine: Engine, number: int) -> None:
 
 def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper, has_calls: bool) -> Lane:
     calls = _hosts(name, pool, folder, env, reaper) if has_calls else _NoHosts()
-    commands = Commands(pool=name, slots=pool.workers, reaper=reaper)
+    commands = CommandPool(pool=name, slots=pool.workers, reaper=reaper, cookie="" if has_calls else env[COOKIE])
     lane = Lane(mode=pool.mode, workers=pool.workers, calls=calls, commands=commands, executor=pool.executor)
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
-    return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest, take_back=calls.take_back)
+    if has_calls:
+        return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest, take_back=calls.take_back)
+    return replace(lane, prepare=commands.prepare, flush=commands.flush, take_back=commands.take_back)
 
 
 def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper: Reaper) -> HostPool:

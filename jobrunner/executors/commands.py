@@ -99,6 +99,10 @@ class Commands:
     def closed(self) -> bool:
         return not self._running
 
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
     def ended(self, result: Result) -> None:
         del self._running[result.id]
         self.report(result)

@@ -56,7 +56,7 @@ class Reaper:
     """Ends what attempts and hosts of one run leave behind. All executors of the run tell it what they start and reap."""
 
     def __init__(self, *, inherits: bool, run_id: str = "", mark: str = "") -> None:
-        self._inherits, self._run_id, self.mark = inherits, run_id, mark
+        self._inherits, self.run_id, self.mark = inherits, run_id, mark
         self._children = -1
         self._known: dict[int, int | None] = {}
         """Children that somebody started and will reap, with the attempt that each leads; None for a host."""
@@ -143,7 +143,7 @@ class Reaper:
         reaped just now; it is given what nobody else can have left. `allowed`: all of it may stay, now and later. `thorough`:
         there is reason to search where nothing is inherited.
         """
-        if not allowed and self._children >= 0 and not self._strangers():
+        if not allowed and self._children >= 0 and not self.strangers():
             done(())  # not even the group is left: whoever is in it descends from the leader, and has come to us with its death
             return
         origin = Origin(attempt_id, () if attempt_id is None else self._leaders.get(attempt_id, ()))
@@ -224,14 +224,14 @@ class Reaper:
 
     def _orphans(self) -> list[int]:
         """Our children that nobody started, but for those that may stay. What has ended is reaped on the way."""
-        if not (pids := self._strangers()):
+        if not (pids := self.strangers()):
             return pids
         self._ambiguous.intersection_update(pids)
         found = [pid for pid in pids if not reap(pid) and not self._may_stay(pid)]
         self._orphaned = set(found)
         return found
 
-    def _strangers(self) -> list[int]:
+    def strangers(self) -> list[int]:
         """Our children that nobody started, with those that have ended."""
         known = self._known
         return [pid for pid in self._all_children() if pid not in known]
@@ -246,8 +246,8 @@ class Reaper:
 
     def _searched(self, origin: Origin) -> list[int]:
         found = {pid for leader in origin.leaders for pid in group_members(leader)}
-        if self._run_id and origin.attempt_id is not None:
-            found.update(owned_by(origin.attempt_id, self._run_id))
+        if self.run_id and origin.attempt_id is not None:
+            found.update(owned_by(origin.attempt_id, self.run_id))
         return [pid for pid in found if pid not in origin.leaders and not self._may_stay(pid)]
 
     def _escapees(self, origin: Origin) -> list[int]:
@@ -263,7 +263,7 @@ class Reaper:
             return False
         if place.group in origin.leaders or place.session in origin.leaders:
             return True
-        if (owner := owner_of(pid, self._run_id)) is not None:
+        if (owner := owner_of(pid, self.run_id)) is not None:
             return owner == origin.attempt_id
         return place.session not in self._known and self._is_nobody_elses(pid, origin)
 
@@ -281,7 +281,7 @@ class Reaper:
         if not self._allowed_attempts:
             return False
         place = stat(pid)
-        if owner_of(pid, self._run_id) in self._allowed_attempts or (place and place.session in self._allowed_sessions):
+        if owner_of(pid, self.run_id) in self._allowed_attempts or (place and place.session in self._allowed_sessions):
             self._spared.add(pid)
             return True
         return False
@@ -339,7 +339,7 @@ class Reaper:
         """What is left of the run but for what was started, each with a descriptor."""
         if self._children >= 0:
             return hold(self._orphans(), self._orphans)
-        found = {each.pid: each.pidfd for each in (of_run(self._run_id, self.mark) if self._run_id else ())}
+        found = {each.pid: each.pidfd for each in (of_run(self.run_id, self.mark) if self.run_id else ())}
         for pid in [pid for pid in found if pid in self._known or self._may_stay(pid)]:
             os.close(found.pop(pid))
         return found

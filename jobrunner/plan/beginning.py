@@ -46,4 +46,11 @@ def plain_pools(nodes: Collection[Node]) -> frozenset[str]:
 
 def _is_plain(node: Node) -> bool:
     task = node.task
-    return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources)
+    leaves = task.stop.leftover == "allow"  # it may stay where it is a child of the engine
+    return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources or leaves)
+
+
+def mixed_pools(nodes: Collection[Node]) -> frozenset[str]:
+    """The pools that have both calls and commands."""
+    commands, calls = ({node.pool for node in nodes if (node.task.target is None) is wanted} for wanted in (True, False))
+    return frozenset(commands & calls)

@@ -42,11 +42,13 @@ class Pool:
     ahead: int = 0
     """So many attempts more than there are workers may be handed out; `free` is below zero then."""
     commands: int = 0
-    """Of those in flight. Beside one there is nothing ahead: the hosts would take its worker for a free one."""
+    """Of those in flight."""
+    is_mixed: bool = False
+    """It has calls and commands. Beside a command there is nothing ahead then: hosts would take its worker for a free one."""
 
     @property
     def room(self) -> int:
-        return self.free if self.commands else self.free + self.ahead
+        return self.free if self.commands and self.is_mixed else self.free + self.ahead
 
 
 class Node:

@@ -81,6 +81,8 @@ class Plan:
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = beginning.semaphores(job, outside)
         self._nodes = beginning.nodes(job, only, turns or {}, packing)
+        for name in beginning.mixed_pools(self._nodes.values()):
+            self._pools[name].is_mixed = True
         self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
@@ -186,7 +188,8 @@ class Plan:
             pool = next(iter(stirred))
             del stirred[pool]
             while (pool.free > 0 or pool.room > 0) and (node := pick(pool)) is not None:
-                if pool.free <= 0 and node.task.target is None:  # it needs a free worker: nothing goes ahead of it
+                needs_worker = pool.is_mixed and node.task.target is None
+                if pool.free <= 0 and needs_worker:  # nothing goes ahead of it
                     break
                 yield self._issue(node, pool)
                 if stirred or limited:  # others have their turn
