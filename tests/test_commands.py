@@ -22,9 +22,13 @@ from jobrunner.executors.reaper import Reaper
 from jobrunner.loop import Loop
 from jobrunner.processes import children
 from jobrunner.work import Command, Exhausted, Report, Result
+from tests.commandpools import WAYS, each_way
 from tests.harness import Ran, run_job
 
 ROOT = Path(__file__).resolve().parent.parent
+
+way = pytest.fixture(params=WAYS)(each_way)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def script(path: Path, text: str, mode: int = 0o755) -> Path:

@@ -268,11 +268,8 @@ class Runner:
         self._return(self._unbegun())
         exit = self._joined()
         self._release()
-        error = deaths.crash(exit, cause=self._cause, shared=True)
-        orphans = self._reaper.strangers()
-        self._end_unborn(orphans)
-        for command_id, pid in tuple(self._flying.items()):
-            self._bury(command_id, pid if pid in orphans else None, error)
+        if self._flying:
+            self._lose(deaths.crash(exit, cause=self._cause, shared=True))
         self.closed = not self._flying
 
     def _joined(self) -> Exit:
@@ -304,6 +301,12 @@ class Runner:
         self._pidfd = -1
         self._connection.close()
         self._channel.close()
+
+    def _lose(self, error: Error) -> None:
+        orphans = self._reaper.strangers()
+        self._end_unborn(orphans)
+        for command_id, pid in tuple(self._flying.items()):
+            self._bury(command_id, pid if pid in orphans else None, error)
 
     def _end_unborn(self, orphans: list[int]) -> None:
         """What it had forked and has not become a command yet: its environment is still the runner's."""
