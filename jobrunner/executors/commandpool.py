@@ -24,8 +24,8 @@ _LEAST_ENDED = 100
 """Commands that have ended before a runner is started: it takes the CPU time of as many to start, and there may be few more."""
 _WORK_AHEAD = 0.030
 """Seconds of work that may wait for each worker, as far as the commands so far tell."""
-_MOST_AHEAD = 32
-"""Commands that may wait for each worker."""
+_MOST_AHEAD = 64
+"""Commands that may wait in all: a turn of the engine takes as long as a few of them."""
 _LONGEST_AHEAD = 0.050
 """Nothing waits for longer than so many seconds in which no command begins."""
 _MOST_COUNTED = 0.2
@@ -59,7 +59,7 @@ class CommandPool:
             return 1 if self._ended >= _LEAST_ENDED else 0
         if not runner.is_ready or self._has_lost(runner) or self._is_slow(runner):
             return 0
-        return self.slots * min(_MOST_AHEAD, int(_WORK_AHEAD / self._mean))
+        return min(_MOST_AHEAD, int(self.slots * _WORK_AHEAD / self._mean))
 
     def _is_slow(self, runner: Runner) -> bool:
         return runner.has_commands and self._loop.clock() - runner.heard_at > _LONGEST_AHEAD

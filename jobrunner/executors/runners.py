@@ -117,13 +117,17 @@ class Runner:
     def flush(self) -> None:
         """What was queued is on its way: the numbers first, for of a command without one the runner thinks it was taken back."""
         rows, self._rows = self._rows, []
-        if rows and not self.is_over:
-            try:
-                self._channel.put(row[1] for row in rows)
-            except OSError:
-                self._kill_for("it did not take its commands")
-            else:
-                self._send(rows)
+        if not rows:
+            return
+        try:
+            if self.is_over:
+                raise OSError("it takes none any more")
+            self._channel.put(row[1] for row in rows)
+        except OSError:
+            self._kill_for("it did not take its commands")
+            self._return([row[1] for row in rows])
+        else:
+            self._send(rows)
 
     def allow(self, room: int) -> None:
         """So many commands may run there at once: others of the pool run elsewhere."""
@@ -133,12 +137,12 @@ class Runner:
 
     def take_back(self) -> None:
         """What waits is not to begin here: it is Returned, the first of it last, for what is told last will be the next."""
-        if self.waiting and not self.closed:
+        if self.waiting and self._pidfd >= 0:
             self.flush()
-            for command_id in reversed(self._channel.take_back()):
-                if command_id in self._flying:
-                    self._end(command_id)
-                    self._report(Returned(id=command_id))
+            found: list[int] = []
+            while piece := self._channel.take_back():
+                found += piece
+            self._return(found)
 
     def stop(self, command_id: int, rule: StopRule) -> None:
         if command_id not in self._flying:
@@ -264,8 +268,7 @@ class Runner:
         while self._watches[1].active and self._receive():
             pass
         self.is_over = True
-        self._rows.clear()
-        self._return(self._unbegun())
+        self.take_back()
         exit = self._joined()
         self._release()
         if self._flying:
@@ -279,11 +282,6 @@ class Runner:
             return Exit(signal=signal.SIGKILL)
         finally:
             self._reaper.reaped(self.pid)
-
-    def _unbegun(self) -> list[int]:
-        """By their numbers in the pipe, or because they were never sent."""
-        unsent = [row[1] for row in self._rows]
-        return [*self._channel.take_back(), *unsent]
 
     def _return(self, command_ids: list[int]) -> None:
         for command_id in reversed(command_ids):
