@@ -18,15 +18,15 @@ from jobrunner.work import Command, Report, Result, Returned, StopRule
 if TYPE_CHECKING:
     from jobrunner.executors.runners import Runner
 
-_LONGEST = 0.010
+_LONGEST = 0.030
 """Seconds: commands that take longer on average are started by the engine, which has the time."""
 _LEAST_ENDED = 100
 """Commands that have ended before a runner is started: it takes the CPU time of as many to start, and there may be few more."""
-_WORK_AHEAD = 0.030
+_WORK_AHEAD = 0.120
 """Seconds of work that may wait for each worker, as far as the commands so far tell."""
 _MOST_AHEAD = 64
 """Commands that may wait in all: a turn of the engine takes as long as a few of them."""
-_LONGEST_AHEAD = 0.050
+_LONGEST_AHEAD = 0.100
 """Nothing waits for longer than so many seconds in which no command begins."""
 _MOST_COUNTED = 0.2
 _WEIGHT = 0.0625
