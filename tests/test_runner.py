@@ -22,7 +22,7 @@ from jobrunner.executors.commandpool import CommandPool
 from jobrunner.executors.reaper import Reaper
 from jobrunner.executors.runners import Runner
 from jobrunner.loop import Loop
-from jobrunner.processes import children, environment
+from jobrunner.processes import children, environment, of_run
 from jobrunner.work import Began, Command, Error, Exhausted, Leftover, Outcome, Report, Result, Returned, Said, StopRule
 from tests.commandpools import ByRunner
 
@@ -287,3 +287,26 @@ def test_a_run_whose_runner_is_killed_goes_on_and_no_attempt_runs_twice(delay: f
     ended = [(each["item"], each["attempt"]) for each in events if each["event"] == "task.finished"]
     assert len(set(started)) == len(started)
     assert sorted(started) == sorted(ended)
+
+
+@pytest.mark.parametrize("victim", ["the engine", "the guard"])
+def test_a_run_that_is_killed_leaves_no_runner_and_no_command_and_is_resumed(victim: str, tmp_path: Path) -> None:
+    task = {"run": 'echo "$JOBRUNNER_ITEM" >> ran', "foreach": {"range": 500}}
+    (tmp_path / "job.yaml").write_text(json.dumps({"name": "j", "workers": 2, "tasks": {"a": task}}))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JOBRUNNER_STATE": str(tmp_path / "state")}
+    run = subprocess.Popen([sys.executable, "-m", "jobrunner", "job.yaml", "-q"], cwd=tmp_path, env=env)
+    while run.poll() is None and not (found := runners_below(run.pid)):
+        time.sleep(0.005)
+    assert run.poll() is None, "there was no runner"
+    engine = int(Path(f"/proc/{found[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(engine if victim == "the engine" else run.pid, signal.SIGKILL)
+    assert run.wait() != 0
+    (directory,) = (each.parent for each in (tmp_path / "state").glob("j/*/events.jsonl"))
+    limit = time.monotonic() + PATIENCE
+    while left := of_run(directory.name, str(directory / "mark")):
+        for each in left:
+            os.close(each.pidfd)
+        assert time.monotonic() < limit
+    resumed = [sys.executable, "-m", "jobrunner", "resume", directory.name, "-q"]
+    assert subprocess.run(resumed, cwd=tmp_path, env=env, check=False).returncode == 0
+    assert set((tmp_path / "ran").read_text().split()) == set(map(str, range(500)))
