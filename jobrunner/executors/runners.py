@@ -31,7 +31,7 @@ _NO_ROOM = 0.002
 """Seconds to the next try to send, where the runner takes nothing now."""
 _PATIENCE = 10.0
 """Seconds for which a runner with commands may be silent: then it is asked, and has as long again to answer."""
-_LEAST_PATIENCE = 2.0
+_LEAST_PATIENCE = 5.0
 """The same where a command is to be stopped."""
 _CLOSING_PATIENCE = 5.0
 _LAST_PATIENCE = 0.2
@@ -222,6 +222,7 @@ class Runner:
             self._watches[1].close()
             self._ask(_CLOSING_PATIENCE)
             return False
+        self._forget_asked()
         try:
             for row in self._frames.rows(data):
                 self._on_row(row)
@@ -235,7 +236,7 @@ class Runner:
             case link.READY:
                 self.is_ready = True
             case link.ALIVE:
-                self._forget_asked()
+                pass  # whatever comes tells so
             case _:
                 self._on_report(link.report_of(row))
 
