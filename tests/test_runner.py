@@ -136,7 +136,7 @@ def test_of_a_runner_that_is_lost_what_has_begun_has_crashed_and_what_waits_is_r
     assert [each.id for each in scene.of(Returned)] == [6, 5, 4, 3]
     assert not [each.pid for each in scene.of(Began) if is_alive(each.pid)]
     scene.until(lambda: scene.runner.closed)
-    assert not scene.reaper.strangers()
+    scene.until(lambda: not scene.reaper.strangers())
     scene.start("true", first=10)  # by the engine itself from now on
     scene.until(lambda: scene.ends().get(10) == "succeeded")
 
