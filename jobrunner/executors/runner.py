@@ -26,7 +26,7 @@ from jobrunner.work import Command, Exhausted, Report, Result, StopRule
 
 _LONGEST_GREETING = 1 << 16
 _RECEIVE = 1 << 18
-_LATEST = 0.030
+_LATEST = 0.010
 """Seconds that a report waits for others to go with it, as long as enough commands wait."""
 _MOST_UNTOLD = 48
 """Reports that go together at most, if not sooner."""
