@@ -47,6 +47,8 @@ _HAS_THREADS, _REFUSED = 72, 73
 _LONGEST_REASON = 2000
 _LONGEST_JOIN = 0.1
 """Seconds."""
+_RUNS_EXIT_FUNCTIONS = sys.version_info >= (3, 13)
+"""What is to be done at the end of a process of multiprocessing stands in `atexit`, and whoever has forked it calls that."""
 
 
 @struct
@@ -76,9 +78,14 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
     process._args = (process, control, cloning.forker(slot, engine), common, received["preload"])
     process._parent_pid = engine
     code = 1
+    if _RUNS_EXIT_FUNCTIONS:
+        atexit._clear()
+        atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
     try:
         code = process._bootstrap(parent_sentinel=None)
     finally:
+        if _RUNS_EXIT_FUNCTIONS:
+            atexit._run_exitfuncs()
         os._exit(code if mark is not slot else 1)  # until here both are mapped
 
 
