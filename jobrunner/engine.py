@@ -323,18 +323,17 @@ class Engine:
             inbox.clear()
             began: Began | None = None
             for report in reports:
-                kind = type(report)
                 if began is not None:
-                    if kind is Result and self._has_run(began, report):  # type: ignore[arg-type]  # it is one
+                    if isinstance(report, Result) and self._has_run(began, report):
                         began, has_room = None, True
                         continue
                     self._on_began(began)
                     began = None
-                if kind is Began:
-                    began = report  # type: ignore[assignment]  # as above
+                if isinstance(report, Began):
+                    began = report
                 else:
-                    handlers[kind](report)
-                    has_room = has_room or kind not in _NO_ROOM_MADE
+                    handlers[type(report)](report)
+                    has_room = has_room or type(report) not in _NO_ROOM_MADE
             if began is not None:
                 self._on_began(began)
         return has_room

@@ -176,7 +176,7 @@ class Journal:
         head = heads.get(kind)
         if head is None:
             head = heads[kind] = _head(stamped, kind)
-        data = _data(event) if kind is TaskFinished else b""  # type: ignore[arg-type]  # it is one
+        data = _data(event) if isinstance(event, TaskFinished) else b""
         body = b'%b"seq":%d,%b%b%b%b' % (_BEGIN if seq > 1 else _FIRST, seq, head, stamped.fields(), data, self._mark)
         self._seq, self._crc = seq, zlib.crc32(body, self._crc)
         self._buffer += (body, _SEALED % self._crc)

@@ -64,10 +64,7 @@ class Ran:
 
     def fields(self) -> tuple[bytes, bytes]:
         """The fields of both events as JSON: as `Stamped.fields` of each."""
-        found: dict[str, Any] = {"task": self.task}
-        if self.item is not None:
-            found["item"] = self.item
-        found["attempt"], found["mode"], found["worker"], found["pid"] = self.attempt, self.mode, self.worker, self.pid
+        found = _of_attempt(self)
         found["outcome"], found["duration"] = _SUCCEEDED, self.duration
         if self.thread is not None:
             found["thread"] = self.thread
@@ -176,21 +173,20 @@ class Stream:
         batch: list[Stamped | Row] = []
         row: Row | None = None
         for event in noted:
-            kind = type(event)
-            if kind is Ran:
+            if isinstance(event, Ran):
                 if row is None:
                     row = Row(seq + 1, ts, run_id, job, [], [])
                     batch.append(row)
-                row.runs.append(event)  # type: ignore[arg-type]  # it is one
-                row.fields.append(event.fields())  # type: ignore[union-attr]  # as above
+                row.runs.append(event)
+                row.fields.append(event.fields())
                 seq += 2
                 continue
             row = None
-            if kind is TaskOutput:
-                batch.append(Stamped(seq, ts, run_id, job, event))  # type: ignore[arg-type]  # it is an event
+            if type(event) is TaskOutput:
+                batch.append(Stamped(seq, ts, run_id, job, event))
             else:
                 seq += 1
-                batch.append(Stamped(seq, ts, run_id, job, event, _fields(event)))  # type: ignore[arg-type]  # as above
+                batch.append(Stamped(seq, ts, run_id, job, event, _fields(event)))
         self._seq = seq
         return batch
 
@@ -266,7 +262,7 @@ def _in_general(event: Event) -> bytes:
     return dumps(payload(event))[1:-1]
 
 
-def _of_attempt(event: TaskStarted | TaskFinished) -> dict[str, Any]:
+def _of_attempt(event: TaskStarted | TaskFinished | Ran) -> dict[str, Any]:
     found: dict[str, Any] = {"task": event.task}
     if event.item is not None:
         found["item"] = event.item

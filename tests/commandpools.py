@@ -26,7 +26,7 @@ class ByRunner(CommandPool):
             loop.turn()
 
     def prepare(self) -> int:
-        return 2 if self._runner is not None and not self._has_lost(self._runner) else 0
+        return 2 if self._runner is not None and not self._runner.is_over else 0
 
     def start(self, command: Command) -> None:
         if command.resources is not None or command.leftover_allowed:

@@ -265,18 +265,24 @@ def runners_below(pid: int) -> list[int]:
     return found
 
 
+def started_with_runner(folder: Path, task: dict[str, Any], env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A run of the task alone, two at a time, and the pid of its runner."""
+    (folder / "job.yaml").write_text(json.dumps({"name": "j", "workers": 2, "tasks": {"a": task}}))
+    run = subprocess.Popen([sys.executable, "-m", "jobrunner", "job.yaml", "-q"], cwd=folder, env=env)
+    while run.poll() is None and not (found := runners_below(run.pid)):
+        time.sleep(0.005)
+    assert run.poll() is None, "there was no runner"
+    return run, found[0]
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
 def test_a_run_whose_runner_is_killed_goes_on_and_no_attempt_runs_twice(delay: float, tmp_path: Path) -> None:
     count = 600
     task = {"run": 'echo "$JOBRUNNER_ITEM $JOBRUNNER_ATTEMPT" >> ran', "foreach": {"range": count}, "retry": {"max": 2}}
-    (tmp_path / "job.yaml").write_text(json.dumps({"name": "j", "workers": 2, "tasks": {"a": task}}))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JOBRUNNER_STATE": str(tmp_path / "state")}
-    run = subprocess.Popen([sys.executable, "-m", "jobrunner", "job.yaml", "-q"], cwd=tmp_path, env=env)
-    while run.poll() is None and not (found := runners_below(run.pid)):
-        time.sleep(0.005)
-    assert run.poll() is None, "there was no runner"
+    run, runner = started_with_runner(tmp_path, task, env)
     time.sleep(delay)
-    os.kill(found[0], signal.SIGKILL)
+    os.kill(runner, signal.SIGKILL)
     assert run.wait() == 0
     ran = (tmp_path / "ran").read_text().split("\n")[:-1]
     assert len(set(ran)) == len(ran)
@@ -292,13 +298,9 @@ def test_a_run_whose_runner_is_killed_goes_on_and_no_attempt_runs_twice(delay: f
 @pytest.mark.parametrize("victim", ["the engine", "the guard"])
 def test_a_run_that_is_killed_leaves_no_runner_and_no_command_and_is_resumed(victim: str, tmp_path: Path) -> None:
     task = {"run": 'echo "$JOBRUNNER_ITEM" >> ran', "foreach": {"range": 500}}
-    (tmp_path / "job.yaml").write_text(json.dumps({"name": "j", "workers": 2, "tasks": {"a": task}}))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JOBRUNNER_STATE": str(tmp_path / "state")}
-    run = subprocess.Popen([sys.executable, "-m", "jobrunner", "job.yaml", "-q"], cwd=tmp_path, env=env)
-    while run.poll() is None and not (found := runners_below(run.pid)):
-        time.sleep(0.005)
-    assert run.poll() is None, "there was no runner"
-    engine = int(Path(f"/proc/{found[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    run, runner = started_with_runner(tmp_path, task, env)
+    engine = int(Path(f"/proc/{runner}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(engine if victim == "the engine" else run.pid, signal.SIGKILL)
     assert run.wait() != 0
     (directory,) = (each.parent for each in (tmp_path / "state").glob("j/*/events.jsonl"))

@@ -57,17 +57,12 @@ class CommandPool:
             return 0
         if (runner := self._runner) is None:
             return 1 if self._ended >= _LEAST_ENDED else 0
-        if not runner.is_ready or self._has_lost(runner) or self._is_slow(runner):
+        if not runner.is_ready or runner.is_over or self._is_slow(runner):
             return 0
         return min(_MOST_AHEAD, int(self.slots * _WORK_AHEAD / self._mean))
 
     def _is_slow(self, runner: Runner) -> bool:
         return runner.has_commands and self._loop.clock() - runner.heard_at > _LONGEST_AHEAD
-
-    def _has_lost(self, runner: Runner) -> bool:
-        """One that was killed once may be so again."""
-        self._may_have_runner = self._may_have_runner and not runner.is_over
-        return runner.is_over
 
     def start(self, command: Command) -> None:
         """Start `command`, or have it wait for its turn; its Began and its Result follow as reports, or Returned."""
@@ -85,6 +80,7 @@ class CommandPool:
         return self._mean is not None and self._mean <= _LONGEST
 
     def _want_runner(self) -> None:
+        """Only once: one that was killed may be so again."""
         if self._runner is None and self._may_have_runner:
             from jobrunner.executors.runners import Place, Runner  # most runs need none
 

@@ -237,6 +237,7 @@ class Host:
     def _on_back(self, call_ids: list[int]) -> None:
         for call_id in call_ids:
             del self.calls[call_id]
+            self._over.discard(call_id)
         if call_ids:
             self.waiting -= len(call_ids)
             self.tasks -= len(call_ids)
