@@ -23,7 +23,7 @@ from jobrunner.loop import Loop
 from jobrunner.processes import children
 from jobrunner.work import Command, Exhausted, Report, Result
 from tests.commandpools import WAYS, each_way
-from tests.harness import Ran, run_job
+from tests.harness import Ran, open_descriptors, run_job
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -319,18 +319,14 @@ def test_the_last_lines_of_a_failure_are_valid_text(data: bytes, tmp_path: Path)
 # --- What it costs -------------------------------------------------------------------------------------------------------------
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("argv", [["true"], ["no-such-command"]])
 def test_three_hundred_commands_leave_no_descriptor_open(argv: Sequence[str], tmp_path: Path) -> None:
     job = {"workers": 4, "tasks": {"task": {"argv": list(argv), "foreach": {"range": 300}}}}
     run_one(tmp_path, argv=["true"])
-    before = descriptors()
+    before = open_descriptors()
     ran = run_job(tmp_path, job)
     assert len(ran.of(TaskFinished)) == 300
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 class Alone:
@@ -389,13 +385,13 @@ def test_where_the_system_has_no_room_the_command_is_given_back_and_nothing_of_i
     place: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = Alone(tmp_path)
-    before = descriptors()
+    before = open_descriptors()
     owner, name, at = PLACES[place]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail(code, at=at)(getattr(owner, name)))
         alone.start("sleep", "100", stdout_needed=True)
     assert alone.inbox == [Exhausted(id=1, reason=os.strerror(code))]
-    assert (descriptors(), alone.commands.closed) == (before, True)
+    assert (open_descriptors(), alone.commands.closed) == (before, True)
     assert not alone.loop.watched
     assert not [pid for pid in children() if "sleep" in Path(f"/proc/{pid}/comm").read_text()]
     alone.start("true")

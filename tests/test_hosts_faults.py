@@ -22,6 +22,7 @@ import pytest
 from jobrunner import host, work
 from jobrunner.executors import hosts, limits, stacks
 from jobrunner.work import Exhausted, Outcome, Resources, Result, StopRule, WorkerStarted
+from tests.harness import open_descriptors
 from tests.hostpool import ROOT, Driven, driven
 
 METHODS = ("fork", "spawn")
@@ -456,11 +457,6 @@ def test_a_niceness_that_is_not_ours_to_have_is_no_start(monkeypatch: pytest.Mon
 
 
 # --- no room -------------------------------------------------------------------------------------------------------------------
-
-
-def open_descriptors() -> list[str]:
-    gc.collect()  # what tests before this one have left is closed now, and not between two looks
-    return sorted(os.listdir("/proc/self/fd"))
 
 
 @contextlib.contextmanager

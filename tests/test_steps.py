@@ -18,7 +18,8 @@ import pytest
 from jobrunner.executors.steps import title
 from jobrunner.processes import children
 from jobrunner.work import Began, Outcome, Resources, Result, Said, StopRule
-from tests.test_commands import Alone, descriptors, fail, is_alive
+from tests.harness import open_descriptors
+from tests.test_commands import Alone, fail, is_alive
 from tests.test_reaper import drive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,10 +211,10 @@ def test_a_hundred_megabytes_over_two_steps_are_passed_on_and_not_kept() -> None
 
 
 def test_a_thousand_steps_are_run_and_leave_nothing_open(alone: Alone) -> None:
-    before = descriptors()
+    before = open_descriptors()
     result = run(alone, *[("true",)] * 999, ("echo", "end"))
     assert (result.exit_code, said(alone)) == (0, "end\n")
-    assert (descriptors(), children()) == (before, [])
+    assert (open_descriptors(), children()) == (before, [])
 
 
 # --- When it is stopped --------------------------------------------------------------------------------------------------------
@@ -272,13 +273,13 @@ def test_a_step_that_is_killed_from_outside_is_named(alone: Alone, tmp_path: Pat
 def test_a_later_step_that_the_system_has_no_room_for_fails_the_attempt(
     name: str, code: int, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = descriptors()
+    before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, name, fail(code, at=2)(getattr(os, name)))
         result = run(alone, ("true",), LONG, ("true",), stdout_needed=True)
     assert (result.outcome, result.exit_code) == (Outcome.FAILED, 126)
     assert message(result) == f"step 2 of 3 (sleep 100) could not start: sleep: {os.strerror(code)}"
-    assert (descriptors(), children()) == (before, [])
+    assert (open_descriptors(), children()) == (before, [])
     assert not alone.loop.watched
 
 
