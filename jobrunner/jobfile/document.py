@@ -1,7 +1,8 @@
 """What a YAML file says and where each part of it stands: values with the marks of their keys, findings with their positions.
 
 Marks are kept by container identity: `marks[id(container)]` lists key, value, key, value … of a mapping and the values of a
-sequence, in the order in which the container holds them. Nothing is looked up until there is something to say.
+sequence, in the order in which the container holds them. Nothing is looked up until there is something to say; where a file could
+be read without marks, they are made then.
 
 A file that includes others has their documents in `included`. Merging keeps the path of every entry, so what is said at a path
 is said by the document that the entry came from, and only by it: no mark is ever copied.
@@ -10,7 +11,7 @@ is said by the document that the entry came from, and only by it: no mark is eve
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jobrunner.errors import Problem
 from jobrunner.structs import field, struct
@@ -64,6 +65,8 @@ class Document:
     """Position of each key of the mappings that were asked about: a search through a large one for each problem is slow."""
     included: tuple[Document, ...] = ()
     """The files merged under this one, those first whose entries stand above the others'."""
+    again: Callable[[], Document] | None = None
+    """Reads the text once more, for its marks, where this has none."""
 
     def home(self, path: Path) -> Document:
         """The document that gave the value at `path`: this one, or the first included one that holds more of the way to it."""
@@ -134,6 +137,8 @@ class Document:
 
     def _index(self, steps: Sequence[str | int], at_key: bool) -> int:
         """The character of the text where the value (or key) begins."""
+        if self.again is not None:
+            return self.again()._index(steps, at_key)
         mark = self._mark(steps, at_key) if steps else self.start
         return 0 if mark is None else min(mark.index, len(self.text))
 

@@ -1,6 +1,7 @@
 """Bytes of a YAML file → Document, in one pass over the parser's events; or what is wrong with them, in words for people.
 
-path ─source_of→ bytes ─_decoded→ text ─CParser.get_event→ events ─Builder→ Document (value, marks, problems so far)
+path ─source_of→ bytes ─_decoded→ text ─CParser.get_event→ events ─unmarked→ Document (value), where there is nothing odd; else
+                                   │                         events ─Builder→ Document (value, marks, problems so far)
                                    └─ control characters     └─ _translated: what the parser complains of
 """
 
@@ -10,13 +11,14 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import yaml
 from yaml import cyaml
 
 from jobrunner.errors import JobFileError, Problem
-from jobrunner.jobfile import sources
+from jobrunner.jobfile import sources, unmarked
 from jobrunner.jobfile.builder import Builder, Refused
 from jobrunner.jobfile.document import Document, problem_at, shortened
 from jobrunner.jobfile.sources import Unreadable
@@ -38,6 +40,14 @@ def read(source: bytes, file: str) -> Document:
     """
     source = source.removeprefix(b"\xef\xbb\xbf")
     text = _decoded(source, file)
+    if (found := unmarked.read(_parser(source))) is None:
+        return _marked(source, text, file)
+    again = cache(lambda: _marked(text.encode(), text, file))
+    return Document(file=file, text=text, value=found.value, raws=found.raws, again=again)
+
+
+def _marked(source: bytes, text: str, file: str) -> Document:
+    """The same with marks. Raises JobFileError."""
     builder = Builder(file, text)
     try:
         builder.run(_parser(source))

@@ -17,6 +17,7 @@ NUMBER_STARTS: Final = frozenset("-+.0123456789")
 """What begins with none of these is no number, which spares most scalars the patterns."""
 
 # The core schema but for one thing: a number that begins with a superfluous zero (0755, 007) stays text, so no zero is lost.
+_DIGIT: Final = re.compile(r"[-+]?\.?[0-9inIN]")
 _INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT: Final = r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _OCTAL_OR_HEX: Final = r"0o[0-7]+|0x[0-9a-fA-F]+"
@@ -27,6 +28,8 @@ def number(text: str) -> object:
     """The int or float that a plain scalar is; the text itself where it is none. Only for what is not `is_too_long`."""
     if _INT.fullmatch(text):
         return int(text)
+    if not _DIGIT.match(text):  # like -v and ./x
+        return text
     if re.fullmatch(_FLOAT, text):
         return float(text)
     if re.fullmatch(_OCTAL_OR_HEX, text):
