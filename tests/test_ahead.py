@@ -312,6 +312,16 @@ def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> No
     assert run.pool.rest() == 0
 
 
+def test_nobody_rests_while_a_worker_might_fill_its_pipe(run: Driven) -> None:
+    warm(run)
+    run.pool.rest()
+    hand_over(run, [(1, "builtins:print", ["x" * 20_000]), (2, "time:sleep", [0.001])])
+    run.until(lambda: sum(len(each.data) for each in run.of(Said)) > 20_000)
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in range(3, 13)])
+    assert run.pool.rest() == 0, "much has come"
+    assert run.pool.rest() > 0, "nothing has come since"
+
+
 def is_over(run: Driven, number: int) -> bool:
     return number in ends(run)
 

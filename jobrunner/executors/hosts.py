@@ -117,6 +117,8 @@ class Host:
         """Calls that will have ended by themselves, if they are heard to have ended."""
         self._speaker = 0
         """The call that wrote what comes out, where one host runs one call after the other without waiting for us."""
+        self._printed = 0
+        """Bytes, marks among them, since that was last asked."""
         self._sent: dict[int, Result] = {}
         """Came over the socket, and their marks have not come."""
         self._cause = ""
@@ -246,6 +248,12 @@ class Host:
     def hold(self) -> None:
         """What is handed over now goes together, when `release` is called."""
         self._wire.hold()
+
+    def take_came(self) -> int:
+        """Bytes that came from it, by whichever way, since this was last asked."""
+        came, self._printed = self._printed + self._wire.received, 0
+        self._wire.received = 0
+        return came
 
     def release(self) -> None:
         if self._reaped is None:
@@ -515,6 +523,7 @@ class Host:
         for _ in range(PIPE_READS):  # and no more: one who never stops writing must not keep the engine here
             if not (data := read_available(self._child.output)):
                 break
+            self._printed += len(data)
             self._tell_output(data)
         if data is None:
             self._output_watch.close()

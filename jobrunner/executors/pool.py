@@ -33,7 +33,7 @@ _MOST_STILLBORN = 3
 tried for ever. Workers that are killed together from outside must not look like workers that cannot start."""
 _MOST_KILLED = 50
 """The same where SIGKILL ended them: an interpreter that cannot start does not end so, but somebody may be killing them."""
-_WORK_AHEAD = 0.006
+_WORK_AHEAD = 0.02
 """Seconds of work that may wait in a host, as far as the calls so far tell."""
 _LONGEST_AHEAD = 0.005
 """Nothing waits behind calls that take longer than so many seconds on average, nor for longer than this behind one of them."""
@@ -41,12 +41,14 @@ _LEAST_COST = 20e-6
 """Seconds that a call costs around its target."""
 _MOST_AHEAD = 128
 """Calls that may wait for one worker: with fewer, workers with short ones run dry during a turn of the loop."""
-_LONGEST_REST = 0.002
-"""Seconds for which the engine may look away from workers that have enough to do."""
+_LONGEST_REST = 0.01
+"""Seconds for which the engine may look away from workers that have enough to do: each look costs it some 200 µs."""
 _LEAST_BEFORE_REST = 2
 """Calls that must wait for each worker meanwhile."""
 _SHORTEST_BEFORE_REST = 100e-6
 """Seconds that calls must take on average: of shorter ones the workers end as many as the engine can follow."""
+_MOST_BEFORE_REST = 1 << 14
+"""Bytes that have come from a host since the last rest: with more, its pipe (64 KiB) might be full before the next is over."""
 _MOST_COUNTED = 0.02
 """Seconds: the first call of a host also imports, which may take long."""
 _MOST_AHEAD_OF_THREADS = 256
@@ -147,6 +149,8 @@ class HostPool:
         if not self._has_queued or self._mean is None or self._mean < _SHORTEST_BEFORE_REST:
             return 0.0
         if self._busy < (1 if self.has_threads else self.settings.workers):
+            return 0.0
+        if max([each.take_came() for each in self._hosts]) > _MOST_BEFORE_REST:
             return 0.0
         waiting = min(each.waiting for each in self._hosts if each.calls) // (self.settings.workers if self.has_threads else 1)
         return min(_LONGEST_REST, waiting * self._mean / 2) if waiting >= _LEAST_BEFORE_REST else 0.0

@@ -67,6 +67,8 @@ class Wire:
         self._turns: list[int] = []
         """Numbers for the channel, while they are held."""
         self._lines: deque[bytes] = deque()
+        self.received = 0
+        """Bytes; whoever looks at it may begin anew."""
         self._watch = (loop.watch_later if later else loop.watch)(connection.fileno(), self.receive)
 
     def attend(self) -> None:
@@ -205,6 +207,7 @@ class Wire:
             return False
         except OSError:
             data = b""
+        self.received += len(data)
         self._take_lines(data)
         if not data:
             self._break("")
