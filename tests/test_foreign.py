@@ -127,6 +127,7 @@ TASK = [
     ("script", "x.sh", "Write 'run'."),
     ("params", "a", "Parameters belong to the job"),
     ("parallel", "[a, b]", "Write foreach: [a, b]."),
+    ("jobs", "2", "Write max_parallel: 2."),
     ("parallel", "{items: [a, b], max_concurrent: 2}", "Write foreach: [a, b] and max_parallel: 2."),
     ("output", "RESULT", "$JOBRUNNER_OUTPUT"),
     ("in", "{a: 1}", "Write 'kwargs'."),

@@ -947,6 +947,14 @@ tasks:
             "foreach: foreach is a list, or one expression that gives a list; this is text. Write foreach: [a, b].",
         ),
         (
+            "run: ls\n    foreach: $(ls)",
+            "10:14",
+            (
+                "foreach: foreach is a list, or one expression that gives a list; this is text. "
+                "Let the command write a file, one item a line: foreach: {lines: FILE}."
+            ),
+        ),
+        (
             "run: ls\n    foreach: a ${{ params.files }}",
             "10:14",
             "foreach: foreach is a list, or one expression that gives a list; this is text",

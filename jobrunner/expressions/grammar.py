@@ -149,6 +149,8 @@ def _about_filter(node: Node, code: Code) -> str:
 
 
 def _call_refusal(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Attribute) and node.func.attr in {"split", "splitlines"}:
+        return "an expression does not split text; let a command write a file, one item a line: foreach: {lines: FILE}"
     if not isinstance(node.func, ast.Name):
         return "a method cannot be called; the functions are " + ", ".join(ARGUMENTS)
     name = node.func.id

@@ -402,7 +402,8 @@ def _listing(text: str, place: _Place, against: _Against) -> Iterator[Finding]:
             ("foreach", _items_of(text)) if place.says == "foreach" else ("a name of a matrix", cures.flow([text]) or "[…]")
         )
         message = f"{what} is a list, or one expression that gives a list; this is text"
-        yield Finding(path=place.path, message=message, hint="" if template else f"Write {place.path[-1]}: {example}.")
+        cure = _LISTS_OF_COMMANDS if re.search(r"\$\(|`", text) else f"Write {place.path[-1]}: {example}."
+        yield Finding(path=place.path, message=message, hint="" if template else cure)
     elif (why := _why_no_list(template, against.job)) is not None:
         reference = template.references[0]
         hint = _LISTS_OF_COMMANDS if why == "stdout is not a list" else ""

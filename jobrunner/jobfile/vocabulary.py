@@ -187,6 +187,7 @@ _TASK: Final[Words] = _words(
     ),
     ("approval routes worker_selector queue pool_slots", _NO_SERVER),
     ("parallel", (answers.parallel, answers.number("max_parallel"))),
+    ("jobs", (answers.number("max_parallel"),)),
     ("shell_packages", _NO_LOGIC),
     # pypyr
     ("in", answers.like("kwargs")),
