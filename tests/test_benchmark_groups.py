@@ -185,8 +185,12 @@ def test_all_processes_of_a_job_are_watched(tmp_path: Path, monkeypatch: pytest.
     (case,) = outcome.cases()
     assert outcome.rss(case) < 100
     assert len(spans.first) == len(spans.last) == 1
-    rate = measure.run(memory._rate(40, spans), scratch=tmp_path, say=say)
-    assert [rate.wall(case) for case in rate.cases()] == [spans.last[0], spans.first[0]]
+
+
+def test_of_each_run_the_last_tenth_is_held_against_its_first(tmp_path: Path) -> None:
+    spans = memory.Spans(first=[2.0, 3.0], last=[1.0, 6.0])
+    rate = measure.run(memory._rate(40, 2, spans), scratch=tmp_path, say=say)
+    assert rate.ratios(rate.cases()[1]) == [0.5, 2.0]
 
 
 def test_only_ends_of_success_are_counted(tmp_path: Path) -> None:
