@@ -143,6 +143,10 @@ class Outlet:
             self._tell()
         self._degraded = lambda name, reason, dropped: None
 
+    def close(self) -> None:
+        """Nothing is written any more, and what is queued is dropped uncounted. The file that was handed over stays open."""
+        self._end()
+
     # What the file takes.
 
     def _send(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import signal
@@ -50,6 +51,13 @@ def _working_directory_of_the_tests() -> Iterator[None]:
     after = os.getcwd()
     os.chdir(before)
     assert after == before
+
+
+@pytest.fixture(autouse=True)
+def _garbage_of_the_tests() -> Iterator[None]:
+    """A command line that was run in this process has set aside all there was, itself included: it may be collected again."""
+    yield
+    gc.unfreeze()
 
 
 CANARY = b"canary/7f3A"

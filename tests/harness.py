@@ -6,10 +6,13 @@ import gc
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import pytest
 
 from jobrunner import api
 from jobrunner.events import Event, TaskFinished, TaskOutput, TaskStarted
@@ -84,3 +87,24 @@ def run_job(folder: Path, job: Mapping[str, Any]) -> Ran:
 def open_descriptors() -> list[str]:
     gc.collect()  # what tests before this one have left is closed now, and not between two looks
     return sorted(os.listdir("/proc/self/fd"))
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextmanager
+def all_closed(kind: type[Closable]) -> Iterator[None]:
+    """Every `kind` that is made inside is closed at the end: its descriptor is a number, which nothing else would close."""
+    made: list[Closable] = []
+    init = kind.__init__
+
+    def noted(self: Closable, *args: Any, **keys: Any) -> None:
+        init(self, *args, **keys)
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "__init__", noted)
+        yield
+    for each in made:
+        each.close()

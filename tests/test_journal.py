@@ -34,9 +34,16 @@ from jobrunner.journal import (
     replay,
 )
 from jobrunner.stream import Stamped
+from tests.harness import all_closed
 
 TS = "2026-01-02T03:04:05.678901Z"
 EMPTY = Replay(records=[], seq=0, offset=0, dropped=0, crc=0)
+
+
+@pytest.fixture(autouse=True)
+def _all_closed() -> Iterator[None]:
+    with all_closed(Journal):
+        yield
 
 
 @pytest.fixture

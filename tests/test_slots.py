@@ -20,9 +20,16 @@ import pytest
 
 from jobrunner.errors import JobrunnerError, StateError, UnsafeError
 from jobrunner.slots import HostLimits, Slots
+from tests.harness import all_closed
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _all_closed() -> Iterator[None]:
+    with all_closed(Slots):
+        yield
 
 
 @pytest.fixture

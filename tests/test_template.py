@@ -103,11 +103,13 @@ def test_no_descriptor_of_the_engine_is_open_in_it() -> None:
 def test_it_is_found_by_the_cookie_and_by_the_mark_of_its_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     mark.write_text("run")
-    with templated(env={COOKIE: "of-this-run"}, reaper=Reaper(inherits=False, mark=str(mark))) as run:
+    reaper = Reaper(inherits=False, mark=str(mark))
+    with templated(env={COOKIE: "of-this-run"}, reaper=reaper) as run:
         found = value(run, 2)
         assert found["is_lean"]
         assert f"{COOKIE}=of-this-run" in found["environment"].split("\0")
         assert str(mark) in found["maps"]
+    reaper.close()
 
 
 def test_what_the_engine_has_of_the_standard_library_is_there_in_every_host() -> None:

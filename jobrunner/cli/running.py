@@ -81,15 +81,24 @@ def _collect_garbage_again() -> None:
 
 @contextlib.contextmanager
 def _opened(log_file: str | None) -> Iterator[tuple[Outlet, Outlet]]:
-    """Where the log goes, and where all else does: one outlet where both are the same file, so that they keep their order."""
+    """Where the log goes, and where all else does."""
+    outlets = _outlets(log_file)
+    try:
+        yield outlets
+    finally:
+        for each in outlets:
+            each.close()
+
+
+def _outlets(log_file: str | None) -> tuple[Outlet, Outlet]:
+    """One outlet for both where both are the same file, so that they keep their order."""
     if log_file is not None:
         with _appended(log_file) as file:
-            yield Outlet(file, name="log", torn=_is_torn(file)), Outlet(sys.stdout.buffer, name="stdout")
-    elif _is_same(sys.stdout.buffer, sys.stderr.buffer):
+            return Outlet(file, name="log", torn=_is_torn(file)), Outlet(sys.stdout.buffer, name="stdout")
+    if _is_same(sys.stdout.buffer, sys.stderr.buffer):
         both = Outlet(sys.stderr.buffer, name="log and stdout")
-        yield both, both
-    else:
-        yield Outlet(sys.stderr.buffer, name="log"), Outlet(sys.stdout.buffer, name="stdout")
+        return both, both
+    return Outlet(sys.stderr.buffer, name="log"), Outlet(sys.stdout.buffer, name="stdout")
 
 
 def _appended(log_file: str) -> BinaryIO:
