@@ -430,10 +430,13 @@ def test_an_attempt_that_is_out_of_memory_says_so(target: str, method: str) -> N
     assert f"in {target}" in result.error.traceback
 
 
-def test_other_errors_under_a_limit_stay_what_they_are() -> None:
+@pytest.mark.parametrize(("target", "kind"), [("fails", "ValueError"), ("is_wrong_inside", "SystemError")])
+def test_other_errors_under_a_limit_stay_what_they_are(target: str, kind: str) -> None:
     with driven("process") as run:
-        run.start(1, "fails", resources=Resources(memory=1 << 30))
-        assert (run.result(1).error or Exception).type == "ValueError"  # type: ignore[union-attr]
+        run.start(1, target, resources=Resources(memory=1 << 30))
+        error = run.result(1).error
+    assert error is not None
+    assert error.type == kind
 
 
 def test_less_memory_than_python_takes_is_no_start() -> None:

@@ -75,7 +75,7 @@ class Spent:
     def reap(self, pid: int) -> tuple[Exit, int | None]:
         """Take the end of a process that has ended; with its own peak. ChildProcessError: somebody else has taken it."""
         _, status, usage = os.wait4(pid, 0)
-        self.cpu = (self.cpu or 0.0) + usage.ru_utime + usage.ru_stime
+        self.cpu = round((self.cpu or 0.0) + usage.ru_utime + usage.ru_stime, 6)
         if (peak := _own_peak(usage.ru_maxrss)) is not None:
             self.max_rss = max(self.max_rss or 0, peak)
         return Exit.of(os.waitstatus_to_exitcode(status)) if status else _SUCCESS, peak

@@ -50,6 +50,8 @@ def _data_size() -> int:
 
 
 _shortages: list[Error] = []
+_ALL_BUT = 1 << 20
+"""Bytes below the limit of which Python, which takes them in such pieces, may have found nothing left."""
 
 
 def run_limited(call: Call, limit: int) -> Result:
@@ -60,20 +62,27 @@ def run_limited(call: Call, limit: int) -> Result:
     except MemoryError as error:  # nothing was left for its report
         result = Result(id=call.id, outcome=Outcome.FAILED, error=describe(error))
     _lift_memory_limit()
-    shortage = _shortages.pop() if _shortages else result.error
-    if result.error is None or shortage is None or not shortage.type.endswith("MemoryError"):  # as libraries name theirs, too
+    shortage = _shortages.pop() if _shortages else _as_libraries_say(result.error)
+    if result.error is None or shortage is None:
         return result
     message = out_of_memory(limit, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAX_RSS_UNIT)
     return replace(result, error=replace(shortage, type="OutOfMemory", message=message))
+
+
+def _as_libraries_say(error: Error | None) -> Error | None:
+    """The error, if by its name it is a want of memory."""
+    return error if error is not None and error.type.endswith("MemoryError") else None
 
 
 def within_limit(target: str, *args: Any, **kwargs: Any) -> Any:
     """Call the target; a want of memory is described before it goes on, and without the limit: that takes memory."""
     try:
         return resolve(target)(*args, **kwargs)
-    except MemoryError as error:
+    except (MemoryError, SystemError) as error:  # the second where Python (3.12) has no room for the first
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         _lift_memory_limit()
-        _shortages.append(describe(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)))
+        if isinstance(error, MemoryError) or _data_size() > limit - _ALL_BUT:
+            _shortages.append(describe(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)))
         raise
 
 

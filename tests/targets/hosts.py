@@ -104,6 +104,10 @@ def takes(mebibytes: int) -> int:
     return len(bytearray(mebibytes << 20))
 
 
+def is_wrong_inside() -> None:
+    raise SystemError("error return without exception set")
+
+
 def takes_little_by_little(mebibytes: int) -> int:
     """In pieces so small that nothing is left for anybody when it ends."""
     kept: list[bytes] = []
