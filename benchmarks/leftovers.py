@@ -41,6 +41,11 @@ def is_alive(pid: int) -> bool:
     return _started(pid) is not None
 
 
+def has(pid: int, name: str) -> bool:
+    """Whether a process has a variable of that name in its environment."""
+    return any(each.startswith(name.encode() + b"=") for each in _environment(pid))
+
+
 def end(mark: str, *, patience: float = 5.0) -> None:
     """Kill all that carry the mark. Raises TimeoutError where some are left after `patience` seconds."""
     deadline = time.monotonic() + patience

@@ -34,6 +34,8 @@ MEANT: dict[Victim, tuple[int, ...]] = {
     "guard": (0,), "second guard": (1,), "engine": (2,), "guard and engine": (0, 2), "second guard and engine": (1, 2),
     "guards": (0, 1), "all": (0, 1, 2),
 }  # fmt: skip
+RUNNER = "JOBRUNNER_RUNNER"
+"""A variable that only a runner has, and what it has forked and has not become a command yet."""
 BUSY = 75
 LOST = 70
 PATIENCE = 30.0
@@ -78,6 +80,18 @@ tasks:
 """
 FANS = ("shell", "threads", "hosts", "fresh")
 
+SHORT_JOB = """\
+name: chaos
+pools: {{shell: {{mode: thread_pool, workers: 2}}}}
+tasks:
+  shell:
+    pool: shell
+    foreach: {{range: {each}}}
+    retry: {{max: 5}}
+    argv: [sh, {folder}/task.sh, {folder}, "{seconds}", "shell-${{{{ item }}}}"]
+"""
+"""Commands alone, many and short: in each part of the run all but the first hundred or so are started by a runner."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed:
@@ -100,13 +114,26 @@ class Trial:
     folder: Path
     tasks: int
     seconds: float = 0.02
+    is_short: bool = False
+    """It is SHORT_JOB, whose runners are killed now and then, too."""
     kills: list[Killed] = field(default_factory=list)
     busy: int = 0
+    runners: int = 0
+    """How many of them were killed."""
+
+    @property
+    def fans(self) -> tuple[str, ...]:
+        return FANS[:1] if self.is_short else FANS
 
     @property
     def each(self) -> int:
-        """Items of each of the four fan-outs."""
-        return self.tasks // len(FANS)
+        """Items of each of the fan-outs."""
+        return self.tasks // len(self.fans)
+
+    @property
+    def items(self) -> set[str]:
+        """Each item, as it tells its name."""
+        return {f"{fan}-{number}" for fan in self.fans for number in range(self.each)}
 
     @property
     def witness(self) -> Path:
@@ -122,7 +149,8 @@ class Trial:
         (self.folder / "pid").mkdir()
         shutil.copy(ROOT / "benchmarks" / "peers" / "task.sh", self.folder)
         shutil.copy(Path(__file__).with_name("witnesses.py"), self.folder)
-        (self.folder / "job.yaml").write_text(JOB.format(each=self.each, folder=self.folder, seconds=self.seconds))
+        job = SHORT_JOB if self.is_short else JOB
+        (self.folder / "job.yaml").write_text(job.format(each=self.each, folder=self.folder, seconds=self.seconds))
 
     def start(self, program: Sequence[str] = (sys.executable, "-m", "jobrunner")) -> subprocess.Popen[bytes]:
         """The runner, started as a unit with `Restart=` would start it."""
@@ -161,6 +189,8 @@ def _until_killed(trial: Trial, draw: random.Random, *, kills: int, early: float
     """One start and its kill. The exit code where the runner ended first; None where it was killed or has to be started again."""
     is_due, victim, waits = _moment(trial, draw, kills, early), draw.choice(victims), draw.random() < 0.5
     child = trial.start()
+    if trial.is_short and draw.random() < 0.75:
+        _kill_a_runner(trial, child, is_due, draw.random() * 0.2)
     while child.poll() is None and not is_due():
         time.sleep(0.001)
     if child.returncode is None:
@@ -170,6 +200,18 @@ def _until_killed(trial: Trial, draw: random.Random, *, kills: int, early: float
         trial.busy += 1
         return None
     return child.returncode
+
+
+def _kill_a_runner(trial: Trial, child: subprocess.Popen[bytes], is_due: Callable[[], bool], later: float) -> None:
+    """So many seconds after there is one; unless the kill of the run is due before that."""
+    while child.poll() is None and not is_due():
+        for pid in runners(str(trial.folder))[:1]:
+            time.sleep(later)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                trial.runners += 1
+            return
+        time.sleep(0.005)
 
 
 def kill(trial: Trial, child: subprocess.Popen[bytes], victim: Victim, *, waits: bool) -> Killed:
@@ -262,8 +304,8 @@ def _verify_the_kills(trial: Trial) -> None:
 def _verify_the_witness(trial: Trial) -> None:
     """Each task was done, none that was recorded began again, never two at once, none beside what a kill had left."""
     lines = witness.read(trial.witness)
-    expected = {f"{fan}-{number}" for fan in FANS for number in range(trial.each)} | {f"total-{3 * sum(range(trial.each))}"}
-    assert witness.told(lines, "done") == expected
+    totals = set() if trial.is_short else {f"total-{3 * sum(range(trial.each))}"}
+    assert witness.told(lines, "done") == trial.items | totals
     assert [line for line in lines if line.word == "twice"] == []
     for line, kill in _beside(trial, lines):
         raise AssertionError(f"{line} beside what was left by {kill}\n{trial.printed()}")
@@ -284,8 +326,12 @@ def verify_the_journal(trial: Trial) -> None:
     journals = [records.checked(path / "events.jsonl") for path in records.run_dirs(trial.state, "chaos")]
     (run,) = [each for each in journals if records.succeeded(each)]
     assert (run[-1]["event"], run[-1]["outcome"], run[-1]["exit_code"]) == ("run.finished", "succeeded", 0)
-    expected = [f"{fan}-{number}" for fan in FANS for number in range(trial.each)] + ["total"]
-    assert sorted(records.succeeded(run)) == sorted(expected)
+    assert sorted(records.succeeded(run)) == sorted([*trial.items, *([] if trial.is_short else ["total"])])
+
+
+def runners(mark: str) -> list[int]:
+    """The processes that start short commands for an engine, of all that carry the mark."""
+    return [each.pid for each in leftovers.alive(mark) if leftovers.has(each.pid, RUNNER)]
 
 
 def told(trials: list[Trial]) -> str:
@@ -298,6 +344,7 @@ def told(trials: list[Trial]) -> str:
         f"{len(kills)} kills ({dict(Counter(each.victim for each in kills))})\n"
         f"run again, a kill: {len(again) / many:.3f} tasks that ended well: {sum(each.was_done for each in again) / many:.3f} "
         f"before the kill, the others by themselves after it; {sum(each.was_recorded for each in again)} of all were recorded\n"
+        f"{sum(trial.runners for trial in trials)} runners killed besides; "
         f"wound up in {max(waits, default=0):.3f} s at most; "
         f"{sum(trial.busy for trial in trials)} starts met a run that had not ended yet"
     )

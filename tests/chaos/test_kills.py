@@ -18,6 +18,7 @@ KILLS, TRIALS, TASKS = (50, 20, 1_000) if LONG else (15, 2, 300)
 """Kills of a trial, trials, and tasks of each: 1,000 kills in the long form, 30 in CI."""
 GOAL = 0.3 if LONG else 1.0
 """Tasks that were done before the kill but not recorded yet, and so run again, a kill; a few kills do not make a mean."""
+SHORT_KILLS, SHORT_TRIALS, SHORT_TASKS = (10, 10, 3_000) if LONG else (4, 2, 1_200)
 SEED = int(os.environ.get("JOBRUNNER_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
@@ -33,6 +34,19 @@ def test_a_job_that_is_killed_at_random_is_completed_by_resume(tmp_path: Path) -
     print(chaos.told(trials))  # noqa: T201
     unrecorded = sum(each.was_done for trial in trials for each in chaos.repeats(trial))
     assert unrecorded / sum(len(trial.kills) for trial in trials) <= GOAL, chaos.told(trials)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200 if LONG else 150)
+def test_short_commands_are_completed_too_whoever_is_killed_their_runners_included(tmp_path: Path) -> None:
+    print(f"JOBRUNNER_SEED={SEED}")  # noqa: T201
+    draw, trials = random.Random(SEED), []
+    for number in range(SHORT_TRIALS):
+        trials.append(trial := Trial(folder=tmp_path / str(number), tasks=SHORT_TASKS, seconds=0, is_short=True))
+        chaos.run(trial, draw, kills=SHORT_KILLS)
+        chaos.verify(trial)
+    print(chaos.told(trials))  # noqa: T201
+    assert sum(trial.runners for trial in trials) > 0, "many short commands are started in another way now"
 
 
 @pytest.mark.slow
