@@ -658,6 +658,23 @@ def test_where_nothing_can_start_for_long_it_is_said() -> None:
     assert plan.done
 
 
+def test_those_that_were_taken_together_and_find_no_room_are_not_each_others_hope() -> None:
+    plan, now = plan_of({"a": {"foreach": {"range": 4}}}, workers=2), 0.0
+    while all(plan.hold_back(each, now) for each in take(plan, now)):
+        now += 0.25
+    assert 10 < now < 11
+
+
+def test_what_has_ended_since_has_found_room() -> None:
+    plan = plan_of({"a": {"foreach": {"range": 3}}}, workers=1)
+    (attempt,) = take(plan, 0.0)
+    assert plan.hold_back(attempt, 0.0)
+    (attempt,) = take(plan, 0.25)
+    end(plan, attempt, now=100.0)
+    (attempt,) = take(plan, 100.0)
+    assert plan.hold_back(attempt, 100.0)
+
+
 def test_where_others_run_room_is_waited_for_as_long_as_it_takes() -> None:
     plan, now = plan_of({"a": {}, "b": {}}, workers=2), 0.0
     _, b = take(plan)

@@ -87,7 +87,7 @@ class Plan:
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
-        self._last_id = self._bad_ends = 0
+        self._last_id = self._bad_ends = self._given_back = self._ended_before = 0
         self._open = len(self._nodes)
         self._open_before_finals = sum(not node.is_final for node in self._nodes.values())
         self.skips: list[Skipped] = []
@@ -254,6 +254,7 @@ class Plan:
     def give_back(self, attempt: Attempt) -> None:
         """It was handed over, but never began: it is ready again and does not count."""
         node = self._land(attempt)
+        self._given_back += 1
         if self._is_cancelled(node):
             node.drop(attempt.serial)
             self._settle(node)
@@ -263,9 +264,11 @@ class Plan:
 
     def hold_back(self, attempt: Attempt, now: float) -> bool:
         """The system had no room to start it: its slot is not used until something ends. False where that would be for ever."""
-        starved = not any(each is not attempt for each in self._flight.values())
-        self._starved_since = (self._starved_since or now) if starved else None
-        if starved and now - (self._starved_since or now) > _LONGEST_STARVING:
+        ended = self._last_id - len(self._flight) - self._given_back
+        if self._starved_since is None or ended != self._ended_before:
+            self._starved_since, self._ended_before = now, ended
+        if now - self._starved_since > _LONGEST_STARVING and len(self._flight) == 1:
+            self._ended_before += 1  # its own end makes no room
             return False
         pool = self._pools[self._nodes[attempt.task].pool]
         self.give_back(attempt)
