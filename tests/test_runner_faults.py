@@ -123,7 +123,7 @@ def test_what_a_dead_runner_had_begun_has_crashed_and_its_retry_never_meets_it(s
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(stage: Marked) -> None:
     slow = "case $JOBRUNNER_ITEM in *50) setsid sleep 600 & sleep 600;; esac"
-    stage.many(f"{TELL}; {slow}", 400, timeout="0.5s")
+    stage.many(f"{TELL}; {slow}", 400, timeout="1.5s")
     with with_runner(stage, "run", "job.yaml") as (run, _):
         assert run.wait(PATIENCE) == 1
     accounted(stage.journal())
