@@ -38,7 +38,8 @@ class Marked(Stage):
         return {**super().environ, leftovers.NAME: str(self.folder)}
 
     def many(self, run: str, count: int, more: dict[str, Any] | None = None, **keys: Any) -> None:
-        """A job of many short commands, two at a time, and whatever `more` tasks."""
+        """A job of many short commands, two at a time, the last of which waits for a file `go`; and whatever `more` tasks."""
+        run = f"case $JOBRUNNER_ITEM in {count - 1}) until [ -e go ]; do sleep 0.01; done;; esac; {run}"
         self.job({"a": {"run": run, "foreach": {"range": count}, **keys}, **(more or {})}, workers=2)
 
 
@@ -98,6 +99,7 @@ def test_a_signal_ends_it_in_order_and_a_resume_runs_what_is_left_once(stage: Ma
     stage.many(TELL, 500)
     with with_runner(stage, "run", "job.yaml") as (run, _):
         run.send_signal(number)
+        stage.flag("go")
         assert run.wait(PATIENCE) == code
     accounted(stage.journal())
     assert not leftovers.alive(str(stage.folder))
@@ -113,6 +115,7 @@ def test_what_a_dead_runner_had_begun_has_crashed_and_its_retry_never_meets_it(s
     stage.many(f"{alone}; {TELL}; sleep 0.01", 400, retry={"max": 1})
     with with_runner(stage, "run", "job.yaml") as (run, runner):
         os.kill(runner, signal.SIGKILL)
+        stage.flag("go")
         assert run.wait(PATIENCE) == 0
     accounted(stage.journal())
     crashed = [each["item"] for each in stage.events("task.finished") if each["outcome"] == "crashed"]
@@ -125,6 +128,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(stage: 
     slow = "case $JOBRUNNER_ITEM in *50) setsid sleep 600 & sleep 600;; esac"
     stage.many(f"{TELL}; {slow}", 400, timeout="1.5s")
     with with_runner(stage, "run", "job.yaml") as (run, _):
+        stage.flag("go")
         assert run.wait(PATIENCE) == 1
     accounted(stage.journal())
     outcomes = {each["item"]: each["outcome"] for each in stage.events("task.finished")}
@@ -138,6 +142,7 @@ def test_output_and_values_are_those_of_their_own_attempt_also_when_a_runner_die
     stage.many(told, 400, {"last": last}, retry={"max": 3})
     with with_runner(stage, "run", "job.yaml") as (run, runner):
         os.kill(runner, signal.SIGKILL)
+        stage.flag("go")
         assert run.wait(PATIENCE) == 0
     accounted(stage.journal())
     ended = stage.events("task.finished")
@@ -156,6 +161,7 @@ def test_a_runner_that_has_no_descriptor_left_fails_no_command(stage: Marked, fr
     with with_runner(stage, "run", "job.yaml") as (run, runner):
         held = max(map(int, os.listdir(f"/proc/{runner}/fd")))
         resource.prlimit(runner, resource.RLIMIT_NOFILE, (held + 1 + free, held + 1 + free))
+        stage.flag("go")
         assert run.wait(PATIENCE) == 0
     accounted(stage.journal())
     assert stage.ran() == once(500)
@@ -165,6 +171,7 @@ def test_a_runner_that_has_no_descriptor_left_fails_no_command(stage: Marked, fr
 def test_where_few_descriptors_may_be_open_all_commands_run_once(stage: Marked, descriptors: int) -> None:
     """Whether there is room for a runner or not."""
     stage.many(TELL, 400)
+    stage.flag("go")
     limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *stage.command("run", "job.yaml", "-q")]
     ran = subprocess.run(
         limited, cwd=stage.folder, env=stage.environ, capture_output=True, text=True, check=False, timeout=PATIENCE
@@ -193,6 +200,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_74_and_with_room_it_is_completed
     last = {"needs": ["a"], "run": "test ${{ len(tasks.a.results) }} = 900"}
     stage.many(f"{TELL}; head -c 4000 /dev/zero | tr '\\0' x", 900, {"last": last})
     with with_runner(stage, "run", "job.yaml", before=["unshare", "-m", "sh", "-c", SMALL_DISK, "sh"]) as (run, _):
+        stage.flag("go")
         run.wait(PATIENCE)
     assert (stage.folder / "codes").read_text() == "74 0\n"
     (full,), (completed,) = (records.run_dirs(stage.folder / name, "job") for name in ("kept", "resumed"))
