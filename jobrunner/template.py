@@ -24,10 +24,11 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from jobrunner import cloning, host, processes, speech, system, work
+from jobrunner import cloning, host, processes, system, work
 from jobrunner.structs import struct
 from jobrunner.typed import Any, NoReturn
 
@@ -38,11 +39,11 @@ REFUSED = b"refused: "
 """Why a template cannot preload, and ends."""
 SLOT = 4096
 """Bytes of the memory that is shared with the engine, in which the system itself writes the pid of a host."""
-_PLACES = [1, 2, 3, 4]
+_PLACES = array("i", [1, 2, 3, 4])
 """Where a host has its output, twice, its connection and its pipe for stacks: what comes is put where nothing is, from below."""
-_STACK, _CONTROL, _FIRST_FREE = 4, 6, 7
-_THEIRS = 3
-"""From this descriptor on a program that a host starts has none of them."""
+_IN_PLACE = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _PLACES.tobytes())]
+_ROOM = socket.CMSG_LEN(len(_PLACES) * _PLACES.itemsize)
+_CONNECTION, _STACK, _CONTROL, _FIRST_FREE = 3, 4, 6, 7
 _HAS_THREADS, _REFUSED = 72, 73
 _LONGEST_REASON = 2000
 _LONGEST_JOIN = 0.1
@@ -134,13 +135,16 @@ def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: 
     ends, last = _Ends(), os.sysconf("SC_OPEN_MAX")
     os.closerange(_PLACES[0], _CONTROL)
     control.send(READY)
-    while order := _received(control, streams):
-        name, number, call = order
+    be_main_thread = threading.main_thread()._set_native_id  # type: ignore[attr-defined]
+    while order := _received(control):
+        worker, number, call = order.split(b"\n", 2)
+        name = worker.decode()
         process._name, process._identity, sys.argv[:] = name, (int(number),), [name]
+        streams.adopt()
         if not (is_single := single.become(call)):
             lane.become(name, call)
         if _answered(control, fork) == 0:
-            threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+            be_main_thread()
             os.closerange(_CONTROL, last)
             host.cloned(single.main if is_single else partial(host.main, lane.serve))
             if ends.are_none():
@@ -216,37 +220,32 @@ class _Ends:
     """Whether there is something to be done at the end of a host: else what finds that out would copy 80 pages."""
 
     def __init__(self) -> None:
-        self._count = self._counted()
+        self._threads: list[Any] = [threading._active, threading._limbo]  # type: ignore[attr-defined]
+        self._processes: list[Any] = [multiprocessing.util._finalizer_registry, multiprocessing.process._children]  # type: ignore[attr-defined]
+        self._functions = getattr(threading, "_threading_atexits", [])
+        self._count_functions = atexit._ncallbacks
+        self._counts = self._counted()
 
-    @staticmethod
-    def _counted() -> tuple[int, int]:
-        return len(getattr(threading, "_threading_atexits", ())), atexit._ncallbacks()
+    def _counted(self) -> tuple[list[int], int]:
+        return [*map(len, self._threads), *map(len, self._processes), len(self._functions)], self._count_functions()
 
     def are_none(self) -> bool:
         """No thread, no process of multiprocessing, and nobody who wants to be called. What was printed was written already."""
-        return (
-            threading.active_count() == 1
-            and not multiprocessing.util._finalizer_registry  # type: ignore[attr-defined]
-            and not multiprocessing.process._children  # type: ignore[attr-defined]
-            and self._counted() == self._count
-        )
+        return self._counted() == self._counts
 
 
-def _received(control: socket.socket, streams: speech.Streams) -> tuple[str, str, bytes] | None:
-    """The name and number of a host, and its first call or b"". Its descriptors are in their places then."""
-    descriptors: list[int] = []
-    while descriptors != _PLACES:
-        data, descriptors, _, _ = socket.recv_fds(control, LONGEST, len(_PLACES))
-        if not data:
-            return None
-        if descriptors != _PLACES:  # there was no room for one of them
-            os.closerange(_PLACES[0], _CONTROL)
-            control.send(b"-%d" % errno.EMFILE)
-    for fd in _PLACES[_THEIRS - 1 :]:
-        os.set_inheritable(fd, False)
-    streams.adopt()
-    name, number, call = data.split(b"\n", 2)
-    return name.decode(), number.decode(), call
+def _received(control: socket.socket) -> bytes:
+    """The name and number of a host, and its first call or b"", as lines; b"" at the end. Its descriptors are in their places."""
+    while True:
+        data, given, _, _ = control.recvmsg(LONGEST, _ROOM)
+        if not data or given == _IN_PLACE:
+            break
+        os.closerange(_PLACES[0], _CONTROL)  # there was no room for one of them
+        control.send(b"-%d" % errno.EMFILE)
+    if data:
+        os.set_inheritable(_CONNECTION, False)
+        os.set_inheritable(_STACK, False)
+    return data
 
 
 def _answered(control: socket.socket, fork: Callable[[], int]) -> int:

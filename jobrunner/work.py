@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -267,7 +268,7 @@ def resolve(target: str) -> Callable[..., Any]:
     The import waits for one that another thread has begun: what `sys.modules` holds meanwhile is half a module.
     """
     module_name, _, attributes = target.partition(":")
-    found: Any = importlib.import_module(module_name)
+    found: Any = _run_at_hand(*at_hand.pop(module_name)) if module_name in at_hand else importlib.import_module(module_name)
     for name in attributes.split("."):
         try:
             found = getattr(found, name)
@@ -276,6 +277,25 @@ def resolve(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise TypeError(f"{target} is not callable but {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+at_hand: dict[str, tuple[Any, Any]] = {}
+"""Modules that nobody has imported, each made and with its code, but not run: what a template leaves to its hosts to do."""
+
+
+def _run_at_hand(module: Any, code: Any) -> Any:
+    """Import one of them, as the import system does: what has failed is not there."""
+    name, spec = module.__name__, module.__spec__
+    sys.modules[name] = module
+    spec._initializing = True
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    finally:
+        spec._initializing = False
+    return sys.modules[name]  # a module may put another one in its place
 
 
 def _nothing_called(name: str, place: Any, target: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from json.encoder import encode_basestring_ascii
 
+from jobrunner.typed import Any
 from jobrunner.work import Call, Outcome, Resources, Result
 
 MOST_AT_MARK = 1 << 11
@@ -66,11 +67,17 @@ def thread_of(native_id: int | None) -> bytes:
     return b"null" if native_id is None else b"%d" % native_id
 
 
-_decode = json.JSONDecoder().raw_decode
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+def fields_of(line: bytes) -> dict[str, Any]:
+    """Of a call, as it comes from the engine."""
+    fields, _ = _scan(line.decode(), 0)  # json.loads would look for the encoding first, and for what is behind
+    return fields  # type: ignore[no-any-return]
 
 
 def call_of(line: bytes) -> Call:
-    fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
+    fields = fields_of(line)
     get = fields.get
     call = Call(fields["id"], fields["target"], fields["args"], get("kwargs") or {}, get("env") or {}, get("cwd", ""))
     call.needed = get("needed", False)

@@ -33,6 +33,7 @@ class Single:
         self._connection, self._folder = connection, os.getcwd()
         self._variables: Any = getattr(os.environ, "_data", None)
         """What `os.environ` takes for the variables of the process."""
+        self._had = dict(os.environ)
         self._shelf = Shelf()
         self._call = Call(0, "")
         self._environment: list[tuple[bytes, bytes]] = []
@@ -41,13 +42,19 @@ class Single:
         """Be the host of this call, in the process that forks it. False for one that has to go the other way."""
         if not line or getattr(os.environ, "_data", self) is not self._variables:  # a module may have put another one there
             return False
-        self._call = call = frames.call_of(line)
-        try:
-            self._environment = [(os.fsencode(name), os.fsencode(value)) for name, value in call.env.items()]
-        except ValueError:  # no environment can hold it: that is to be told in words
+        fields = frames.fields_of(line)
+        if "resources" in fields:
             return False
+        get, call = fields.get, self._call
+        call.id, call.target, call.args = fields["id"], fields["target"], fields["args"]
+        call.kwargs, call.cwd, call.needed = get("kwargs") or {}, get("cwd", ""), get("needed", False)
+        environment, had = [], self._had
+        for name, value in fields["env"].items():
+            if had.get(name) != value:
+                environment.append((os.fsencode(name), os.fsencode(value)))
+        self._environment = environment
         self._shelf.look(call.target)
-        return call.resources is None
+        return True
 
     def rehearse(self, line: bytes) -> None:
         """What is made once when it is first used, and what the interpreter writes into code until it knows it, is made here."""
