@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 
 from jobrunner import cloning, host, processes, system, work
@@ -44,8 +44,14 @@ _PLACES = array("i", [1, 2, 3, 4])
 _IN_PLACE = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _PLACES.tobytes())]
 _ROOM = socket.CMSG_LEN(len(_PLACES) * _PLACES.itemsize)
 _CONNECTION, _STACK, _CONTROL, _FIRST_FREE = 3, 4, 6, 7
+_RARE = frozenset(["decimal", "fractions", "hashlib", "hmac", "numbers", "platform", "random", "secrets"])
+_RARE |= {"sysconfig", "tempfile", "uuid", "zoneinfo"}
+_PARTS = frozenset(["_blake2", "_decimal", "_hashlib", "_random", "_sha512", "_uuid", "_zoneinfo"])
+"""Of the standard library what few targets use, and what belongs to it. Each fork would pay for it: a third of the mappings, and
+`random` is seeded anew in each host."""
 _HAS_THREADS, _REFUSED = 72, 73
 _LONGEST_REASON = 2000
+_REHEARSALS = 12
 _LONGEST_JOIN = 0.1
 """Seconds."""
 _RUNS_EXIT_FUNCTIONS = sys.version_info >= (3, 13)
@@ -59,7 +65,8 @@ class Settings:
     host: host.Settings
     mark: str
     modules: list[str]
-    """Of the standard library, loaded here once: a host that was forked from the engine itself has them too."""
+    """Of the standard library, loaded here once: a host that was forked from the engine itself has them too. Of those that few
+    use only what targets name."""
     preload: list[str]
     """Targets that are looked up here once, so that their modules are imported."""
 
@@ -72,11 +79,19 @@ def serve(control_fd: int, slot_fd: int, engine: int) -> NoReturn:
     received = json.loads(control.recv(LONGEST))
     common, mark = received["host"], _mapped(received["mark"])
     for name in received["modules"]:
-        with contextlib.suppress(Exception):  # whoever needs it will be told
-            importlib.import_module(name)
+        if name.partition(".")[0] not in _RARE | _PARTS:
+            with contextlib.suppress(Exception):  # whoever needs it will be told
+                importlib.import_module(name)
     # It begins as a process of multiprocessing does, for all hosts, and each host ends so: forked in the middle of `run`.
     process: Any = multiprocessing.context.ForkProcess(target=_run)
-    process._args = (process, control, cloning.forker(slot, engine), common, received["preload"])
+    process._args = (
+        process,
+        control,
+        cloning.forker(slot, engine),
+        common,
+        received["preload"],
+        _RARE.intersection(received["modules"]),
+    )
     process._parent_pid = engine
     code = 1
     if _RUNS_EXIT_FUNCTIONS:
@@ -117,11 +132,13 @@ def _mapped(mark: str) -> mmap.mmap | None:
         return None
 
 
-def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], preload: list[str]) -> None:
+def _run(
+    process: Any, control: socket.socket, fork: Callable[[], int], common: dict[str, Any], preload: list[str], rare: Set[str]
+) -> None:
     """In the template until the engine closes its side; in a host until that has ended. `common` are the settings of all."""
     settings = host.Settings(**common)
     streams = host.prepare(settings, _STACK)
-    (lane, single), pid = host.rehearsed(settings, streams), os.getpid()
+    (lane, single), pid = host.rehearsed(settings, streams, rare), os.getpid()
     if _has_threads():  # what stands in site-packages may start some
         os._exit(_HAS_THREADS)
     refused = _preloaded(preload)
@@ -133,6 +150,8 @@ def _run(process: Any, control: socket.socket, fork: Callable[[], int], common: 
     gc.collect()
     gc.freeze()
     ends, last = _Ends(), os.sysconf("SC_OPEN_MAX")
+    for _ in range(_REHEARSALS):
+        ends.are_none()
     os.closerange(_PLACES[0], _CONTROL)
     control.send(READY)
     be_main_thread = threading.main_thread()._set_native_id  # type: ignore[attr-defined]

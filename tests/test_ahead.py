@@ -20,6 +20,7 @@ from jobrunner.executors.channel import Channel
 from jobrunner.executors.told import NOT_A_FRAME, turn_of, turns_of
 from jobrunner.executors.turns import Turns
 from jobrunner.host import CHANNEL, Port
+from jobrunner.host.port import NO_ROOM
 from jobrunner.speech import Streams
 from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied
 from tests.hostpool import LIMIT, Driven, driven
@@ -266,6 +267,18 @@ def test_a_recycled_worker_gets_no_more_than_its_share(tmp_path: Path) -> None:
         for each in run.of(Began):
             begun[each.pid] = begun.get(each.pid, 0) + 1
     assert max(begun.values()) == 3
+
+
+def test_a_host_that_has_no_room_for_a_queue_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    engine, far = socket.socketpair()
+    with engine, far:
+        engine.sendall(CHANNEL + b"mark\n")  # the system has dropped the descriptor that went with it
+        with pytest.raises(SystemExit) as ended:
+            list(Port(far, Mute()).calls())
+    assert (ended.value.code, capfd.readouterr()) == (NO_ROOM, ("", ""))
 
 
 def test_a_number_that_a_host_has_taken_stays_with_it() -> None:

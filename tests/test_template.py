@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import errno
 import json
@@ -208,6 +209,61 @@ def test_a_module_that_changes_during_the_run_is_read_again(tmp_path: Path) -> N
         error = run.result(6).error
         assert error is not None
         assert error.type == "ModuleNotFoundError"
+
+
+BROKEN = """
+import sys
+print("it ran")
+{line}
+def told(): return "never"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "word"),
+    [
+        ("raise ValueError('of its own')", "ValueError", "of its own"),
+        ("import told_broken; told_broken.later", "AttributeError", "partially initialized module"),
+        ("import no_such_module", "ModuleNotFoundError", "no_such_module"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_run_once_and_says_why_each_time(
+    line: str, kind: str, word: str, tmp_path: Path
+) -> None:
+    with importing(tmp_path, "told_broken", "first") as (run, path):
+        path.write_text(BROKEN.format(line=line))
+        compileall.compile_file(path, quiet=2)
+        for number in (3, 4):
+            run.start(number, "told_broken:told")
+            result = run.result(number)
+            error = result.error
+            assert error is not None
+            assert (result.outcome, error.type) == (Outcome.FAILED, kind)
+            assert word in error.message
+            assert f'{path}", line 4' in error.traceback
+            assert b"".join(each.data for each in run.of(Said) if each.id == number) == b"it ran\n"
+
+
+def test_a_module_may_put_another_one_in_its_place(tmp_path: Path) -> None:
+    with importing(tmp_path, "told_placed", "first") as (run, path):
+        path.write_text("import sys, types\nsys.modules[__name__] = types.SimpleNamespace(told=lambda: 'the other')\n")
+        compileall.compile_file(path, quiet=2)
+        assert [value(run, number, "told_placed:told") for number in (3, 4)] == ["the other"] * 2
+
+
+def test_of_what_few_targets_use_a_host_has_what_the_module_of_its_target_names(tmp_path: Path) -> None:
+    import decimal  # noqa: F401  # the engine has both
+    import random  # noqa: F401
+
+    with importing(tmp_path, "told_named", "first") as (run, path):
+        path.write_text(
+            "import sys\nhas = [name in sys.modules for name in ('random', 'decimal')]\nimport random\n"
+            "def told(): return [*has, random.random()]\n"
+        )
+        compileall.compile_file(path, quiet=2)
+        *has, first = value(run, 3, "told_named:told")
+        assert has == [True, False]
+        assert value(run, 4, "told_named:told")[-1] != first
 
 
 # --- a host that is told of when it has ended ----------------------------------------------------------------------------------

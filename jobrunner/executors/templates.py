@@ -190,10 +190,6 @@ def _started(control: int, slot: int, folder: str, cookie: str | None) -> subpro
     )
 
 
-_NOT_SHARED = frozenset({"__main__", "random", "secrets", "tempfile"})
-"""What has `random` with it: each host would have to seed that anew, whether it is of use there or not."""
-
-
 def standard_modules() -> list[str]:
-    """What this process has loaded of the standard library, and a host may be forked with."""
-    return [name for name in sys.modules if name.partition(".")[0] in sys.stdlib_module_names - _NOT_SHARED]
+    """What this process has loaded of the standard library."""
+    return [name for name in sys.modules if name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}]

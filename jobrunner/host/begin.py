@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from importlib.machinery import PathFinder
 
 from jobrunner import speech, system
@@ -107,8 +107,10 @@ def forked(connection: socket.socket, output: int, stack: int, settings: Setting
     _begin(socket.socket(fileno=_CONNECTION), settings, streams)
 
 
-def rehearsed(settings: Settings, streams: speech.Streams) -> tuple[InOrder, Single]:
+def rehearsed(settings: Settings, streams: speech.Streams, rare: Set[str]) -> tuple[InOrder, Single]:
     """Both lanes of all hosts that this process will fork, after some calls; their connection is the descriptor 3.
+
+    What is `rare` is imported here where the module of a target names it.
 
     What is made once when it is first used, and what the interpreter writes into code until it knows it, would else be copied by
     every host.
@@ -118,7 +120,7 @@ def rehearsed(settings: Settings, streams: speech.Streams) -> tuple[InOrder, Sin
     near, far = socket.socketpair()
     os.dup2(far.fileno(), _CONNECTION, inheritable=False)
     connection = socket.socket(fileno=_CONNECTION)
-    lane, single = InOrder(Port(connection, streams), settings), Single(connection)
+    lane, single = InOrder(Port(connection, streams), settings), Single(connection, rare)
     with near, far:
         for number in range(_REHEARSALS):
             lane.become(settings.worker, _REHEARSED % number)

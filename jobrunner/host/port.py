@@ -20,7 +20,7 @@ from jobrunner.host import frames
 from jobrunner.typed import Any
 from jobrunner.work import Call, Result
 
-ENGINE_IS_GONE = 70
+ENGINE_IS_GONE, NO_ROOM = 70, 72
 _LONGEST_SAID = 1 << 20
 _RECEIVE = 1 << 16
 _NUMBER = 8
@@ -119,6 +119,8 @@ class Port:
     def _answer(self, line: bytes) -> None:
         if line.startswith(frames.CHANNEL):
             self.flush()
+            if not self._given:  # there is no room for it here: what nobody has taken from there is to begin elsewhere
+                os._exit(NO_ROOM)
             self._queue, self._mark = self._given.pop(), frames.MARK + line[len(frames.CHANNEL) :]
             self._told = frames.TOLD_BEFORE % self._last_id
             self._tell(0)

@@ -7,10 +7,12 @@ own. What is read of it is what each host would have found and read: its place, 
 from __future__ import annotations
 
 import builtins
+import contextlib
+import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from types import CodeType, ModuleType
@@ -35,9 +37,13 @@ class _Book:
 
 
 class Shelf:
-    """A finder of modules that stands before all others, and knows those that it was asked to look for."""
+    """A finder of modules that stands before all others, and knows those that it was asked to look for.
 
-    def __init__(self) -> None:
+    Those that are `rare` are imported once where one of these names them.
+    """
+
+    def __init__(self, rare: Set[str]) -> None:
+        self._rare = set(rare)
         self._books: dict[str, _Book] = {}
         self._targets: dict[str, list[_Book]] = {}
         """Those that are to be imported for each target, where all of them are known."""
@@ -92,7 +98,17 @@ class Shelf:
             place, code = _place(spec), spec.loader.get_code(name)
         except Exception:  # whatever is wrong with it is told by whoever imports it
             return None
-        return None if place is None or code is None else self._put(spec, code, place, folders)
+        if place is None or code is None:
+            return None
+        self._import_rare(code)
+        return self._put(spec, code, place, folders)
+
+    def _import_rare(self, code: CodeType) -> None:
+        for name in self._rare.intersection(code.co_names):
+            self._rare.discard(name)
+            with contextlib.suppress(Exception):  # whoever needs it will be told
+                importlib.import_module(name)
+        gc.freeze()
 
     def _put(self, spec: ModuleSpec, code: CodeType, place: _Place, folders: list[str] | None) -> _Book:
         spec.loader.get_code = lambda _: code  # type: ignore[union-attr]  # what has found it is what a module tells of itself
@@ -100,13 +116,13 @@ class Shelf:
         return book
 
     def rehearse(self) -> None:
-        """Import a module as a host does: what the interpreter writes into code until it knows it is not each host's to copy."""
+        """Import a module in both ways of hosts: what the interpreter writes into code until it knows it they need not copy."""
         spec = ModuleSpec(_NOTHING, SourceFileLoader(_NOTHING, __file__), origin=__file__)
         code = compile("", __file__, "exec")
         book = self._put(spec, code, (0, 0, 0), None)
         importlib.import_module(_NOTHING)
         work.at_hand[_NOTHING] = (book.module, code)
-        work.resolve.__wrapped__(f"{_NOTHING}:__spec__.__class__")
+        work.resolve.__wrapped__(f"{_NOTHING}:__spec__.__class__")  # what it has found once it does not look for again
         del sys.modules[_NOTHING], self._books[_NOTHING]
 
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Set
 
 from jobrunner.host import frames
 from jobrunner.host.in_order import could_not_start
@@ -29,12 +30,12 @@ from jobrunner.work import Call, Outcome, Result, run
 class Single:
     """What each such host is: made once, by the template, whose descriptor for a connection is the host's too."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, rare: Set[str]) -> None:
         self._connection, self._folder = connection, os.getcwd()
         self._variables: Any = getattr(os.environ, "_data", None)
         """What `os.environ` takes for the variables of the process."""
         self._had = dict(os.environ)
-        self._shelf = Shelf()
+        self._shelf = Shelf(rare)
         self._call = Call(0, "")
         self._environment: list[tuple[bytes, bytes]] = []
 
