@@ -25,8 +25,9 @@ PIPE_READS = 17
 _LOOK_AGAIN = 0.05
 """Seconds: another thread may be told of a child's end in our place."""
 _COMMAND_LENGTH = 200
-_EXEC_PATIENCE = 0.02
-"""Seconds for a process to come to the end of an exec."""
+_EXEC_LOOKS, _EXEC_PAUSE = 20, 0.001
+"""So often a process that may be in the middle of an exec is looked at, and seconds between. Not until a time: on a busy machine
+that may have come before this process, or that one, gets the CPU again."""
 
 
 @struct
@@ -234,11 +235,12 @@ def environment(pid: int) -> list[bytes]:
     """The variables, as NAME=value, that a process was started with; none where it has gone or may not be looked into.
 
     In the middle of an exec a process has none for some microseconds, more on a busy machine: it is looked at again, as are
-    those that were started with none at all (`env -i`), for _EXEC_PATIENCE. A kernel thread or zombie runs no program.
+    those that were started with none at all (`env -i`), _EXEC_LOOKS times. A kernel thread or zombie runs no program.
     """
-    deadline = time.monotonic() + _EXEC_PATIENCE
-    while not (found := _read(pid, "environ")) and _runs_program(pid) and time.monotonic() < deadline:
-        time.sleep(_EXEC_PATIENCE / 20)
+    looks = 1
+    while not (found := _read(pid, "environ")) and _runs_program(pid) and looks < _EXEC_LOOKS:
+        time.sleep(_EXEC_PAUSE)
+        looks += 1
     return found.split(b"\0") if found else []
 
 
