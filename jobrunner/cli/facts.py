@@ -20,6 +20,7 @@ def task_data(job: Job, name: str) -> dict[str, Any]:
     """What the job file says of a task."""
     task = job.tasks[name]
     action = next(key for key in task.ACTIONS if getattr(task, key) is not None)
+    retries = task.retry if isinstance(task.retry, int) else task.retry.max  # no rule is made of the 0 that most have
     return {
         "task": name,
         "description": task.description,
@@ -36,8 +37,8 @@ def task_data(job: Job, name: str) -> dict[str, Any]:
         "cache": plain(task.cache),
         "secrets": list(task.secrets),
         "timeout": task.timeout,
-        "retries": task.retries.max,
-        "retry": plain(task.retries) if task.retries.max else None,
+        "retries": retries,
+        "retry": plain(task.retries) if retries else None,
         "final": name in job.finals,
     }
 

@@ -132,21 +132,15 @@ def order_of(prepared: Prepared) -> Order:
 
 
 def _in_order(job: Job, only: Collection[str]) -> list[str]:
-    """Declared order, but nothing before what it needs, and final tasks last."""
-    import graphlib
+    """What needs none of the others, then what needs only those, and so on, each in declared order; final tasks last."""
+    from jobrunner.jobfile import needs
 
     selected = frozenset(only or job.tasks)
-    order = {name: (name in job.finals, place) for place, name in enumerate(job.tasks) if name in selected}
-    found: list[str] = []
-    for is_final in (False, True):
-        names = [name for name, (final, _) in order.items() if final is is_final]
-        sorter = graphlib.TopologicalSorter({name: [need for need in job.tasks[name].needs if need in order] for name in names})
-        sorter.prepare()
-        while sorter.is_active():
-            ready = sorted(sorter.get_ready(), key=order.__getitem__)
-            found += ready
-            sorter.done(*ready)
-    return found
+    depth: dict[str, int] = {}
+    for name in needs.in_order(job.tasks):
+        if name in selected:
+            depth[name] = max((depth[need] + 1 for need in job.tasks[name].needs if need in selected), default=0)
+    return sorted((name for name in job.tasks if name in selected), key=lambda name: (name in job.finals, depth[name]))
 
 
 def cached_of(prepared: Prepared) -> dict[str, list[str]]:

@@ -153,7 +153,7 @@ def unneeded(uses: Sequence[tuple[str, str]], tasks: Tasks, unsure: Collection[s
     A bit for each other, handed down the graph: linear in the edges for each BATCH of others. Nothing is said of tasks in a
     circle, which has its own finding, nor of those whose needs are `unsure`, nor of what needs one of them.
     """
-    order = _sorted(tasks)
+    order = in_order(tasks)
     others = list(dict.fromkeys(other for _, other in uses))
     for start in range(0, len(others), BATCH):
         bits = {other: 1 << position for position, other in enumerate(others[start : start + BATCH])}
@@ -174,8 +174,10 @@ def _bits_above(order: Sequence[str], tasks: Tasks, bits: Mapping[str, int], uns
     return above
 
 
-def _sorted(tasks: Tasks) -> list[str]:
+def in_order(tasks: Tasks) -> Sequence[str]:
     """The tasks, each below all that it needs, without those in a circle and below one. Needing itself does not count."""
+    if _is_declared_in_order(tasks):
+        return tuple(tasks)
     waits = {name: sum(need in tasks and need != name for need in task.needs) for name, task in tasks.items()}
     dependents: dict[str, list[str]] = {}
     for name, task in tasks.items():
