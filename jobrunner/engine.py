@@ -70,7 +70,7 @@ class Engine:
         self._events: list[Event | Ran] = []
         """What has happened and was not told yet: what can start at once starts first."""
         self._emit, self._emit_one, self._emit_all = self._events.append, emit, emit_all
-        self._is_urgent = False
+        self._is_urgent = self._is_syncing = False
         self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
         self._cache, self._recall = self._memory.cache, self._memory.recall
         self._tells_runs = emit_all is not None and self._cache is None
@@ -180,7 +180,26 @@ class Engine:
         self._is_urgent = False
         self._memory.commit(sync)
         if sync:
+            self._is_syncing = False
             self._plan.recorded()
+
+    def _record_before(self, attempt: Attempt, *, is_held: bool) -> None:
+        """What has let it start is on record before it does. What is held goes out after `_settle`."""
+        if not self._plan.is_ahead_of_record(attempt):
+            if not is_held:
+                self._settle()
+        elif is_held:
+            self._tell()
+            self._memory.commit_ahead()
+            self._is_syncing = True
+            self._plan.recorded()
+        else:
+            self._commit(True)
+
+    def _settle(self) -> None:
+        if self._is_syncing:
+            self._is_syncing = False
+            self._memory.settle()
 
     def _tell(self) -> None:
         """In the order in which it happened."""
@@ -204,6 +223,7 @@ class Engine:
         self._now = self._loop.clock()
         for attempt in self._plan.take(self._now):
             self._start(attempt)
+        self._settle()
         for lane in self._lanes.values():
             lane.flush()
         self._report_skipped()
@@ -232,8 +252,8 @@ class Engine:
         if attempt.at_most_once:
             digest = flight.digest
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
-        if attempt.at_most_once or self._plan.is_ahead_of_record(attempt):
             self._commit(True)
+        self._record_before(attempt, is_held=isinstance(bound, Call) and lane.holds())
         is_unwanted = self._plan.is_cancelled and self._plan.is_unwanted(attempt)  # the record has no room for more, say
         if is_unwanted and not attempt.at_most_once:
             self._inbox.append(work.Returned(id=attempt.id))

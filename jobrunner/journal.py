@@ -16,6 +16,7 @@ import json
 import os
 import re
 import stat
+import time
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,7 +28,10 @@ from jobrunner.errors import StateError
 from jobrunner.events import Data, Event, TaskFinished, TaskOutput, TaskStarted
 from jobrunner.stream import Row, Rows, Stamped, place
 from jobrunner.structs import struct
-from jobrunner.typed import Any, NoReturn, TypeAlias
+from jobrunner.typed import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from jobrunner.syncing import Syncing
 
 VERSION = 1
 RESERVE = 1 << 20
@@ -35,6 +39,8 @@ RESERVE = 1 << 20
 MARGIN = 256 << 10
 """Bytes that stay free for records of attempts in flight when the disk has no more room."""
 
+_BEFORE_GOING_ON, _SLOW_SYNC = 16, 50e-6
+"""So many syncs show how long one takes, in seconds: of longer ones those that follow are not waited for where they need not."""
 _WINDOW = 64 << 10
 _SEAL = len(b',"crc":"00000000"}')
 _VERSION = rb'\{"v":([0-9]{1,9})[,}]'
@@ -95,6 +101,10 @@ class Journal:
         self._mark = _mark(replay.seq) if sync and not is_dirty else b""  # empty: nobody knows what the disk has
         self._is_dirty = is_dirty
         self._full = self._failure = ""
+        self._syncing: Syncing | None = None
+        self._pending = 0
+        """The last record of which the disk will have been told when `settle` returns; 0: nothing is under way."""
+        self._syncs, self._sync_time = 0, 0.0
 
     @classmethod
     def create(cls, path: Path, *, sync: bool, reserve: int = RESERVE) -> Journal:
@@ -198,8 +208,9 @@ class Journal:
             raise JournalError(f"event {seq} follows event {self._seq} in the journal [this is a bug]")
         return seq
 
-    def commit(self, *, sync: bool) -> None:
+    def commit(self, *, sync: bool, wait: bool = True) -> None:
         """Write what was taken, in one write; with `sync` it is on disk when this returns, if the journal is to be synced.
+        Without `wait` when `settle` returns.
 
         Raises JournalFull when it is written, but the next records may have no room; and JournalError when it may not be
         written, or not be on disk: from then on each call does, and writes nothing, since what a failed write or sync has left
@@ -211,12 +222,20 @@ class Journal:
         try:
             self._write()
             if sync:
-                self._sync()
+                self._await_sync()
+                self._sync(wait)
         except OSError as error:
             self._fail(error)
         self._failure = ""
         if self._full:
             raise JournalFull(self._full)
+
+    def settle(self) -> None:
+        """What was committed without waiting for it is on disk. Raises JournalError where it is not, and from then on."""
+        try:
+            self._await_sync()
+        except OSError as error:
+            self._fail(error)
 
     def close(self) -> None:
         """Give back what was reserved and not used. What was not committed is lost. Closing twice is no mistake."""
@@ -227,6 +246,8 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, os.fstat(fd).st_size)
         self._failure = self._failure or f"the journal {self.path} is closed"
+        if self._syncing is not None:
+            self._syncing.close()
         os.close(fd)
 
     def _write(self) -> None:
@@ -259,11 +280,33 @@ class Journal:
                 f"jobrunner resume {self.path.parent.name}"
             )
 
-    def _sync(self) -> None:
-        if self._is_synced and self._is_dirty:
-            _sync(self._fd)
-            self._is_dirty = False
-            self._mark = _mark(self._seq)
+    def _sync(self, wait: bool) -> None:
+        if not (self._is_synced and self._is_dirty):
+            return
+        if not wait and self._may_go_on():
+            self._syncing.begin()  # type: ignore[union-attr]  # it is there
+            self._pending, self._is_dirty = self._seq, False
+            return
+        started = time.perf_counter()
+        _sync(self._fd)
+        self._is_dirty = False
+        self._mark = _mark(self._seq)
+        self._syncs, self._sync_time = self._syncs + 1, self._sync_time + time.perf_counter() - started
+
+    def _may_go_on(self) -> bool:
+        """Whether the disk syncs beside us: tried once where that pays."""
+        if self._syncs == _BEFORE_GOING_ON and self._sync_time > _BEFORE_GOING_ON * _SLOW_SYNC:
+            from jobrunner.syncing import Syncing  # short runs do without
+
+            self._syncs += 1
+            with contextlib.suppress(OSError):
+                self._syncing = Syncing(self._fd)
+        return self._syncing is not None
+
+    def _await_sync(self) -> None:
+        if self._pending and self._syncing is not None:
+            self._syncing.wait()
+            self._mark, self._pending = _mark(self._pending), 0
 
     def _fail(self, error: OSError) -> NoReturn:
         self._buffer.clear()

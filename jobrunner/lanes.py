@@ -40,6 +40,8 @@ class Lane:
     prepare: Callable[[], int] = lambda: 0
     """Calls follow, and `flush` after the last of them: how many more than there are workers may be handed over now."""
     flush: Callable[[], None] = lambda: None
+    holds: Callable[[], bool] = lambda: False
+    """Of calls that are started nothing goes out before `flush`, as of the last `prepare`."""
     rest: Callable[[], float] = lambda: 0.0
     """For so many seconds all workers have something to do, so that nobody need look."""
     take_back: Callable[[], None] = lambda: None
@@ -80,6 +82,9 @@ class Memory:
     """
 
     commit: Callable[[bool], None] = lambda sync: None
+    commit_ahead: Callable[[], None] = lambda: None
+    """As `commit` with True, but only when `settle` returns: what is done meanwhile nobody need wait for."""
+    settle: Callable[[], None] = lambda: None
     digest: Callable[[Attempt, Call | Command], str] = lambda attempt, work: ""
     recall: Callable[[Attempt, str], Result | None] | None = None
     keeps: Callable[[str], bool] = lambda task: False

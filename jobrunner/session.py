@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from jobrunner import compiled, credentials, events, lifeline, lock, rundir, signals, system, trust
@@ -87,7 +88,7 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
     claim = lock.claim(state, job.name, job.concurrency, on_busy=on_busy, file=prepared.file.path, pause=_pause)
     if claim is None:
         return Busy()
-    with claim, _secrets(prepared) as secrets:
+    with claim, _secrets(prepared) as secrets, _thawed():
         env_file = env_file_of(prepared)
         part = begin(prepared, state)
         with contextlib.closing(part.journal), marked(part.directory.mark), _shared_slots(prepared, state) as slots:
@@ -107,11 +108,20 @@ def _uncollected() -> Iterator[None]:
     gc.disable()
     try:
         yield
-        if lifeline.current() is not None:  # else the process is the caller's, who may let go of what the run has made
-            gc.freeze()
+        gc.freeze()
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _thawed() -> Iterator[None]:
+    """Afterwards what was frozen is looked at again where the process is the caller's, who may let go of what the run has made."""
+    try:
+        yield
+    finally:
+        if lifeline.current() is None:
+            gc.unfreeze()
 
 
 @contextlib.contextmanager
@@ -359,11 +369,12 @@ class _Session:
             pass
         return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)
 
-    def _commit(self, sync: bool) -> None:
+    def _commit(self, sync: bool, *, wait: bool = True) -> None:
         """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later."""
         self._stream.tell()
+        sync = sync and not self._has_lost_guard  # a disk may be slow, and tasks run on meanwhile
         try:
-            self._part.journal.commit(sync=sync and not self._has_lost_guard)  # a disk may be slow, and tasks run on meanwhile
+            self._part.journal.commit(sync=sync, wait=wait)
         except JournalFull as full:
             self._run_out(full)
         if sync and self._sync_timer is not None:
@@ -443,6 +454,8 @@ class _Session:
             loop=self._loop,
             memory=Memory(
                 commit=self._commit,
+                commit_ahead=partial(self._commit, True, wait=False),
+                settle=self._part.journal.settle,
                 digest=self._binder.digest,
                 recall=self._recall,
                 keeps=self._keeps,
@@ -469,7 +482,9 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
     if has_calls:
-        return replace(lane, prepare=calls.prepare, flush=calls.flush, rest=calls.rest, take_back=calls.take_back)
+        return replace(
+            lane, prepare=calls.prepare, flush=calls.flush, holds=calls.holds, rest=calls.rest, take_back=calls.take_back
+        )
     return replace(lane, prepare=commands.prepare, flush=commands.flush, take_back=commands.take_back)
 
 
@@ -507,6 +522,9 @@ class _NoHosts:
 
     def prepare(self) -> int:
         return 0
+
+    def holds(self) -> bool:
+        return False
 
     def rest(self) -> float:
         return 0.0

@@ -102,6 +102,11 @@ def _fallocate(fd: int, offset: int, length: int) -> int:
     return _ctypes.get_errno() if call(fd, _KEEP_SIZE, offset, length) else 0
 
 
+def numbered_call() -> Callable[..., int] | None:
+    """syscall(2) with a number and five arguments, for calls of which the C library has no function."""
+    return _function("syscall", "llllll")
+
+
 @cache
 def _function(name: str, arguments: str) -> Callable[..., int] | None:
     """The function of the C library, of which every argument is an int (`i`) or a long (`l`); it returns an int."""

@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
@@ -24,6 +25,7 @@ from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan
 from jobrunner.spec import Job, Range
 from jobrunner.stream import Ran
+from jobrunner.structs import replace
 from jobrunner.work import (
     Began,
     Call,
@@ -310,6 +312,25 @@ def test_the_disk_is_waited_for_only_before_something_that_an_outcome_has_unlock
     on = stage(tasks, memory=Memory(commit=lambda sync: found.append(max(on.acts)) if sync else None))
     on.run()
     assert found == synced_before
+
+
+def test_what_is_held_is_started_while_the_disk_syncs_and_goes_out_when_that_is_over() -> None:
+    told: list[str] = []
+    memory = Memory(commit_ahead=partial(told.append, "begin"), settle=partial(told.append, "settle"))
+    on = stage(LAYERS, memory=memory)
+    start = on.calls_side.start
+
+    def noted(work: Call | Command) -> None:
+        told.append(f"start {work.id}")
+        start(work)
+
+    on.calls_side.start = noted  # type: ignore[method-assign]
+    on.lanes["default"] = replace(on.lanes["default"], holds=lambda: True, flush=lambda: told.append("flush"))
+    on.run()
+    steps = [each for each, _ in itertools.groupby(told)]
+    assert steps[:9] == ["begin", "start 1", "settle", "flush", "start 2", "flush", "start 3", "flush", "begin"]
+    assert steps[9:12] == ["start 4", "settle", "flush"]
+    assert (told.count("begin"), told.count("settle")) == (2, 2)
 
 
 @pytest.mark.parametrize("foreach", [{}, {"foreach": {"range": 9}}])

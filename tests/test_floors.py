@@ -52,6 +52,7 @@ FLOORS = {
     "captured": 2,
     "reasons": 2,
     "spilled": 2,
+    "syncing": 2,
     "kinds": 1,
     "spec": 2,
     "expressions.*": 2,

@@ -167,7 +167,7 @@ class Host:
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
-        if (self._turns is None and not self._has_turns()) or not self._wire.queue(call.id, encoded(call, has_process=True)):
+        if (self._turns is None and not self._opens_turns()) or not self._wire.queue(call.id, encoded(call, has_process=True)):
             return False
         self._took(call)
         return True
@@ -191,7 +191,12 @@ class Host:
                 self._begin(call_id, f"{self.name}-{number}", thread)
                 self._seen.add(call_id)
 
-    def _has_turns(self) -> bool:
+    @property
+    def has_turns(self) -> bool:
+        """Calls may wait in it."""
+        return self._turns is not None
+
+    def _opens_turns(self) -> bool:
         if self._turns is None:
             mark = os.urandom(_MARK_BYTES).hex().encode()
             if self._wire.open_channel(mark):

@@ -101,7 +101,7 @@ class HostPool:
         self._stillborn = 0
         self._mean: float | None = None
         """Seconds that a call takes, on average."""
-        self._is_prepared = self._is_full = False
+        self._is_prepared = self._is_full = self._is_holding = False
         """Calls may wait in hosts; nothing more may before one has ended."""
         self._room = 0
         """Calls that may wait in each of the hosts that are quick, as of `prepare`."""
@@ -126,10 +126,11 @@ class HostPool:
 
         They wait in the hosts for their turn; what would wait for long comes back as Returned.
         """
-        self._is_prepared = self._mode.has_queue
+        self._is_prepared = self._is_holding = self._mode.has_queue
         if self._is_prepared:
             for each in self._hosts:
                 each.hold()
+                self._is_holding = self._is_holding and (self.has_threads or each.has_turns)
         self._quick.clear()
         self._is_free = True
         if not self._is_prepared or self._is_full or self._mean is None or self._mean > _LONGEST_AHEAD:
@@ -143,6 +144,10 @@ class HostPool:
         self._quick.extend(each for each in self._hosts if not each.retired and each.heard_at >= since)
         self._places = self._in_turn()
         return self._room * len(self._quick)
+
+    def holds(self) -> bool:
+        """Of what is started nothing goes out before `flush`, as of the last `prepare`."""
+        return self._is_holding
 
     def rest(self) -> float:
         """For so many seconds no worker runs out of work, as far as the calls so far tell, and much will have ended at once."""
@@ -303,6 +308,8 @@ class HostPool:
             limits.give_cpus_back(cpus)
             raise
         self._hosts.add(new)
+        if self._is_holding:
+            new.hold()
         return new
 
     def _name(self) -> str:
