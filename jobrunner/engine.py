@@ -214,6 +214,8 @@ class Engine:
         for name, lane in self._lanes.items():
             for executor in (lane.calls, lane.commands):
                 executor.open(self._loop, self._inbox.append)
+            if self._tells_runs:
+                lane.tell_runs()
             self._emit(events.PoolOpened(pool=name, mode=lane.mode, workers=lane.workers, executor=lane.executor))
 
     def _fill(self) -> None:
@@ -359,24 +361,28 @@ class Engine:
         return has_room
 
     def _has_run(self, began: Began, result: Result) -> bool:
-        """Whether this is all there is to an attempt: it has begun and succeeded, and there is nothing more to do or to tell.
+        """Whether this is all there is to an attempt, and it is done with that: as `_ran`."""
+        if result.id != began.id or result.exit_code is not None or result.note or result.abandoned or not self._tells_runs:
+            return False
+        measures = result.duration, result.cpu, result.max_rss, result.value
+        return result.outcome is _SUCCEEDED and self._ran(began.pid, (began.id, began.worker, began.thread, *measures))
+
+    def _ran(self, pid: int, row: work.Ran) -> bool:
+        """An attempt has begun and succeeded: whether there is nothing more to do or to tell.
 
         Then it is done, with the same effect as `_on_began` and `_on_result` would have.
         """
-        flight = self._flights.get(result.id)
-        if flight is None or began.id != result.id or not self._tells_runs or not flight.is_plain(result):
+        call_id, worker, thread, duration, cpu, max_rss, _ = row
+        flight = self._flights.get(call_id)
+        if flight is None or not flight.is_plain or self._keeps(flight.attempt.task):
             return False
-        attempt = flight.attempt
-        if self._keeps(attempt.task):
-            return False
-        del self._flights[result.id]
-        duration = result.duration
+        del self._flights[call_id]
+        attempt, digest = flight.attempt, flight.digest or None
         self._task_time += duration
-        self._plan.succeeded(attempt, result)
+        self._plan.succeeded(attempt, work.result_of(row) if self._plan.keeps(attempt.task) else None)
         self._events.append(
             Ran(
-                attempt.task, attempt.key, attempt.number, flight.mode, began.worker, began.pid, began.thread,
-                duration, result.cpu, result.max_rss, flight.digest or None,
+                attempt.task, attempt.key, attempt.number, flight.mode, worker, pid, thread, duration, cpu, max_rss, digest
             )
         )  # fmt: skip
         if self._plan.skips:
@@ -402,6 +408,7 @@ class Engine:
         return {
             Result: self._on_result,
             Began: self._on_began,
+            work.Runs: self._on_runs,
             Said: self._on_said,
             work.Returned: self._on_returned,
             work.Exhausted: self._on_exhausted,
@@ -411,6 +418,13 @@ class Engine:
             work.WorkerDied: self._on_worker,
             work.WorkerJoined: self._on_worker,
         }
+
+    def _on_runs(self, runs: work.Runs) -> None:
+        for row in runs.rows:
+            if not self._ran(runs.pid, row):
+                began, result = runs.reports(row)
+                self._on_began(began)
+                self._on_result(result)
 
     def _on_returned(self, report: work.Returned) -> None:
         if report.id < 0:

@@ -47,15 +47,10 @@ class Flight:
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
         self.printed += len(data)
 
-    def is_plain(self, result: Result) -> bool:
-        """It has succeeded, and there is nothing to tell of it but that, before it is known to have begun."""
-        return (
-            result.outcome is _SUCCEEDED
-            and result.exit_code is None
-            and not (result.note or result.abandoned or self.because or self.printed)
-            and self.began is None
-            and self.attempt.stopping is None
-        )
+    @property
+    def is_plain(self) -> bool:
+        """There is nothing to tell of it yet, not even that it has begun."""
+        return self.began is None and self.attempt.stopping is None and not (self.because or self.printed)
 
     def started(self, began: work.Began) -> events.TaskStarted:
         attempt, because = self.attempt, self.because or None

@@ -41,7 +41,9 @@ class Lane:
     """Calls follow, and `flush` after the last of them: how many more than there are workers may be handed over now."""
     flush: Callable[[], None] = lambda: None
     holds: Callable[[], bool] = lambda: False
-    """Of calls that are started nothing goes out before `flush`, as of the last `prepare`."""
+    """Of calls that are started now nothing goes out before `flush`."""
+    tell_runs: Callable[[], None] = lambda: None
+    """From now on attempts that began and ended may be reported as Runs."""
     rest: Callable[[], float] = lambda: 0.0
     """For so many seconds all workers have something to do, so that nobody need look."""
     take_back: Callable[[], None] = lambda: None

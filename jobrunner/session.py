@@ -116,7 +116,7 @@ def _uncollected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _thawed() -> Iterator[None]:
-    """Afterwards what was frozen is looked at again where the process is the caller's, who may let go of what the run has made."""
+    """Afterwards what was frozen is looked at again where the process is the caller's, who may let go of what a run has made."""
     try:
         yield
     finally:
@@ -483,8 +483,9 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
         return lane
     if has_calls:
         return replace(
-            lane, prepare=calls.prepare, flush=calls.flush, holds=calls.holds, rest=calls.rest, take_back=calls.take_back
-        )
+            lane, prepare=calls.prepare, flush=calls.flush, holds=calls.holds, tell_runs=calls.tell_runs, rest=calls.rest,
+            take_back=calls.take_back,
+        )  # fmt: skip
     return replace(lane, prepare=commands.prepare, flush=commands.flush, take_back=commands.take_back)
 
 
@@ -515,7 +516,7 @@ class _NoHosts:
     def stop(self, *_: object) -> None:
         """There is nothing to stop, nor to open."""
 
-    open = dump = kill = close = flush = take_back = stop
+    open = dump = kill = close = flush = take_back = tell_runs = stop
 
     def start(self, call: Call, /) -> None:
         raise AssertionError(f"{call.target} has no host to run in [this is a bug]")

@@ -153,6 +153,28 @@ class Began:
     thread: int | None = None
 
 
+Ran = tuple[int, str, int | None, float, float | None, int | None, bytes | None]
+"""Of a call that began and then succeeded: its id, worker, thread, duration, cpu, max_rss and value."""
+
+
+@struct(frozen=False)  # as above
+class Runs:
+    """Attempts in one process of which each began, and then ended in a plain success, one after the other."""
+
+    pid: int
+    rows: list[Ran]
+
+    def reports(self, row: Ran) -> tuple[Began, Result]:
+        """What one of them is short for."""
+        call_id, worker, thread, *_ = row
+        return Began(id=call_id, worker=worker, pid=self.pid, thread=thread), result_of(row)
+
+
+def result_of(row: Ran) -> Result:
+    call_id, _, _, duration, cpu, max_rss, value = row
+    return Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+
+
 @struct(frozen=False)  # as above
 class Said:
     """Output of an attempt; `id` is 0 where it cannot be told which attempt of the pool it was."""
@@ -231,7 +253,7 @@ class WorkerJoined:
     signal: int | None = None
 
 
-Report = Result | Began | Said | Returned | Exhausted | Leftover | StackTaken | WorkerStarted | WorkerDied | WorkerJoined
+Report = Result | Began | Runs | Said | Returned | Exhausted | Leftover | StackTaken | WorkerStarted | WorkerDied | WorkerJoined
 """What executors tell the engine, in the order in which it happened."""
 
 

@@ -420,5 +420,6 @@ TOGETHER = [
 def test_of_marks_that_are_read_together_each_says_what_it_says_alone_or_is_left_to_be_read_so(marks: list[bytes]) -> None:
     for mark, turn in zip(marks, turns_of(marks), strict=True):
         if turn is not None:
-            begins, result = turn
-            assert turn_of(mark) == (begins, result.id if result else 0, result)
+            begins, ended, duration, cpu, max_rss, value = turn
+            result = Result(id=ended, outcome=Outcome.SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+            assert turn_of(mark) == (begins, ended, result if ended else None)

@@ -58,6 +58,7 @@ class Disk:
     fails = False
 
     def __init__(self, fd: int) -> None:
+        self.fd = fd
         self.told: list[str] = []
         made.append(self)
 

@@ -27,12 +27,12 @@ from jobrunner.executors.crew import Crew
 from jobrunner.executors.hearing import Hearing
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
-from jobrunner.executors.told import NOT_A_FRAME, Frame, plain_result, result_of, turn_of, turns_of
+from jobrunner.executors.told import NO_TURN, NOT_A_FRAME, Frame, plain_end, result_of, turn_of, turns_of
 from jobrunner.executors.turns import Turns
 from jobrunner.executors.wire import NO_FRAME, Wire, encoded
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
-from jobrunner.structs import replace
+from jobrunner.structs import field, replace, struct
 from jobrunner.typed import Protocol
 from jobrunner.work import (
     Began,
@@ -40,8 +40,10 @@ from jobrunner.work import (
     Error,
     Leftover,
     Outcome,
+    Ran,
     Report,
     Result,
+    Runs,
     Said,
     StackTaken,
     StopRule,
@@ -53,6 +55,7 @@ _LONGEST_START = 60.0
 """Seconds that a host with nothing else to do may take to begin what it was handed: one that was stopped never would."""
 _LONGEST_STACK = 1 << 16
 _MARK_BYTES = 8
+_SUCCEEDED = Outcome.SUCCEEDED  # a look into an enum takes 70 ns
 _LEFT_ALONE = 0.03
 """Seconds for which one that was born with its call is not listened to: most that is short has ended by then, and tells all at
 once. What it prints or returns has room in its pipes meanwhile, or waits."""
@@ -77,10 +80,27 @@ class Owner(Protocol):
     def began_child(self, pid: int, /) -> None: ...
     def reaped_child(self, pid: int, done: Callable[[tuple[int, ...]], None], /) -> None: ...
     def began(self) -> None: ...
+    def ran(self, runs: Runs, /) -> None: ...
     def ended(self, host: Host, result: Result, /) -> None: ...
     def ended_all(self, host: Host, durations: list[float], /) -> None: ...
     def returned(self, host: Host, call_ids: list[int], /) -> None: ...
     def gone(self, host: Host, lost: list[int], exit: Exit, /) -> None: ...
+
+
+_NOBODY: tuple[int, str, int | None] = 0, "", None
+
+
+@struct(frozen=False, eq=False)
+class Lately:
+    """What has come from a host together and was not told yet: what began and ended, and what has begun since."""
+
+    rows: list[Ran] = field(default_factory=list)
+    begun: tuple[int, str, int | None] = _NOBODY
+    """Its id, worker and thread."""
+    begins: int = 0
+    """Of those that the pool was not told of."""
+    durations: list[float] = field(default_factory=list)
+    """As above, of ends."""
 
 
 class Host:
@@ -421,25 +441,30 @@ class Host:
 
     def _on_frames(self, frames: list[tuple[Frame, bytes | None]]) -> None:
         """Of threads: many at once, and what is the same for all of them once."""
-        durations: list[float] = []
-        begun = 0
+        calls, threads, lately = self.calls, self._crew.threads, Lately()
         for frame, value in frames:
-            result = None if self.retired or self._over else plain_result(frame, value)
-            if result is not None and self.calls.get(result.id):
-                del self.calls[result.id]
-                durations.append(result.duration)
-                self._pool.report(result)
+            end = None if value is None or self.retired or self._over else plain_end(frame)
+            if end is not None and calls.get(end[0]):
+                call_id, duration, cpu = end
+                del calls[call_id]
+                lately.durations.append(duration)
+                if call_id == lately.begun[0]:
+                    lately.rows.append((*lately.begun, duration, cpu, None, value))
+                    lately.begun = _NOBODY
+                else:
+                    self._tell(lately)
+                    self._pool.report(Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, value=value))
             elif self._is_plain_begin(frame):
                 _, call_id, worker, thread = frame
-                self.calls[call_id] = True
-                begun += 1
+                if lately.begun[0] or worker not in threads:
+                    self._tell(lately)
+                calls[call_id] = True
+                lately.begun, lately.begins = (call_id, worker, thread), lately.begins + 1
                 self._crew.thread(worker, thread).tasks += 1
-                self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
             else:
-                self._settle(durations, begun)
-                durations, begun = [], 0
+                self._settle(lately)
                 self._on_frame(frame, value)
-        self._settle(durations, begun)
+        self._settle(lately)
 
     def _is_plain_begin(self, frame: Frame) -> bool:
         if type(frame) is not list or len(frame) != _BEGAN or frame[0] != "began" or self._unwanted:
@@ -470,7 +495,7 @@ class Host:
 
     def _begin(self, call_id: int, worker: str, thread: int | None) -> None:
         self.calls[call_id] = True
-        self._settle([], 1)
+        self._have_begun(1)
         if self._pool.has_threads:
             self._crew.thread(worker, thread).tasks += 1
         self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
@@ -549,38 +574,56 @@ class Host:
 
     def _on_marks(self, marks: list[bytes]) -> None:
         """Many at once, and what is the same for all of them once."""
-        calls, report, name, pid = self.calls, self._pool.report, self.name, self._child.pid
-        durations: list[float] = []
-        begun = 0
+        calls, name, lately = self.calls, self.name, Lately()
         for mark, turn in zip(marks, turns_of(marks), strict=True):
-            begins, result = turn or (0, None)
+            begins, ended, duration, cpu, max_rss, value = turn or NO_TURN
             is_plain = turn is not None and not (self.stopping or self._over) and (not begins or calls.get(begins) is False)
-            if not is_plain or (result is not None and (calls.get(result.id) is not True)):
-                self._settle(durations, begun)
-                durations, begun = [], 0
+            if not is_plain or ((ended or lately.begun[0]) and calls.get(ended) is not True):
+                self._settle(lately)
                 self._on_mark(mark)
                 continue
-            if result is not None:
-                del calls[result.id]
-                durations.append(result.duration)
-                report(result)
+            if ended:
+                del calls[ended]
+                lately.durations.append(duration)
+                if ended == lately.begun[0]:
+                    lately.rows.append((ended, name, None, duration, cpu, max_rss, value))
+                else:
+                    self._tell(lately)
+                    self._pool.report(
+                        Result(id=ended, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+                    )
             self._speaker = begins
+            lately.begun = _NOBODY
             if begins:
                 calls[begins] = True
-                begun += 1
-                report(Began(id=begins, worker=name, pid=pid))
-        self._settle(durations, begun)
+                lately.begun, lately.begins = (begins, name, None), lately.begins + 1
+        self._settle(lately)
 
-    def _settle(self, durations: list[float], begun: int) -> None:
-        """Calls that were reported took so many seconds each, and so many have begun."""
-        if begun:
+    def _tell(self, lately: Lately) -> None:
+        """Report what has begun and ended, and then what has begun."""
+        if lately.rows:
+            self._pool.ran(Runs(pid=self._child.pid, rows=lately.rows))
+            lately.rows = []
+        call_id, worker, thread = lately.begun
+        if call_id:
+            self._pool.report(Began(id=call_id, worker=worker, pid=self._child.pid, thread=thread))
+            lately.begun = _NOBODY
+
+    def _settle(self, lately: Lately) -> None:
+        """Tell what has come together, and what it means for the pool."""
+        self._tell(lately)
+        self._have_begun(lately.begins)
+        if lately.durations:
+            self._pool.ended_all(self, lately.durations)
+            self._finish_if_empty()
+        lately.begins, lately.durations = 0, []
+
+    def _have_begun(self, count: int) -> None:
+        if count:
             self.has_begun = True
-            self.waiting -= begun
+            self.waiting -= count
             self.heard_at = self._pool.loop.clock()
             self._pool.began()
-        if durations:
-            self._pool.ended_all(self, durations)
-            self._finish_if_empty()
 
     def _on_mark(self, mark: bytes) -> None:
         try:

@@ -26,7 +26,7 @@ from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
-from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Said, StopRule
+from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Runs, Said, StopRule
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -108,10 +108,15 @@ class HostPool:
         self._quick: list[Host] = []
         self._places = iter(self._quick)
         """The hosts in which calls may wait, as often as they may, in the order in which they get them."""
+        self._tells_runs = False
         self._is_free = True
         """As far as is known, some worker has nothing to do."""
         self._has_queued = False
         """Something waits in a host, or did so a moment ago."""
+
+    def tell_runs(self) -> None:
+        """From now on what began and ended is reported as Runs, where there is not more to it."""
+        self._tells_runs = True
 
     def open(self, loop: Loop, report: Callable[[Report], None]) -> None:
         """Get ready; hosts are started when there is work for them."""
@@ -146,7 +151,7 @@ class HostPool:
         return self._room * len(self._quick)
 
     def holds(self) -> bool:
-        """Of what is started nothing goes out before `flush`, as of the last `prepare`."""
+        """Of what is started now nothing goes out before `flush`."""
         return self._is_holding
 
     def rest(self) -> float:
@@ -162,7 +167,7 @@ class HostPool:
 
     def flush(self) -> None:
         """All that was started since `prepare` is on its way."""
-        self._is_free = True
+        self._is_free, self._is_holding = True, False
         if self._is_prepared:
             for each in self._hosts:
                 each.release()
@@ -378,6 +383,15 @@ class HostPool:
             self._idle.append(each)
             if self._has_queued:
                 self._relieve()
+
+    def ran(self, runs: Runs) -> None:
+        """Together where that is wanted."""
+        if self._tells_runs:
+            self.report(runs)
+        else:
+            for row in runs.rows:
+                for report in runs.reports(row):
+                    self.report(report)
 
     def began(self) -> None:
         self._stillborn = 0

@@ -63,8 +63,11 @@ def result_of(frame: Frame, value: bytes | None) -> Result:
     )
 
 
-Turn = tuple[int, Result | None]
-"""Which call begins (0: none), and how the one before has ended, if that is told."""
+Turn = tuple[int, int, float, float, int, bytes]
+"""Which call begins (0: none), which has ended, if that is told, and its duration, cpu, max_rss and value."""
+
+
+NO_TURN: Turn = 0, 0, 0.0, 0.0, 0, b""
 
 
 def turns_of(marks: Sequence[bytes]) -> list[Turn | None]:
@@ -81,13 +84,11 @@ def turns_of(marks: Sequence[bytes]) -> list[Turn | None]:
 
 def _turn(fields: Any, value: bytes) -> Turn | None:
     if type(fields) is not list or len(fields) != 1 + _TOLD:
-        return (fields[0], None) if type(fields) is list and len(fields) == 1 and type(fields[0]) is int else None
+        return (fields[0], 0, 0.0, 0.0, 0, b"") if type(fields) is list and len(fields) == 1 and type(fields[0]) is int else None
     begins, ended, duration, cpu, max_rss = fields
     if not (type(begins) is type(ended) is type(max_rss) is int and type(duration) is type(cpu) is float):
         return None
-    if not (abs(duration) < _MOST and abs(cpu) < _MOST):
-        return None
-    return begins, Result(id=ended, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
+    return (begins, ended, duration, cpu, max_rss, value) if -_MOST < duration < _MOST and -_MOST < cpu < _MOST else None
 
 
 def has_value(frame: Any) -> bool:
@@ -95,15 +96,13 @@ def has_value(frame: Any) -> bool:
     return type(frame) is list and frame[:1] == _RESULT and bool(frame[-1])
 
 
-def plain_result(frame: Frame, value: bytes | None) -> Result | None:
-    """The Result in a frame of a thread that tells a plain success, as most do; None where it has to be looked at."""
-    if value is None or frame[_MEASURED:] != _PLAIN:  # TypeError where it is no list
+def plain_end(frame: Frame) -> tuple[int, float, float] | None:
+    """The call, its duration and cpu in a frame of a thread with a value, that tells a plain success, as most do; else None."""
+    if frame[_MEASURED:] != _PLAIN:
         return None
     _, call_id, outcome, duration, cpu, *_ = frame
-    is_measured = type(duration) is type(cpu) is float and abs(duration) < _MOST and abs(cpu) < _MOST
-    if outcome != "succeeded" or type(call_id) is not int or not is_measured:
-        return None
-    return Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, value=value)
+    is_measured = type(duration) is type(cpu) is float and -_MOST < duration < _MOST and -_MOST < cpu < _MOST
+    return (call_id, duration, cpu) if outcome == "succeeded" and type(call_id) is int and is_measured else None
 
 
 def turn_of(mark: bytes) -> tuple[int, int, Result | None]:

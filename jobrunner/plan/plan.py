@@ -74,7 +74,7 @@ class Plan:
         packing: Packing | None = None,
         seed: int = 0,
     ) -> None:
-        self._job, self._expand, self._decide, self._keeps, self._tries = job, expand, decide, keeps, tries
+        self._job, self._expand, self._decide, self.keeps, self._tries = job, expand, decide, keeps, tries
         self._arrange, self._seed, self._packing = arrange, seed, packing
         self._random: random.Random | None = None
         self._pools = {name: Pool(count, []) for name, count in pools.items()}
@@ -307,13 +307,13 @@ class Plan:
             self.cancel()
         return Ended(attempt, outcome, forgiven=forgiven)
 
-    def succeeded(self, attempt: Attempt, result: Result) -> None:
-        """As `apply`, of one that has just succeeded and was not asked to stop."""
+    def succeeded(self, attempt: Attempt, result: Result | None) -> None:
+        """As `apply`, of one that has just succeeded and was not asked to stop; without a result where that is not kept."""
         node = self._land(attempt)
         if self._released_at is not None:
             self._release_held()
         node.has_run = True
-        if self._keeps(node.name):
+        if result is not None:
             self._keep(node, attempt, result)
         if node.next < node.size or not node.is_over:
             if not node.is_queued:
@@ -546,7 +546,7 @@ class Plan:
     def _record(self, node: Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         if outcome is not _SUCCEEDED:  # nobody asks how many have
             node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
-        if outcome is not _SKIPPED and self._keeps(node.name):
+        if outcome is not _SKIPPED and self.keeps(node.name):
             self._keep(node, attempt, result if result.outcome is outcome else replace(result, outcome=outcome))
 
     def _keep(self, node: Node, attempt: Attempt, result: Result) -> None:
