@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import floor
 from operator import attrgetter
 
-from jobrunner.encoding import dumps
+from jobrunner.encoding import dumps, exact_dumps
 from jobrunner.events import Event, TaskFinished, TaskOutput, TaskStarted, WorkerJoined, WorkerStarted
 from jobrunner.structs import defaults, struct
 from jobrunner.typed import Any, TypeAlias
@@ -62,9 +62,12 @@ class Ran:
         finished.digest = self.digest
         return TaskStarted(*who, self.thread), finished
 
-    def fields(self) -> tuple[bytes, bytes]:
-        """The fields of both events as JSON: as `Stamped.fields` of each."""
-        found = _of_attempt(self)
+    def logged(self) -> dict[str, Any]:
+        """The fields of its end that say something, in their order; those of its begin are the first of them."""
+        found: dict[str, Any] = {"task": self.task}
+        if self.item is not None:
+            found["item"] = self.item
+        found["attempt"], found["mode"], found["worker"], found["pid"] = self.attempt, self.mode, self.worker, self.pid
         found["outcome"], found["duration"] = _SUCCEEDED, self.duration
         if self.thread is not None:
             found["thread"] = self.thread
@@ -74,14 +77,30 @@ class Ran:
             found["max_rss"] = self.max_rss
         if self.digest is not None:
             found["digest"] = self.digest
-        end = dumps(found)[1:-1]
+        return found
+
+
+def _fields_of(runs: list[Ran]) -> list[tuple[bytes, bytes]]:
+    """The fields of both events of each as JSON: as `Stamped.fields` of each. All are encoded as one, if JSON can hold them."""
+    logged = [ran.logged() for ran in runs]
+    try:
+        ends = exact_dumps(logged)[len(_FIRST) : -len(b"}]")].split(_NEXT)
+    except (TypeError, ValueError):
+        ends = [dumps(each)[len(_FIRST) - 1 : -1] for each in logged]
+    found = []
+    for ran, rest in zip(runs, ends, strict=True):
+        end = _TASK + rest
         begin = end[: end.find(_OUTCOME)]
-        return begin if self.thread is None else b'%b,"thread":%d' % (begin, self.thread), end
+        found.append((begin if ran.thread is None else b'%b,"thread":%d' % (begin, ran.thread), end))
+    return found
 
 
 _SUCCEEDED = "succeeded"
 _OUTCOME = b',"outcome":"succeeded","duration":'
 """Stands once in the fields of an end: within a text each of these quotes would have a backslash before it."""
+_TASK = b'"task":'
+_FIRST, _NEXT = b"[{" + _TASK, b"},{" + _TASK
+"""What the fields of one end, of many in a list, stand behind; for the same reason it stands nowhere else."""
 
 
 @struct(frozen=False, kw_only=False)
@@ -178,7 +197,6 @@ class Stream:
                     row = Row(seq + 1, ts, run_id, job, [], [])
                     batch.append(row)
                 row.runs.append(event)
-                row.fields.append(event.fields())
                 seq += 2
                 continue
             row = None
@@ -188,6 +206,9 @@ class Stream:
                 seq += 1
                 batch.append(Stamped(seq, ts, run_id, job, event, _fields(event)))
         self._seq = seq
+        for each in batch:
+            if isinstance(each, Row):
+                each.fields = _fields_of(each.runs)
         return batch
 
 
