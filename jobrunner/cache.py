@@ -199,7 +199,7 @@ class Cache:
     def _needs(self, task: Task) -> dict[str, str | None]:
         """What it needs, each with the digest of what that was. One that is not selected is as it was."""
         plan = self._the_plan
-        return {need: digest_of(self._given[need]) if plan.has(need) else None for need in dict.fromkeys(task.needs)}
+        return {need: digest_of(self._given[need]) if need in plan.tasks else None for need in dict.fromkeys(task.needs)}
 
     @property
     def _the_plan(self) -> Plan:

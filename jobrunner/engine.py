@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
-from jobrunner.flights import Flight, data_of, worker_event
+from jobrunner.flights import Flight, data_of, leftover_event, row_of, skipped_event, worker_event
 from jobrunner.lanes import CACHE_LANE, Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan, Skip
@@ -255,7 +255,8 @@ class Engine:
             digest = flight.digest
             self._emit(events.TaskSubmitted(task=attempt.task, item=attempt.key, attempt=attempt.number, digest=digest))
             self._commit(True)
-        self._record_before(attempt, is_held=isinstance(bound, Call) and lane.holds())
+        if self._is_syncing or self._plan.is_ahead_of_record(attempt):
+            self._record_before(attempt, is_held=isinstance(bound, Call) and lane.holds())
         is_unwanted = self._plan.is_cancelled and self._plan.is_unwanted(attempt)  # the record has no room for more, say
         if is_unwanted and not attempt.at_most_once:
             self._inbox.append(work.Returned(id=attempt.id))
@@ -346,7 +347,7 @@ class Engine:
             began: Began | None = None
             for report in reports:
                 if began is not None:
-                    if isinstance(report, Result) and self._has_run(began, report):
+                    if isinstance(report, Result) and (row := row_of(began, report)) and self._ran(began.pid, row):
                         began, has_room = None, True
                         continue
                     self._on_began(began)
@@ -360,32 +361,21 @@ class Engine:
                 self._on_began(began)
         return has_room
 
-    def _has_run(self, began: Began, result: Result) -> bool:
-        """Whether this is all there is to an attempt, and it is done with that: as `_ran`."""
-        if result.id != began.id or result.exit_code is not None or result.note or result.abandoned or not self._tells_runs:
-            return False
-        measures = result.duration, result.cpu, result.max_rss, result.value
-        return result.outcome is _SUCCEEDED and self._ran(began.pid, (began.id, began.worker, began.thread, *measures))
-
     def _ran(self, pid: int, row: work.Ran) -> bool:
         """An attempt has begun and succeeded: whether there is nothing more to do or to tell.
 
         Then it is done, with the same effect as `_on_began` and `_on_result` would have.
         """
-        call_id, worker, thread, duration, cpu, max_rss, _ = row
-        flight = self._flights.get(call_id)
-        if flight is None or not flight.is_plain or self._keeps(flight.attempt.task):
+        flight = self._flights.get(row[0])
+        if flight is None or not flight.is_plain or not self._tells_runs or self._keeps(flight.attempt.task):
             return False
-        del self._flights[call_id]
-        attempt, digest = flight.attempt, flight.digest or None
-        self._task_time += duration
-        self._plan.succeeded(attempt, work.result_of(row) if self._plan.keeps(attempt.task) else None)
-        self._events.append(
-            Ran(
-                attempt.task, attempt.key, attempt.number, flight.mode, worker, pid, thread, duration, cpu, max_rss, digest
-            )
-        )  # fmt: skip
-        if self._plan.skips:
+        del self._flights[row[0]]
+        attempt, plan = flight.attempt, self._plan
+        ran = flight.ran(pid, row)
+        self._task_time += ran.duration
+        plan.succeeded(attempt, work.result_of(row) if plan.keeps(attempt.task) else None)
+        self._events.append(ran)
+        if plan.skips:
             self._report_skipped()
         return True
 
@@ -469,9 +459,7 @@ class Engine:
         if flight is None:
             self._emit(events.TaskOutput(task="", item=None, attempt=0, pool=said.pool, data=said.data))
             return
-        flight.said(said.data)
-        attempt = flight.attempt
-        self._emit(events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=said.data))
+        self._emit(flight.said(said))
 
     def _on_result(self, result: Result) -> None:
         flight = self._flights.pop(result.id, None)
@@ -536,9 +524,7 @@ class Engine:
             self._emit(events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome))
 
     def _on_leftover(self, report: work.Leftover) -> None:
-        flight = self._flights.get(report.id)
-        task, item, number = ("", None, 0) if flight is None else (flight.attempt.task, flight.attempt.key, flight.attempt.number)
-        self._emit(events.TaskLeftover(task=task, item=item, attempt=number, pids=list(report.pids), killed=report.killed))
+        self._emit(leftover_event(report, self._flights.get(report.id)))
 
     # Events.
 
@@ -548,11 +534,4 @@ class Engine:
 
     def _report_skipped(self) -> None:
         for skipped in self._plan.take_skipped():
-            self._emit(
-                events.TaskSkipped(
-                    task=skipped.task,
-                    reason=skipped.reason,
-                    cause=skipped.cause or None,
-                    cause_outcome=skipped.cause_outcome or None,
-                )
-            )
+            self._emit(skipped_event(skipped))

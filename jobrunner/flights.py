@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from jobrunner import events, work
-from jobrunner.plan import Attempt, Ended
+from jobrunner.plan import Attempt, Ended, Skipped
 from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
+from jobrunner.stream import Ran
 from jobrunner.structs import struct
 from jobrunner.work import Call, Command, Outcome, Result
 
@@ -42,10 +43,12 @@ class Flight:
         is_in_time = attempt.timeout is None or result.duration <= attempt.timeout
         return result.outcome is _SUCCEEDED and is_in_time and (result.was_over or not attempt.is_stopped)
 
-    def said(self, data: bytes) -> None:
+    def said(self, said: work.Said) -> events.TaskOutput:
         """It has printed something."""
+        attempt, data = self.attempt, said.data
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
         self.printed += len(data)
+        return events.TaskOutput(task=attempt.task, item=attempt.key, attempt=attempt.number, pool=said.pool, data=data)
 
     @property
     def is_plain(self) -> bool:
@@ -57,6 +60,14 @@ class Flight:
         return events.TaskStarted(
             attempt.task, attempt.key, attempt.number, self.mode, began.worker, began.pid, began.thread, because
         )
+
+    def ran(self, pid: int, row: work.Ran) -> Ran:
+        """It has begun and succeeded in one step."""
+        _, worker, thread, duration, cpu, max_rss, _ = row
+        attempt, digest = self.attempt, self.digest or None
+        return Ran(
+            attempt.task, attempt.key, attempt.number, self.mode, worker, pid, thread, duration, cpu, max_rss, digest
+        )  # fmt: skip
 
     def finished(self, result: Result, ended: Ended, duration: float, most_output: int) -> events.TaskFinished:
         """How it has ended. Of more output than `most_output`, in bytes, only a part is kept."""
@@ -82,6 +93,23 @@ class Flight:
         event.reason, event.signal = reason_of(event.error), signal_name(result.signal)
         event.output, event.abandoned = last_lines(self.tail), result.abandoned
         event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
+
+
+def row_of(began: work.Began, result: Result) -> work.Ran | None:
+    """Both as one, if it is of one attempt that has succeeded and there is nothing else to it."""
+    is_plain = result.outcome is _SUCCEEDED and result.exit_code is None and not (result.note or result.abandoned)
+    measures = result.duration, result.cpu, result.max_rss, result.value
+    return (began.id, began.worker, began.thread, *measures) if is_plain and began.id == result.id else None
+
+
+def leftover_event(report: work.Leftover, flight: Flight | None) -> events.TaskLeftover:
+    task, item, number = ("", None, 0) if flight is None else (flight.attempt.task, flight.attempt.key, flight.attempt.number)
+    return events.TaskLeftover(task=task, item=item, attempt=number, pids=list(report.pids), killed=report.killed)
+
+
+def skipped_event(skipped: Skipped) -> events.TaskSkipped:
+    cause, outcome = skipped.cause or None, skipped.cause_outcome or None
+    return events.TaskSkipped(task=skipped.task, reason=skipped.reason, cause=cause, cause_outcome=outcome)
 
 
 def data_of(result: Result) -> events.Data:

@@ -270,7 +270,7 @@ class _Session:
     def _caching(self, withhold: Callable[[bytes], bool]) -> Cache | None:
         """What knows which tasks need not run; None where no task asks."""
         prepared = self._prepared
-        if not any(prepared.job.tasks[name].cache for name in self._plan.states):
+        if not any(prepared.job.tasks[name].cache for name in self._plan.tasks):
             return None
         from jobrunner.cache import Cache, directory_of
 
@@ -317,7 +317,7 @@ class _Session:
         if part.attempt == 1:
             options = {**prepared.options.recordable(), "params": prepared.given}
             self._emit(
-                events.RunStarted(**place, tasks=len(plan.states), params=prepared.params, options=options)  # type: ignore[arg-type]
+                events.RunStarted(**place, tasks=len(plan.tasks), params=prepared.params, options=options)  # type: ignore[arg-type]
             )
         for note in part.notes:
             self._emit(note)
@@ -329,7 +329,7 @@ class _Session:
             self._emit(
                 events.RunResumed(
                     **place,  # type: ignore[arg-type]  # one dict of mixed values serves two events
-                    tasks=len(plan.states),
+                    tasks=len(plan.tasks),
                     attempt=part.attempt,
                     recorded=part.recorded.count,
                     in_flight=len(lost),
@@ -443,7 +443,7 @@ class _Session:
         prepared, job, waited = self._prepared, self._prepared.job, self._waited
         env = {**self._binder.job_env, **self._binder.cookie}
         pools = prepared.pools if self._cache is None else {**prepared.pools, CACHE_LANE: _LOOKING}
-        calling = {CACHE_LANE, *(job.pool_of(name) for name, task in job.tasks.items() if task.target is not None)}
+        calling = {CACHE_LANE, *self._plan.calling}
         engine = Engine(
             self._plan,
             {name: _lane(name, pool, str(prepared.folder), env, self._reaper, name in calling) for name, pool in pools.items()},

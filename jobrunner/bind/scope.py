@@ -34,7 +34,7 @@ class Tasks(Mapping[str, Mapping[str, object]]):
         return found
 
     def _found(self, task: Task, name: str) -> Values:
-        if not self._plan.has(name):
+        if name not in self._plan.tasks:
             return Values(Outcome.SKIPPED, [])
         outcome = self._plan.outcome(name)
         if outcome is None:

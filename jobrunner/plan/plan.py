@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, KeysView, Mapping, Sequence
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
@@ -121,9 +121,15 @@ class Plan:
         """Every task has its outcome."""
         return self._open == 0
 
-    def has(self, name: str) -> bool:
-        """The task is one of those that were selected."""
-        return name in self._nodes
+    @property
+    def tasks(self) -> KeysView[str]:
+        """The names of those that were selected, in declared order."""
+        return self._nodes.keys()
+
+    @property
+    def calling(self) -> set[str]:
+        """The pools in which targets run."""
+        return {node.pool for node in self._nodes.values() if node.task.target is not None}
 
     @property
     def in_flight(self) -> int:
