@@ -21,7 +21,7 @@ from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
 from jobrunner.flights import Flight, data_of, leftover_event, row_of, skipped_event, worker_event
-from jobrunner.lanes import CACHE_LANE, Lane, Memory
+from jobrunner.lanes import CACHE_LANE, Executor, Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan, Skip
 from jobrunner.stream import Ran
@@ -31,7 +31,6 @@ from jobrunner.work import Began, Call, Command, Error, Outcome, Report, Result,
 
 _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
-
 
 _NO_ROOM_MADE = frozenset({Said, work.WorkerStarted})
 """Reports that let nothing start, beside begins."""
@@ -125,8 +124,7 @@ class Engine:
                 self._plan.cancel(finals=True)
                 self._kill()
             return
-        self._signal = number
-        name = signal.Signals(number).name
+        self._signal, name = number, signal.Signals(number).name
         self._emit(events.RunInterrupted(reason=f"stopped by {name}", signal=name))
         self._plan.cancel()
 
@@ -160,18 +158,20 @@ class Engine:
         self._kill()
         until = self._loop.clock() + _LAST_PATIENCE
         with contextlib.suppress(Exception):
-            for lane in self._lanes.values():
-                lane.calls.close()
-                lane.commands.close()
-            while not all(lane.calls.closed and lane.commands.closed for lane in self._lanes.values()):
+            for each in self._executors:
+                each.close()
+            while not all(each.closed for each in self._executors):
                 if self._loop.clock() >= until:
                     break
                 self._loop.turn(until)
 
     def _kill(self) -> None:
-        for lane in self._lanes.values():
-            lane.calls.kill()
-            lane.commands.kill()
+        for each in self._executors:
+            each.kill()
+
+    @property
+    def _executors(self) -> list[Executor[Call] | Executor[Command]]:
+        return [each for lane in self._lanes.values() for each in (lane.calls, lane.commands)]
 
     # The steps of the loop.
 
@@ -203,11 +203,10 @@ class Engine:
 
     def _tell(self) -> None:
         """In the order in which it happened."""
+        for event in self._events if self._emit_all is None else ():
+            self._emit_one(event)  # type: ignore[arg-type]  # there is nothing else
         if self._emit_all is not None:
             self._emit_all(self._events)
-        else:
-            for event in self._events:
-                self._emit_one(event)  # type: ignore[arg-type]  # there is nothing else
         self._events.clear()
 
     def _open(self) -> None:
@@ -381,9 +380,8 @@ class Engine:
 
     def _close(self) -> None:
         """Join every worker: all pools end at the same time, so that slow ones are not waited for one after the other."""
-        for lane in self._lanes.values():
-            lane.calls.close()
-            lane.commands.close()
+        for each in self._executors:
+            each.close()
         for name, lane in self._lanes.items():
             while not (lane.calls.closed and lane.commands.closed):
                 self._loop.turn()
@@ -481,8 +479,9 @@ class Engine:
         """Nobody waits for it: it is about the cache, or late."""
         if result.id < 0:
             self._on_cache(result)
-        else:
-            self._on_late_result(result)
+        elif (flight := self._abandoned.pop(result.id, None)) is not None:
+            attempt = flight.attempt
+            self._emit(events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome))
 
     def _is_taken_down(self, flight: Flight, result: Result) -> bool:
         """Whether the cache still has to see what it has made, before anybody can change that: until then it has not ended."""
@@ -513,24 +512,13 @@ class Engine:
         elif self._cache is not None:
             self._cache.ended(attempt, flight.digest)
         if ended.retry_at is not None:
-            self._report_retry(attempt, ended.retry_at)
+            delay = round(max(0.0, ended.retry_at - self._loop.clock()), 6)
+            self._emit(events.TaskRetrying(task=attempt.task, item=attempt.key, attempt=attempt.number + 1, delay=delay))
         if self._plan.skips:
             self._report_skipped()
 
-    def _on_late_result(self, result: Result) -> None:
-        flight = self._abandoned.pop(result.id, None)
-        if flight is not None:
-            attempt = flight.attempt
-            self._emit(events.TaskLateResult(task=attempt.task, item=attempt.key, attempt=attempt.number, outcome=result.outcome))
-
     def _on_leftover(self, report: work.Leftover) -> None:
         self._emit(leftover_event(report, self._flights.get(report.id)))
-
-    # Events.
-
-    def _report_retry(self, attempt: Attempt, retry_at: float) -> None:
-        delay = round(max(0.0, retry_at - self._loop.clock()), 6)
-        self._emit(events.TaskRetrying(task=attempt.task, item=attempt.key, attempt=attempt.number + 1, delay=delay))
 
     def _report_skipped(self) -> None:
         for skipped in self._plan.take_skipped():

@@ -50,7 +50,11 @@ def _is_plain(node: Node) -> bool:
     return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources or leaves)
 
 
+def calling_pools(nodes: Collection[Node]) -> set[str]:
+    """The pools in which targets run."""
+    return {node.pool for node in nodes if node.task.target is not None}
+
+
 def mixed_pools(nodes: Collection[Node]) -> frozenset[str]:
     """The pools that have both calls and commands."""
-    commands, calls = ({node.pool for node in nodes if (node.task.target is None) is wanted} for wanted in (True, False))
-    return frozenset(commands & calls)
+    return frozenset(calling_pools(nodes) & {node.pool for node in nodes if node.task.target is None})

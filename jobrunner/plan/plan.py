@@ -83,6 +83,7 @@ class Plan:
         self._nodes = beginning.nodes(job, only, turns or {}, packing)
         for name in beginning.mixed_pools(self._nodes.values()):
             self._pools[name].is_mixed = True
+        self.calling = beginning.calling_pools(self._nodes.values())
         self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
         self._flight: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int]] = []
@@ -127,11 +128,6 @@ class Plan:
         return self._nodes.keys()
 
     @property
-    def calling(self) -> set[str]:
-        """The pools in which targets run."""
-        return {node.pool for node in self._nodes.values() if node.task.target is not None}
-
-    @property
     def in_flight(self) -> int:
         return len(self._flight)
 
@@ -165,12 +161,8 @@ class Plan:
         heads = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
         if self._overdue_at is not None and not self.is_cancelled and self._open_before_finals:
             heads.append(self._overdue_at)
-        if self._ask_again_at is not None:
-            heads.append(self._ask_again_at)
-        if self._released_at is not None:
-            heads.append(self._released_at)
-        if self._packing is not None and self._packing.tell_at is not None:
-            heads.append(self._packing.tell_at)
+        others = self._ask_again_at, self._released_at, None if self._packing is None else self._packing.tell_at
+        heads += [each for each in others if each is not None]
         return min(heads, default=None)
 
     def allow_ahead(self, name: str, count: int) -> None:
