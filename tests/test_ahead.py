@@ -22,7 +22,7 @@ from jobrunner.executors.turns import Turns
 from jobrunner.host import CHANNEL, Port
 from jobrunner.host.port import NO_ROOM
 from jobrunner.speech import Streams
-from jobrunner.work import Began, Outcome, Result, Returned, Said, StopRule, WorkerDied
+from jobrunner.work import Began, Outcome, Report, Result, Returned, Runs, Said, StopRule, WorkerDied
 from tests.hostpool import LIMIT, Driven, driven
 
 POOLED = ["process_pool", "thread_pool", "thread"]
@@ -91,6 +91,26 @@ def test_a_slow_call_holds_up_none_of_those_behind_it(run: Driven, tmp_path: Pat
     assert sorted(noted(path)) == list(range(1, 12))
     gate.touch()
     assert run.result(1).outcome is Outcome.SUCCEEDED
+
+
+def test_what_began_and_ended_is_told_together_and_comes_to_the_same(run: Driven, tmp_path: Path) -> None:
+    path, until = tmp_path / "notes", time.monotonic() + LIMIT
+    run.pool.tell_runs()
+    hand_over(run, [(number, "notes", [str(path), number]) for number in range(2, 22)])
+    while len(noted(path)) + len(run.of(Returned)) < 20:  # nobody listens meanwhile
+        assert time.monotonic() < until
+
+    def told() -> list[Report]:
+        pairs = (runs.reports(row) for runs in run.of(Runs) for row in runs.rows)
+        return [*run.reports, *(each for pair in pairs for each in pair)]
+
+    run.until(lambda: sum(isinstance(each, Result) for each in told()) + len(run.of(Returned)) == 20)
+    begun, ended = ([each.id for each in told() if isinstance(each, kind)] for kind in (Began, Result))
+    assert (
+        run.of(Runs) or run.pool.settings.mode != "thread_pool"
+    )  # elsewhere all may have been heard of, or come back, by itself
+    assert sorted(begun) == sorted(ended) == sorted(noted(path))
+    assert all(each.value == b"%d" % each.id for each in told() if isinstance(each, Result))
 
 
 def test_what_waits_behind_a_slow_call_stays_there_until_somebody_is_free(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from jobrunner import events
 from jobrunner.engine import Engine, Tally
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
+from jobrunner.flights import row_of
 from jobrunner.items import Items
 from jobrunner.lanes import Lane, Memory
 from jobrunner.loop import Loop
@@ -36,6 +37,7 @@ from jobrunner.work import (
     Report,
     Result,
     Returned,
+    Runs,
     Said,
     StackTaken,
     StopRule,
@@ -92,6 +94,14 @@ class Act:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+def in_runs(told: list[Report]) -> list[Report]:
+    """The same, a begin and a success that follows it as one."""
+    match told:
+        case [Began() as began, Result() as result] if row := row_of(began, result):
+            return [Runs(pid=began.pid, rows=[row])]
+    return told
+
+
 class FakeExecutor:
     """Plays the acts of a script; an attempt that the script does not name succeeds after a second."""
 
@@ -101,7 +111,7 @@ class FakeExecutor:
         self.script = script
         self.kills = 0
         self.closes_in = 0.0
-        self.is_open = self.is_closed = False
+        self.is_open = self.is_closed = self.tells_runs = False
         self.running: dict[int, Act] = {}
         self.stopped: list[tuple[int, StopRule]] = []
 
@@ -113,8 +123,13 @@ class FakeExecutor:
         act, number = self.script(work.id), work.id
         self.running[number] = act
         if act.at_once:
+            report, told = self.report, list[Report]()
+            self.report = told.append
             self._begin(number)
             self._end(number, act.outcome)
+            self.report = report
+            for each in in_runs(told) if self.tells_runs else told:
+                report(each)
             return
         if act.returned:
             self.loop.after(act.begins or 0.0, lambda: self._return(number))
@@ -123,6 +138,9 @@ class FakeExecutor:
             self.loop.after(act.begins, lambda: self._begin(number))
         if act.lasts is not None:
             self.loop.after((act.begins or 0.0) + act.lasts, lambda: self._end(number, act.outcome))
+
+    def tell_runs(self) -> None:
+        self.tells_runs = True
 
     def stop(self, attempt_id: int, rule: StopRule) -> None:
         act = self.running.get(attempt_id)
@@ -201,7 +219,8 @@ class Stage:
     def __post_init__(self) -> None:
         self.calls_side, self.commands_side = FakeExecutor(self.acts.__getitem__), FakeExecutor(self.acts.__getitem__)
         self.plan = Plan(self.job, pools={"default": self.workers}, expand=lambda plan, name: self._items(name))
-        lane = Lane(mode="process", workers=self.workers, calls=self.calls_side, commands=self.commands_side)
+        calls, commands = self.calls_side, self.commands_side
+        lane = Lane(mode="process", workers=self.workers, calls=calls, commands=commands, tell_runs=calls.tell_runs)
         self.lanes = {"default": lane}
         self.engine = Engine(
             self.plan,
