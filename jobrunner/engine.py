@@ -203,10 +203,11 @@ class Engine:
 
     def _tell(self) -> None:
         """In the order in which it happened."""
-        for event in self._events if self._emit_all is None else ():
-            self._emit_one(event)  # type: ignore[arg-type]  # there is nothing else
         if self._emit_all is not None:
             self._emit_all(self._events)
+        else:
+            for event in self._events:
+                self._emit_one(event)  # type: ignore[arg-type]  # there is nothing else
         self._events.clear()
 
     def _open(self) -> None:

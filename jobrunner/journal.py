@@ -246,8 +246,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, os.fstat(fd).st_size)
         self._failure = self._failure or f"the journal {self.path} is closed"
-        if self._syncing is not None:
-            self._syncing.close()
+        self._stop_syncing()
         os.close(fd)
 
     def _write(self) -> None:
@@ -283,8 +282,7 @@ class Journal:
     def _sync(self, wait: bool) -> None:
         if not (self._is_synced and self._is_dirty):
             return
-        if not wait and self._may_go_on():
-            self._syncing.begin()  # type: ignore[union-attr]  # it is there
+        if not wait and self._goes_on():
             self._pending, self._is_dirty = self._seq, False
             return
         started = time.perf_counter()
@@ -293,20 +291,30 @@ class Journal:
         self._mark = _mark(self._seq)
         self._syncs, self._sync_time = self._syncs + 1, self._sync_time + time.perf_counter() - started
 
-    def _may_go_on(self) -> bool:
-        """Whether the disk syncs beside us: tried once where that pays."""
-        if self._syncs == _BEFORE_GOING_ON and self._sync_time > _BEFORE_GOING_ON * _SLOW_SYNC:
-            from jobrunner.syncing import Syncing  # short runs do without
+    def _goes_on(self) -> bool:
+        """Whether the disk syncs beside us from now on: tried where that pays, and not again where the system refuses."""
+        try:
+            if self._syncs == _BEFORE_GOING_ON and self._sync_time > _BEFORE_GOING_ON * _SLOW_SYNC:
+                from jobrunner.syncing import Syncing  # short runs do without
 
-            self._syncs += 1
-            with contextlib.suppress(OSError):
+                self._syncs += 1
                 self._syncing = Syncing(self._fd)
+            if self._syncing is not None:
+                self._syncing.begin()
+        except OSError:
+            self._stop_syncing()
         return self._syncing is not None
 
     def _await_sync(self) -> None:
-        if self._pending and self._syncing is not None:
+        pending, self._pending = self._pending, 0
+        if pending and self._syncing is not None:
             self._syncing.wait()
-            self._mark, self._pending = _mark(self._pending), 0
+            self._mark = _mark(pending)
+
+    def _stop_syncing(self) -> None:
+        if self._syncing is not None:
+            self._syncing.close()
+            self._syncing = None
 
     def _fail(self, error: OSError) -> NoReturn:
         self._buffer.clear()

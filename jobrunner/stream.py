@@ -64,10 +64,7 @@ class Ran:
 
     def logged(self) -> dict[str, Any]:
         """The fields of its end that say something, in their order; those of its begin are the first of them."""
-        found: dict[str, Any] = {"task": self.task}
-        if self.item is not None:
-            found["item"] = self.item
-        found["attempt"], found["mode"], found["worker"], found["pid"] = self.attempt, self.mode, self.worker, self.pid
+        found = _of_attempt(self)
         found["outcome"], found["duration"] = _SUCCEEDED, self.duration
         if self.thread is not None:
             found["thread"] = self.thread

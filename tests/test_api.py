@@ -192,6 +192,7 @@ def surroundings() -> dict[str, object]:
         "streams": (sys.stdin, sys.stdout, sys.stderr),
         "path": list(sys.path),
         "collector": gc.isenabled(),
+        "set aside": gc.get_freeze_count(),
     }
 
 
@@ -209,6 +210,13 @@ def test_a_run_leaves_the_process_as_it_was(
     assert capfd.readouterr() == ("", "")
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_the_caller_has_set_aside_from_the_collector_stays_aside(job: Path) -> None:
+    gc.freeze()
+    before = gc.get_freeze_count()
+    jobrunner.run(job, only=["hello"])
+    assert 0 < gc.get_freeze_count() <= before
 
 
 def test_a_refused_run_leaves_the_process_as_it_was(job: Path) -> None:

@@ -131,3 +131,30 @@ def test_the_first_failure_of_a_sync_beside_us_is_final(beside: tuple[Journal, D
     with pytest.raises(JournalError, match="Input/output error"):
         kept.commit(sync=True)
     assert disk.told == ["begin", "wait"]
+
+
+def test_where_the_file_cannot_be_synced_beside_us_it_is_waited_for(
+    beside: tuple[Journal, Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, disk = beside
+    kept.settle()
+
+    def refuse() -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(disk, "begin", refuse)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: disk.told.append("sync"))
+    for _ in range(2):
+        take(kept, event_of(0))
+        kept.commit(sync=True, wait=False)
+    assert disk.told == ["begin", "wait", "close", "sync", "sync"]
+    assert len(made) == 1
+
+
+def test_who_asks_again_after_a_failure_does_not_wait_for_ever(beside: tuple[Journal, Disk]) -> None:
+    kept, disk = beside
+    disk.fails = True
+    with pytest.raises(JournalError):
+        kept.settle()
+    kept.settle()
+    assert disk.told == ["begin", "wait"]
