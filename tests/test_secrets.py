@@ -45,6 +45,9 @@ def fail():
 def give():
     return {"got": os.environ["token"]}
 
+def has_it_unseen():
+    assert os.environb[b"token"] not in open("/proc/self/environ", "rb").read()
+
 def seen():
     """What a task that lists no secret finds: in its environment, in those of all processes above it, and on command lines."""
     canary, above, found = b"canary/7f3A", os.getpid(), []
@@ -163,6 +166,15 @@ def test_a_task_that_lists_no_secret_finds_it_nowhere(folder: Path) -> None:
         "tells": {"argv": ["test", "${{ tasks.has_not.result }}", "=", "[]"], "needs": ["has_not"]},
     }
     (folder / "job.yaml").write_text(json.dumps({"mode": "process", "secrets": {"token": {"env": "CANARY"}}, "tasks": tasks}))
+    started = [sys.executable, "-m", "jobrunner", "job.yaml"]
+    ended = subprocess.run(started, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert ended.returncode == 0, (ended.stdout + ended.stderr).decode()
+
+
+@pytest.mark.parametrize("mode", ["serial", "process", "process_pool"])
+def test_the_system_shows_none_in_the_environment_of_a_worker_that_has_it(folder: Path, mode: str) -> None:
+    tasks = {"has": {"target": "targets:has_it_unseen", "secrets": ["token"]}}
+    (folder / "job.yaml").write_text(json.dumps({"mode": mode, "secrets": {"token": {"env": "CANARY"}}, "tasks": tasks}))
     started = [sys.executable, "-m", "jobrunner", "job.yaml"]
     ended = subprocess.run(started, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
     assert ended.returncode == 0, (ended.stdout + ended.stderr).decode()
