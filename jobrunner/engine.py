@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
-from jobrunner.flights import Flight, data_of, leftover_event, row_of, skipped_event, worker_event
+from jobrunner.flights import Flight, data_of, leftover_event, skipped_event, success_of, worker_event
 from jobrunner.lanes import CACHE_LANE, Executor, Lane, Memory
 from jobrunner.loop import Loop
 from jobrunner.plan import Attempt, Plan, Skip
@@ -347,7 +347,7 @@ class Engine:
             began: Began | None = None
             for report in reports:
                 if began is not None:
-                    if isinstance(report, Result) and (row := row_of(began, report)) and self._ran(began.pid, row):
+                    if isinstance(report, Result) and (row := success_of(began, report)) and self._ran(began.pid, row):
                         began, has_room = None, True
                         continue
                     self._on_began(began)
@@ -361,7 +361,7 @@ class Engine:
                 self._on_began(began)
         return has_room
 
-    def _ran(self, pid: int, row: work.Ran) -> bool:
+    def _ran(self, pid: int, row: work.Success) -> bool:
         """An attempt has begun and succeeded: whether there is nothing more to do or to tell.
 
         Then it is done, with the same effect as `_on_began` and `_on_result` would have.

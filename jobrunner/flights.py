@@ -61,13 +61,12 @@ class Flight:
             attempt.task, attempt.key, attempt.number, self.mode, began.worker, began.pid, began.thread, because
         )
 
-    def ran(self, pid: int, row: work.Ran) -> Ran:
+    def ran(self, pid: int, row: work.Success) -> Ran:
         """It has begun and succeeded in one step."""
         _, worker, thread, duration, cpu, max_rss, _ = row
         attempt, digest = self.attempt, self.digest or None
-        return Ran(
-            attempt.task, attempt.key, attempt.number, self.mode, worker, pid, thread, duration, cpu, max_rss, digest
-        )  # fmt: skip
+        who = attempt.task, attempt.key, attempt.number, self.mode, worker, pid, thread
+        return Ran(*who, duration, cpu, max_rss, digest)
 
     def finished(self, result: Result, ended: Ended, duration: float, most_output: int) -> events.TaskFinished:
         """How it has ended. Of more output than `most_output`, in bytes, only a part is kept."""
@@ -95,7 +94,7 @@ class Flight:
         event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
 
 
-def row_of(began: work.Began, result: Result) -> work.Ran | None:
+def success_of(began: work.Began, result: Result) -> work.Success | None:
     """Both as one, if it is of one attempt that has succeeded and there is nothing else to it."""
     is_plain = result.outcome is _SUCCEEDED and result.exit_code is None and not (result.note or result.abandoned)
     measures = result.duration, result.cpu, result.max_rss, result.value

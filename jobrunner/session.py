@@ -487,10 +487,8 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
     if has_calls:
-        return replace(
-            lane, prepare=calls.prepare, flush=calls.flush, holds=calls.holds, tell_runs=calls.tell_runs, rest=calls.rest,
-            take_back=calls.take_back,
-        )  # fmt: skip
+        lane = replace(lane, holds=calls.holds, tell_runs=calls.tell_runs, rest=calls.rest)
+        return replace(lane, prepare=calls.prepare, flush=calls.flush, take_back=calls.take_back)
     return replace(lane, prepare=commands.prepare, flush=commands.flush, take_back=commands.take_back)
 
 

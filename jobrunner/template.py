@@ -44,11 +44,25 @@ _PLACES = array("i", [1, 2, 3, 4])
 _IN_PLACE = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _PLACES.tobytes())]
 _ROOM = socket.CMSG_LEN(len(_PLACES) * _PLACES.itemsize)
 _CONNECTION, _STACK, _CONTROL, _FIRST_FREE = 3, 4, 6, 7
-_RARE = frozenset(["decimal", "fractions", "hashlib", "hmac", "numbers", "platform", "random", "secrets"])
-_RARE |= {"sysconfig", "tempfile", "uuid", "zoneinfo"}
+_RARE = frozenset(
+    [
+        "decimal",
+        "fractions",
+        "hashlib",
+        "hmac",
+        "numbers",
+        "platform",
+        "random",
+        "secrets",
+        "sysconfig",
+        "tempfile",
+        "uuid",
+        "zoneinfo",
+    ]
+)
 _PARTS = frozenset(["_blake2", "_decimal", "_hashlib", "_random", "_sha512", "_uuid", "_zoneinfo"])
-"""Of the standard library what few targets use, and what belongs to it. Each fork would pay for it: a third of the mappings, and
-`random` is seeded anew in each host."""
+"""Of the standard library what few targets use, and what belongs to it. Each fork would pay for it: in mappings, and `random` is
+seeded anew in each host."""
 _HAS_THREADS, _REFUSED = 72, 73
 _LONGEST_REASON = 2000
 _REHEARSALS = 12

@@ -153,7 +153,7 @@ class Began:
     thread: int | None = None
 
 
-Ran = tuple[int, str, int | None, float, float | None, int | None, bytes | None]
+Success = tuple[int, str, int | None, float, float | None, int | None, bytes | None]
 """Of a call that began and then succeeded: its id, worker, thread, duration, cpu, max_rss and value."""
 
 
@@ -162,15 +162,15 @@ class Runs:
     """Attempts in one process of which each began, and then ended in a plain success, one after the other."""
 
     pid: int
-    rows: list[Ran]
+    rows: list[Success]
 
-    def reports(self, row: Ran) -> tuple[Began, Result]:
+    def reports(self, row: Success) -> tuple[Began, Result]:
         """What one of them is short for."""
         call_id, worker, thread, *_ = row
         return Began(id=call_id, worker=worker, pid=self.pid, thread=thread), result_of(row)
 
 
-def result_of(row: Ran) -> Result:
+def result_of(row: Success) -> Result:
     call_id, _, _, duration, cpu, max_rss, value = row
     return Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, max_rss=max_rss, value=value)
 

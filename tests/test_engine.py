@@ -19,7 +19,7 @@ from jobrunner import events
 from jobrunner.engine import Engine, Tally
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
-from jobrunner.flights import row_of
+from jobrunner.flights import success_of
 from jobrunner.items import Items
 from jobrunner.lanes import Lane, Memory
 from jobrunner.loop import Loop
@@ -97,7 +97,7 @@ class Act:
 def in_runs(told: list[Report]) -> list[Report]:
     """The same, a begin and a success that follows it as one."""
     match told:
-        case [Began() as began, Result() as result] if row := row_of(began, result):
+        case [Began() as began, Result() as result] if row := success_of(began, result):
             return [Runs(pid=began.pid, rows=[row])]
     return told
 

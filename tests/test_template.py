@@ -252,12 +252,12 @@ def test_a_module_may_put_another_one_in_its_place(tmp_path: Path) -> None:
 
 
 def test_of_what_few_targets_use_a_host_has_what_the_module_of_its_target_names(tmp_path: Path) -> None:
-    import decimal  # noqa: F401  # the engine has both
-    import random  # noqa: F401
+    import random  # noqa: F401  # the engine has both
+    import uuid  # noqa: F401  # which nothing else of the standard library wants
 
     with importing(tmp_path, "told_named", "first") as (run, path):
         path.write_text(
-            "import sys\nhas = [name in sys.modules for name in ('random', 'decimal')]\nimport random\n"
+            "import sys\nhas = [name in sys.modules for name in ('random', 'uuid')]\nimport random\n"
             "def told(): return [*has, random.random()]\n"
         )
         compileall.compile_file(path, quiet=2)

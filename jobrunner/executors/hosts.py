@@ -40,13 +40,13 @@ from jobrunner.work import (
     Error,
     Leftover,
     Outcome,
-    Ran,
     Report,
     Result,
     Runs,
     Said,
     StackTaken,
     StopRule,
+    Success,
 )
 
 _CLOSING_GRACE = 5.0
@@ -94,7 +94,7 @@ _NOBODY: tuple[int, str, int | None] = 0, "", None
 class Lately:
     """What has come from a host together and was not told yet: what began and ended, and what has begun since."""
 
-    rows: list[Ran] = field(default_factory=list)
+    rows: list[Success] = field(default_factory=list)
     begun: tuple[int, str, int | None] = _NOBODY
     """Its id, worker and thread."""
     begins: int = 0

@@ -67,13 +67,14 @@ def thread_of(native_id: int | None) -> bytes:
     return b"null" if native_id is None else b"%d" % native_id
 
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_decode = json.JSONDecoder().raw_decode
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
     """Of a call, as it comes from the engine."""
-    fields, _ = _scan(line.decode(), 0)  # json.loads would look for the encoding first, and for what is behind
-    return fields  # type: ignore[no-any-return]
+    fields: dict[str, Any]
+    fields, _ = _decode(line.decode())  # json.loads would look for the encoding first
+    return fields
 
 
 def call_of(line: bytes) -> Call:
