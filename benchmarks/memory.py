@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import calls, jobs, layers, pools
-from benchmarks.measure import Case, Contest
+from benchmarks.measure import LEAST_ROUNDS, Case, Contest
 from benchmarks.pools import Work
 from benchmarks.process import ROOT, Surroundings
 
@@ -35,7 +35,7 @@ FLAT = "Seconds of wall clock, from the log. A round is one of the runs above: i
 
 def contests(scratch: Path, *, quick: bool) -> list[Contest]:
     """Memory and rate of the many, then the lines."""
-    many, rounds = (30_000, 3) if quick else (1_000_000, 5)
+    many, rounds = 30_000 if quick else 1_000_000, LEAST_ROUNDS  # which no budget cuts: both are to have as many
     spans = Spans()
     items = [_items(scratch, count, 3 if count <= MOST_OF_PEERS else 1) for count in (QUICK_ITEMS if quick else ITEMS)]
     tasks = [_tasks(scratch, count, 3) for count in (QUICK_TASKS if quick else TASKS)]
