@@ -124,7 +124,8 @@ class Engine:
                 self._plan.cancel(finals=True)
                 self._kill()
             return
-        self._signal, name = number, signal.Signals(number).name
+        self._signal = number
+        name = signal.Signals(number).name
         self._emit(events.RunInterrupted(reason=f"stopped by {name}", signal=name))
         self._plan.cancel()
 

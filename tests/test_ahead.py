@@ -106,9 +106,8 @@ def test_what_began_and_ended_is_told_together_and_comes_to_the_same(run: Driven
 
     run.until(lambda: sum(isinstance(each, Result) for each in told()) + len(run.of(Returned)) == 20)
     begun, ended = ([each.id for each in told() if isinstance(each, kind)] for kind in (Began, Result))
-    assert (
-        run.of(Runs) or run.pool.settings.mode != "thread_pool"
-    )  # elsewhere all may have been heard of, or come back, by itself
+    # in other modes each may have been heard of by itself, or have come back
+    assert run.of(Runs) or run.pool.settings.mode != "thread_pool"
     assert sorted(begun) == sorted(ended) == sorted(noted(path))
     assert all(each.value == b"%d" % each.id for each in told() if isinstance(each, Result))
 

@@ -13,13 +13,20 @@ from jobrunner.journal import Journal, JournalError, replay
 from jobrunner.syncing import Syncing
 from tests.test_journal import event_of, take
 
-try:
-    with open(os.devnull, "w") as _file:
-        Syncing(_file.fileno()).close()
-except OSError:
-    pytest.skip("the system has no such call", allow_module_level=True)
+
+def is_known() -> bool:
+    try:
+        with open(os.devnull, "w") as file:
+            Syncing(file.fileno()).close()
+    except OSError:
+        return False
+    return True
 
 
+of_the_system = pytest.mark.skipif(not is_known(), reason="the system has no such call")
+
+
+@of_the_system
 def test_a_sync_begins_and_is_waited_for_again_and_again(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
     each = Syncing(fd)
@@ -32,6 +39,7 @@ def test_a_sync_begins_and_is_waited_for_again_and_again(tmp_path: Path) -> None
     os.close(fd)
 
 
+@of_the_system
 def test_what_cannot_be_synced_is_an_error_as_of_fdatasync() -> None:
     far, near = os.pipe()
     each = Syncing(near)
