@@ -103,13 +103,19 @@ def run(
 
 
 def run_prepared(
-    prepared: Prepared, *, sinks: Sequence[Sink] = (), outlets: Sequence[Outlet] = (), keep_results: bool = False
+    prepared: Prepared,
+    *,
+    sinks: Sequence[Sink] = (),
+    outlets: Sequence[Outlet] = (),
+    keep_results: bool = False,
+    has_process: bool = False,
 ) -> RunResult:
     """Run what was prepared. What tasks print is kept in the run directory; `sinks` get every event as well.
 
-    `outlets` are what sinks write to: the run keeps them going, and never waits for them.
+    `outlets` are what sinks write to: the run keeps them going, and never waits for them. `has_process` says that nothing else is
+    done in this process until it ends: what there is by then is not looked through for garbage any more.
     """
-    finished = session.run(prepared, sinks=sinks, outlets=outlets, keep_results=keep_results)
+    finished = session.run(prepared, sinks=sinks, outlets=outlets, keep_results=keep_results, has_process=has_process)
     if isinstance(finished, session.Busy):
         return _not_run()
     return RunResult(

@@ -77,8 +77,13 @@ class Busy:
     """The job is not run, as its `concurrency` says: another run is under way."""
 
 
-def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet], keep_results: bool) -> Finished | Busy:
-    """Run what was prepared, or go on with it. Raises what keeps it from running at all, and StateError for a lost journal."""
+def run(
+    prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet], keep_results: bool, has_process: bool
+) -> Finished | Busy:
+    """Run what was prepared, or go on with it. Raises what keeps it from running at all, and StateError for a lost journal.
+
+    `has_process` says that nothing else is done in this process until it ends.
+    """
     job, state = prepared.job, rundir.state_dir(os.environ)
     rundir.job_dir(state, job.name)
 
@@ -88,7 +93,7 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
     claim = lock.claim(state, job.name, job.concurrency, on_busy=on_busy, file=prepared.file.path, pause=_pause)
     if claim is None:
         return Busy()
-    with claim, _secrets(prepared) as secrets, _frozen() as freeze:
+    with claim, _secrets(prepared) as secrets, _frozen(has_process) as freeze:
         env_file = env_file_of(prepared)
         part = begin(prepared, state)
         with contextlib.closing(part.journal), marked(part.directory.mark), _shared_slots(prepared, state) as slots:
@@ -102,10 +107,10 @@ def run(prepared: Prepared, *, sinks: Sequence[Sink], outlets: Sequence[Outlet],
 
 
 @contextlib.contextmanager
-def _frozen() -> Iterator[Callable[[], None]]:
+def _frozen(has_process: bool) -> Iterator[Callable[[], None]]:
     """What sets all there is aside as no garbage, until the end of the run where the process is the caller's, who may let go of
     what a run has made. A caller who has set something aside keeps that, and the rest is looked through as ever."""
-    if lifeline.current() is not None:
+    if has_process:
         yield gc.freeze
     elif gc.get_freeze_count():
         yield lambda: None

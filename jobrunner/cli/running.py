@@ -60,7 +60,8 @@ def shown(prepared: Prepared, *, quiet: bool, log_format: str, log_level: str | 
         if not quiet:
             sinks.append(terminal_sink(display))
         _collect_garbage_again()
-        result = api.run_prepared(prepared, sinks=sinks, outlets=[log] if log is display else [log, display])
+        outlets = [log] if log is display else [log, display]
+        result = api.run_prepared(prepared, sinks=sinks, outlets=outlets, has_process=True)
         if not quiet or result.exit_code:
             display.write(_last_words(prepared, result, summary).encode("utf-8", "backslashreplace") + b"\n")
             display.finish(_PATIENCE)
