@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from jobrunner import events, work
 from jobrunner.errors import ExpressionError, JobrunnerError
 from jobrunner.events import Event
-from jobrunner.flights import Flight, data_of, leftover_event, skipped_event, success_of, worker_event
+from jobrunner.flights import Flight, Flights, Group, data_of, leftover_event, skipped_event, success_of, worker_event
 from jobrunner.lanes import CACHE_LANE, Executor, Lane, Memory
 from jobrunner.loop import Loop
-from jobrunner.plan import Attempt, Plan, Skip
+from jobrunner.plan import Attempt, Plan, Skip, Span
 from jobrunner.stream import Ran
 from jobrunner.structs import replace, struct
 from jobrunner.typed import Any
-from jobrunner.work import Began, Call, Command, Error, Outcome, Report, Result, Said, StopRule
+from jobrunner.work import Began, Call, Calls, Command, Error, Outcome, Report, Result, Said, StopRule
 
 _LAST_PATIENCE = 2.0
 """Seconds for killed workers to be gone where the engine itself has come to grief."""
@@ -50,7 +50,8 @@ class Tally:
 class Engine:
     """Runs a plan to its end. `bind` gives what an attempt runs, `rule_of` how a task is stopped, `emit` takes the events.
 
-    With `emit_all` that takes them instead, all that is told at once, and among them attempts as `Ran`.
+    With `emit_all` that takes them instead, all that is told at once, and among them attempts as `Ran`. With `bind_all`, which
+    gives what the attempts of a Span run and the digest of each, items may be handed out together.
     """
 
     def __init__(
@@ -64,21 +65,25 @@ class Engine:
         loop: Loop,
         memory: Memory | None = None,
         emit_all: Callable[[Sequence[Event | Ran]], None] | None = None,
+        bind_all: Callable[[Plan, Span], tuple[Calls, Sequence[str]]] | None = None,
     ) -> None:
         self._plan, self._lanes, self._loop = plan, lanes, loop
         self._events: list[Event | Ran] = []
         """What has happened and was not told yet: what can start at once starts first."""
         self._emit, self._emit_one, self._emit_all = self._events.append, emit, emit_all
         self._is_urgent = self._is_syncing = False
-        self._bind, self._rule_of, self._memory = bind, rule_of, memory or Memory()
+        self._bind, self._bind_all, self._rule_of, self._memory = bind, bind_all, rule_of, memory or Memory()
         self._cache, self._recall = self._memory.cache, self._memory.recall
         self._tells_runs = emit_all is not None and self._cache is None
+        may = self._tells_runs and self._recall is None and bind_all is not None
+        self._together = frozenset(name for name, lane in lanes.items() if may and lane.start_all)
+        """Pools in which items may be handed out together."""
         self._digest, self._keeps = self._memory.digest, self._memory.keeps
         self._now = loop.clock()
         """When what is at hand was taken up."""
         self._inbox: deque[Report] = deque()
         self._handlers = self._by_kind()
-        self._flights: dict[int, Flight] = {}
+        self._flights = Flights(plan)
         self._abandoned: dict[int, Flight] = {}
         self._task_time = 0.0
         self._signal: int | None = None
@@ -146,7 +151,7 @@ class Engine:
     def dump(self) -> None:
         """Tell what runs, for how long, and where the engine and its worker processes stand."""
         now = self._loop.clock()
-        running = {each.name: round(now - each.began_at, 6) for each in self._flights.values() if each.began_at}
+        running = {each.name: round(now - each.began_at, 6) for each in self._flights.begun()}
         import traceback  # only for who asks
 
         stack = "".join(traceback.format_stack(sys._getframe(1)))
@@ -184,7 +189,7 @@ class Engine:
             self._is_syncing = False
             self._plan.recorded()
 
-    def _record_before(self, attempt: Attempt, *, is_held: bool) -> None:
+    def _record_before(self, attempt: Attempt | Span, *, is_held: bool) -> None:
         """What has let it start is on record before it does. What is held goes out after `_settle`."""
         if not self._plan.is_ahead_of_record(attempt):
             if not is_held:
@@ -224,8 +229,11 @@ class Engine:
         for name, lane in self._lanes.items():
             self._plan.allow_ahead(name, lane.prepare())
         self._now = self._loop.clock()
-        for attempt in self._plan.take(self._now):
-            self._start(attempt)
+        for taken in self._plan.take_together(self._now, self._together):
+            if isinstance(taken, Span):
+                self._start_together(taken)
+            else:
+                self._start(taken)
         self._settle()
         for lane in self._lanes.values():
             lane.flush()
@@ -233,7 +241,8 @@ class Engine:
 
     def _start(self, attempt: Attempt) -> None:
         lane = self._lanes[attempt.pool]
-        flight = self._flights[attempt.id] = Flight(attempt, "command" if attempt.is_command else lane.mode)
+        flight = Flight(attempt, "command" if attempt.is_command else lane.mode)
+        self._flights.add(flight)
         try:
             bound = None if attempt.refused else self._bind(self._plan, attempt)
         except ExpressionError as error:
@@ -248,6 +257,25 @@ class Engine:
             self._inbox.append(Result(id=attempt.id, outcome=Outcome.FAILED, error=attempt.refused))
         else:
             self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
+
+    def _start_together(self, span: Span) -> None:
+        lane = self._lanes[span.pool]
+        start_all = lane.start_all
+        assert self._bind_all is not None
+        assert start_all is not None
+        try:
+            calls, digests = self._bind_all(self._plan, span)
+        except ExpressionError:
+            for each in span.ids:
+                self._start(self._plan.attempt(each))
+            return
+        self._flights.add_group(Group(span, lane.mode, digests))
+        if self._is_syncing or self._plan.is_ahead_of_record(span):
+            self._record_before(span, is_held=lane.holds())
+        if self._plan.is_cancelled and self._plan.is_unwanted(span):
+            self._inbox.extend(work.Returned(id=each) for each in span.ids)
+        else:
+            start_all(calls)
 
     def _launch(self, flight: Flight, bound: Call | Command, lane: Lane) -> None:
         """Hand it over, after what has let it start is on record; what may run only once, after that it is about to."""
@@ -268,7 +296,7 @@ class Engine:
 
     def _skip(self, attempt: Attempt, reason: Skip, result: Result) -> None:
         """It does not run now: this is what it comes to."""
-        flight = self._flights.pop(attempt.id)
+        flight = self._flights.take(attempt.id)
         ended = self._plan.apply(attempt, result, self._loop.clock(), recorded=True)
         outcome = None if reason is Skip.CONDITION else ended.outcome
         self._emit(events.TaskSkipped(task=attempt.task, item=attempt.key, reason=reason, outcome=outcome))
@@ -302,7 +330,8 @@ class Engine:
         if flight.succeeded is not None:
             attempt.stopping = None  # it had succeeded before anybody wished to stop it
             note = "; ".join(filter(None, (flight.succeeded.note, cache.noted(answer))))
-            self._end(self._flights.pop(attempt.id), replace(flight.succeeded, note=note))
+            self._flights.pop(attempt.id)
+            self._end(flight, replace(flight.succeeded, note=note))
             return
         if attempt.stopping is not None:
             self._inbox.append(Result(id=attempt.id, outcome=attempt.stopping))
@@ -370,7 +399,7 @@ class Engine:
         flight = self._flights.get(row[0])
         if flight is None or not flight.is_plain or not self._tells_runs or self._keeps(flight.attempt.task):
             return False
-        del self._flights[row[0]]
+        self._flights.take(row[0])
         attempt, plan = flight.attempt, self._plan
         ran = flight.ran(pid, row)
         self._task_time += ran.duration
@@ -379,6 +408,15 @@ class Engine:
         if plan.skips:
             self._report_skipped()
         return True
+
+    def _have_run(self, group: Group, pid: int, rows: Sequence[work.Success]) -> None:
+        """As `_ran`, of attempts of one group."""
+        self._flights.take_all(rows)
+        self._plan.succeeded_together(group.span, [row[0] for row in rows])
+        self._task_time += sum(row[3] for row in rows)
+        self._events.extend(group.ran(pid, rows))
+        if self._plan.skips:
+            self._report_skipped()
 
     def _close(self) -> None:
         """Join every worker: all pools end at the same time, so that slow ones are not waited for one after the other."""
@@ -410,17 +448,21 @@ class Engine:
         }
 
     def _on_runs(self, runs: work.Runs) -> None:
-        for row in runs.rows:
-            if not self._ran(runs.pid, row):
-                began, result = runs.reports(row)
-                self._on_began(began)
-                self._on_result(result)
+        for group, rows in self._flights.by_group(runs.rows):
+            if group is not None and not self._plan.is_cancelled:
+                self._have_run(group, runs.pid, rows)
+                continue
+            for row in rows:
+                if not self._ran(runs.pid, row):
+                    began, result = runs.reports(row)
+                    self._on_began(began)
+                    self._on_result(result)
 
     def _on_returned(self, report: work.Returned) -> None:
         if report.id < 0:
             self._on_cache(Result(id=report.id, outcome=Outcome.FAILED))
         else:
-            self._plan.give_back(self._flights.pop(report.id).attempt)
+            self._plan.give_back(self._flights.take(report.id).attempt)
 
     def _on_stack(self, report: work.StackTaken) -> None:
         self._emit(events.RunStacks(process=report.worker, pid=report.pid, stack=report.stack))
@@ -433,22 +475,23 @@ class Engine:
         if report.id < 0:
             self._on_cache(Result(id=report.id, outcome=Outcome.FAILED))
             return
-        flight = self._flights[report.id]
+        flight = self._flights.take(report.id)
         if not self._plan.hold_back(flight.attempt, self._loop.clock()):
             error = Error(type="OSError", message=f"could not start: {report.reason}")
+            self._flights.add(flight)
             self._on_result(Result(id=report.id, outcome=Outcome.FAILED, error=error))
             return
-        del self._flights[report.id]
         pool = flight.attempt.pool
         if pool not in self._reduced:
             self._reduced.add(pool)
-            running = sum(each.attempt.pool == pool for each in self._flights.values())
-            self._emit(events.PoolReduced(pool=pool, workers=running, reason=report.reason))
+            self._emit(events.PoolReduced(pool=pool, workers=self._flights.count(pool), reason=report.reason))
 
     def _on_began(self, began: Began) -> None:
         flight = self._flights.get(began.id)
-        if flight is None:
-            return
+        if flight is not None:
+            self._begin(flight, began)
+
+    def _begin(self, flight: Flight, began: Began) -> None:
         flight.began, flight.began_at = began, self._now
         if flight.attempt.timeout is not None:
             self._plan.began(flight.attempt, self._now)
@@ -462,14 +505,12 @@ class Engine:
         self._emit(flight.said(said))
 
     def _on_result(self, result: Result) -> None:
-        flight = self._flights.pop(result.id, None)
+        flight = self._flights.pop(result.id)
         if flight is None:
             self._on_unexpected(result)
             return
         if flight.began is None:  # it never got as far as a worker
-            self._flights[result.id] = flight
-            self._on_began(Began(id=result.id, worker=flight.attempt.pool, pid=0))
-            del self._flights[result.id]
+            self._begin(flight, Began(id=result.id, worker=flight.attempt.pool, pid=0))
         if result.abandoned:
             self._abandoned[result.id] = flight
         elif flight.attempt.stopping is not None and flight.is_success_all_the_same(result):
@@ -493,7 +534,7 @@ class Engine:
         call = cache.store(attempt, flight.bound, result)
         if call is not None:
             flight.succeeded = result
-            self._flights[attempt.id] = flight
+            self._flights.add(flight)
             self._lanes[CACHE_LANE].calls.start(call)
         return call is not None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
 from jobrunner import events, work
-from jobrunner.plan import Attempt, Ended, Skipped
+from jobrunner.plan import Attempt, Ended, Plan, Skipped, Span
 from jobrunner.reasons import error_of, last_lines, reason_of, signal_name
 from jobrunner.stream import Ran
 from jobrunner.structs import struct
@@ -92,6 +95,73 @@ class Flight:
         event.reason, event.signal = reason_of(event.error), signal_name(result.signal)
         event.output, event.abandoned = last_lines(self.tail), result.abandoned
         event.retried, event.forgiven = ended.retry_at is not None, ended.forgiven
+
+
+@struct(kw_only=False, eq=False)
+class Group:
+    """A span as the engine sees it: who runs its attempts, and the digest of each."""
+
+    span: Span
+    mode: str
+    digests: Sequence[str]
+
+    def flight(self, attempt: Attempt) -> Flight:
+        return Flight(attempt, self.mode, self.digests[attempt.id - self.span.first])
+
+    def ran(self, pid: int, rows: Sequence[work.Success]) -> list[Ran]:
+        """These attempts of it have begun and succeeded in one step each."""
+        span, mode, digests, first = self.span, self.mode, self.digests, self.span.first
+        task, keys = span.task, span.keys
+        return [
+            Ran(task, keys[at := number - first], 1, mode, worker, pid, thread, duration, cpu, max_rss, digests[at] or None)
+            for number, worker, thread, duration, cpu, max_rss, _ in rows
+        ]
+
+
+class Flights:
+    """All that is in flight, by id. An attempt of a group has a Flight of its own from when that is asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._found: dict[int, Flight | Group] = {}
+
+    def add(self, flight: Flight) -> None:
+        self._found[flight.attempt.id] = flight
+
+    def add_group(self, group: Group) -> None:
+        self._found.update(dict.fromkeys(group.span.ids, group))
+
+    def get(self, attempt_id: int) -> Flight | None:
+        found = self._found.get(attempt_id)
+        if isinstance(found, Group):
+            found = self._found[attempt_id] = found.flight(self._plan.attempt(attempt_id))
+        return found
+
+    def pop(self, attempt_id: int) -> Flight | None:
+        return self.take(attempt_id) if attempt_id in self._found else None
+
+    def take(self, attempt_id: int) -> Flight:
+        """As `pop`. Raises KeyError for one that is not in flight."""
+        found = self._found.pop(attempt_id)
+        return found.flight(self._plan.attempt(attempt_id)) if isinstance(found, Group) else found
+
+    def take_all(self, rows: Sequence[work.Success]) -> None:
+        """These of one group have ended."""
+        for row in rows:
+            del self._found[row[0]]
+
+    def by_group(self, rows: Sequence[work.Success]) -> Iterator[tuple[Group | None, list[work.Success]]]:
+        """Rows that follow one another and belong to one group; with None those that belong to none."""
+        found = self._found.get
+        for group, members in groupby(rows, lambda row: each if type(each := found(row[0])) is Group else None):
+            yield group, list(members)
+
+    def begun(self) -> list[Flight]:
+        return [each for each in self._found.values() if isinstance(each, Flight) and each.began_at]
+
+    def count(self, pool: str) -> int:
+        """Of one pool."""
+        return sum((each.attempt if isinstance(each, Flight) else each.span).pool == pool for each in self._found.values())
 
 
 def success_of(began: work.Began, result: Result) -> work.Success | None:

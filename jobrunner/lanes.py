@@ -8,7 +8,7 @@ from jobrunner.loop import Loop
 from jobrunner.plan import Attempt
 from jobrunner.structs import struct
 from jobrunner.typed import Protocol, TypeVar
-from jobrunner.work import Call, Command, Report, Result, StopRule
+from jobrunner.work import Call, Calls, Command, Report, Result, StopRule
 
 Work = TypeVar("Work", contravariant=True)
 
@@ -42,6 +42,8 @@ class Lane:
     flush: Callable[[], None] = lambda: None
     holds: Callable[[], bool] = lambda: False
     """Of calls that are started now nothing goes out before `flush`."""
+    start_all: Callable[[Calls], None] | None = None
+    """As `start` of each call, in their order; None where calls do not wait in the hosts."""
     tell_runs: Callable[[], None] = lambda: None
     """From now on attempts that began and ended may be reported as Runs."""
     rest: Callable[[], float] = lambda: 0.0

@@ -459,6 +459,7 @@ class _Session:
             {name: _lane(name, pool, str(prepared.folder), env, self._reaper, name in calling) for name, pool in pools.items()},
             bind=lambda plan, attempt: self._binder.work(plan, attempt, attempt.task in waited),
             rule_of=lambda name: _stop_rule(job.tasks[name].stop),
+            bind_all=self._binder.calls,
             emit=self._emit,
             emit_all=None if self._hides else self._stream.add_all,
             loop=self._loop,
@@ -492,7 +493,7 @@ def _lane(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reaper
     if name == CACHE_LANE:  # its calls are no attempts, which the plan could take back
         return lane
     if has_calls:
-        lane = replace(lane, holds=calls.holds, tell_runs=calls.tell_runs, rest=calls.rest)
+        lane = replace(lane, start_all=calls.together, holds=calls.holds, tell_runs=calls.tell_runs, rest=calls.rest)
         return replace(lane, prepare=calls.prepare, flush=calls.flush, take_back=calls.take_back)
     return replace(lane, prepare=commands.prepare, flush=commands.flush, take_back=commands.take_back)
 
@@ -519,7 +520,7 @@ def _hosts(name: str, pool: PoolPlan, folder: str, env: Mapping[str, str], reape
 class _NoHosts:
     """The hosts of a pool that no target runs in: what it takes to have one is not even loaded."""
 
-    slots, closed = 0, True
+    slots, closed, together = 0, True, None
 
     def stop(self, *_: object) -> None:
         """There is nothing to stop, nor to open."""

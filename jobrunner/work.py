@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 
@@ -62,6 +62,35 @@ class Call:
     """Somebody waits for the result: one that is not JSON fails the attempt instead of being dropped with a note."""
     resources: Resources | None = None
     """Only for a host of one attempt, which takes them on before the target runs."""
+
+
+@struct(frozen=False, kw_only=False)  # as above
+class Calls:
+    """Calls that differ in what they are given, and in some variables of their environment: each column has a value for each."""
+
+    ids: Sequence[int]
+    target: str
+    args: Sequence[list[Any]]
+    kwargs: Sequence[dict[str, Any]]
+    env: dict[str, str]
+    """The variables that are the same for all."""
+    own_env: dict[str, Sequence[str]]
+    """The others, as columns."""
+    cwd: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Call]:
+        return map(self.one, range(len(self.ids)))
+
+    def one(self, at: int) -> Call:
+        env = {**self.env, **{name: column[at] for name, column in self.own_env.items()}}
+        return Call(self.ids[at], self.target, self.args[at], self.kwargs[at], env, self.cwd)
+
+    def some(self, places: slice) -> Calls:
+        own = {name: column[places] for name, column in self.own_env.items()}
+        return Calls(self.ids[places], self.target, self.args[places], self.kwargs[places], self.env, own, self.cwd)
 
 
 @struct(frozen=False)  # as above

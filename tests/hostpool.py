@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from jobrunner.executors.pool import HostPool, PoolSettings
 from jobrunner.executors.reaper import Reaper
 from jobrunner.loop import Loop
-from jobrunner.work import Began, Call, Report, Result
+from jobrunner.work import Began, Call, Calls, Report, Result
 
 R = TypeVar("R", bound=Report)
 
@@ -24,6 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Driven:
     """A pool, its loop, and all that it has reported."""
 
+    hands_over_together = False
+
     def __init__(self, mode: str, method: str = "fork", *, reaper: Reaper | None = None, **settings: Any) -> None:
         wanted = {"name": "p", "workers": 2, "path": [ROOT], "folder": ROOT, **settings}
         self.pool = HostPool(PoolSettings(mode=mode, start_method=method, **wanted), reaper)
@@ -35,6 +37,12 @@ class Driven:
     def start(self, call_id: int, target: str, *args: object, **more: Any) -> None:
         name = target if ":" in target else f"{TARGETS}:{target}"
         self.pool.start(Call(id=call_id, target=name, args=list(args), **more))
+
+    def start_all(self, target: str, args: Mapping[int, list[Any]]) -> None:
+        """Calls by their numbers, as the items of a task are handed over."""
+        count, name = len(args), target if ":" in target else f"{TARGETS}:{target}"
+        own_env: dict[str, Sequence[str]] = {"JOBRUNNER_ITEM": [str(each) for each in args]}
+        self.pool.start_all(Calls([*args], name, [*args.values()], [{}] * count, {"SHARED": "yes"}, own_env, ""))
 
     def until(self, met: Callable[[], object]) -> None:
         end = time.monotonic() + LIMIT

@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +30,7 @@ from tests.hostpool import LIMIT, Driven, driven
 
 POOLED = ["process_pool", "thread_pool", "thread"]
 RULE = StopRule(signal=signal.SIGTERM, grace=5)
-Calls = list[tuple[int, str, list[object]]]
+Calls = list[tuple[int, str, list[Any]]]
 
 
 def warm(run: Driven) -> None:
@@ -47,9 +50,18 @@ def warm(run: Driven) -> None:
 def hand_over(run: Driven, calls: Calls) -> None:
     """All at once, as an engine does."""
     run.pool.prepare()
-    for number, target, args in calls:
-        run.start(number, target, *args)
+    for target, group in groupby(calls, itemgetter(1)):
+        if run.hands_over_together:
+            run.start_all(target, {number: args for number, _, args in group})
+        else:
+            for number, _, args in group:
+                run.start(number, target, *args)
     run.pool.flush()
+
+
+@pytest.fixture(autouse=True, params=["one by one", "together"])
+def handed_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Driven, "hands_over_together", request.param == "together")
 
 
 def noted(path: Path) -> list[int]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jobrunner.bind import Binder, Run, data_references, needs_shell
 from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.items import Items
-from jobrunner.plan import Attempt, Plan, Skip
+from jobrunner.plan import Attempt, Plan, Skip, Span
 from jobrunner.spec import Job
 from jobrunner.work import Call, Command, Error, Outcome, Result
 
@@ -32,7 +32,7 @@ class Bench:
         folder, environ, only = keys.pop("folder", FOLDER), keys.pop("environ", ENVIRON), keys.pop("only", ())
         made = {name: task if {"target", "argv", "run"} & set(task) else {"run": "true", **task} for name, task in tasks.items()}
         self.job = Job.model_validate({"name": "test", "tasks": made, **keys})
-        run = Run(id="r1", dir="/state/test/r1", started_at="2026-01-02T03:04:05Z", folder=folder)
+        run = self.run = Run(id="r1", dir="/state/test/r1", started_at="2026-01-02T03:04:05Z", folder=folder)
         self.binder = Binder(self.job, params=params or {}, environ=environ, run=run)
         self.plan = Plan(self.job, pools={"default": 99}, expand=self.binder.items, decide=self.binder.decide, only=only)
 
@@ -570,3 +570,39 @@ def test_a_variable_of_the_job_may_use_those_above_it() -> None:
 def test_a_variable_that_cannot_be_had_is_a_mistake_of_the_job_and_no_bug() -> None:
     with pytest.raises(UsageError, match=r"env\.IN: `env\.DAY`"):
         Bench({"a": {}}, env={"IN": "${{ env.DAY }}", "DAY": "x"}, environ={})
+
+
+# --- many at once ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"foreach": ["a b", "c", 7, {"d": [1.5, None]}]},
+        {"foreach": {"range": 5}, "args": ["${{ item }}", "${{ index }}", "fixed"]},
+        {"foreach": ["x", "y"], "kwargs": {"name": "${{ item }}", "run": "${{ run.id }}"}, "cwd": "below"},
+        {"foreach": ["x", "y"], "args": ["${{ params.p }}"], "kwargs": {"deep": {"er": ["${{ item }}"]}}},
+        {"matrix": {"os": ["linux", "mac"], "py": [3, 4]}, "args": ["${{ matrix.os }}", "${{ matrix.py }}", "${{ index }}"]},
+    ],
+)
+@pytest.mark.parametrize("shared", [[], ["default"]])
+def test_items_bound_together_are_bound_as_each_by_itself(task: dict[str, Any], shared: list[str]) -> None:
+    on = Bench({"a": {"target": "m:f", **task}}, params={"p": "given"}, env={"JOB": "yes"})
+    binder = Binder(on.job, params={"p": "given"}, environ=ENVIRON, run=on.run, shared=shared)
+    plan = Plan(on.job, pools={"default": 99}, expand=binder.items, keeps=lambda name: False)
+    (span,) = plan.take_together(0.0, {"default"})
+    assert isinstance(span, Span)
+    calls, digests = binder.calls(plan, span)
+    alone = [plan.attempt(each) for each in span.ids]
+    assert list(calls) == [binder.work(plan, attempt, False) for attempt in alone]
+    assert digests == [binder.digest(attempt, call) for attempt, call in zip(alone, calls, strict=True)]
+    assert list(calls.some(slice(1, None))) == list(calls)[1:]
+
+
+def test_a_value_that_cannot_be_had_refuses_to_bind_items_together() -> None:
+    on = Bench({"a": {"target": "m:f", "foreach": [{"k": 1}, {}], "args": ["${{ item.k }}"]}})
+    plan = Plan(on.job, pools={"default": 99}, expand=on.binder.items, keeps=lambda name: False)
+    (span,) = plan.take_together(0.0, {"default"})
+    assert isinstance(span, Span)
+    with pytest.raises(ExpressionError):
+        on.binder.calls(plan, span)

@@ -23,13 +23,14 @@ from jobrunner.flights import success_of
 from jobrunner.items import Items
 from jobrunner.lanes import Lane, Memory
 from jobrunner.loop import Loop
-from jobrunner.plan import Attempt, Plan
+from jobrunner.plan import Attempt, Plan, Span
 from jobrunner.spec import Job, Range
 from jobrunner.stream import Ran
 from jobrunner.structs import replace
 from jobrunner.work import (
     Began,
     Call,
+    Calls,
     Command,
     Error,
     Leftover,
@@ -112,6 +113,7 @@ class FakeExecutor:
         self.kills = 0
         self.closes_in = 0.0
         self.is_open = self.is_closed = self.tells_runs = False
+        self.is_one_process = False
         self.running: dict[int, Act] = {}
         self.stopped: list[tuple[int, StopRule]] = []
 
@@ -138,6 +140,20 @@ class FakeExecutor:
             self.loop.after(act.begins, lambda: self._begin(number))
         if act.lasts is not None:
             self.loop.after((act.begins or 0.0) + act.lasts, lambda: self._end(number, act.outcome))
+
+    def start_all(self, calls: Calls) -> None:
+        """What succeeds at once is told together, as far as nothing else comes between."""
+        report, told = self.report, list[Report]()
+        self.report = told.append
+        for call in calls:
+            self.start(call)
+        self.report = report
+        for are_runs, some in itertools.groupby(told, lambda each: isinstance(each, Runs)):
+            if are_runs and self.is_one_process:
+                report(Runs(pid=1000, rows=[row for each in some if isinstance(each, Runs) for row in each.rows]))
+            else:
+                for each in some:
+                    report(each)
 
     def tell_runs(self) -> None:
         self.tells_runs = True
@@ -176,7 +192,7 @@ class FakeExecutor:
     def _begin(self, number: int) -> None:
         act = self.running.get(number)
         if act is not None:
-            self.report(Began(id=number, worker=f"w{number}", pid=1000 + number))
+            self.report(Began(id=number, worker=f"w{number}", pid=1000 if self.is_one_process else 1000 + number))
             if act.says:
                 self.report(Said(id=number, pool="default", data=act.says))
 
@@ -205,6 +221,10 @@ class Stage:
     commands: bool = False
     together: bool = False
     """Events are taken all at once, with attempts that began and succeeded in one step as `Ran`."""
+    is_kept: bool = True
+    """Results are: then nothing is handed out with others."""
+    bound_together: int = 0
+    """So many attempts were handed out with others."""
     told: int = 0
     """So many attempts were told so."""
     memory: Memory = field(default_factory=Memory)
@@ -218,9 +238,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.calls_side, self.commands_side = FakeExecutor(self.acts.__getitem__), FakeExecutor(self.acts.__getitem__)
-        self.plan = Plan(self.job, pools={"default": self.workers}, expand=lambda plan, name: self._items(name))
+        pools, keeps = {"default": self.workers}, self.is_kept
+        self.plan = Plan(self.job, pools=pools, expand=lambda plan, name: self._items(name), keeps=lambda name: keeps)
         calls, commands = self.calls_side, self.commands_side
         lane = Lane(mode="process", workers=self.workers, calls=calls, commands=commands, tell_runs=calls.tell_runs)
+        lane = replace(lane, start_all=calls.start_all)
         self.lanes = {"default": lane}
         self.engine = Engine(
             self.plan,
@@ -229,6 +251,7 @@ class Stage:
             rule_of=lambda name: StopRule(signal=15, grace=10.0),
             emit=self._emit,
             emit_all=self._emit_all if self.together else None,
+            bind_all=lambda plan, span: self._bind_all(span),
             loop=self.loop,
             memory=self.memory,
         )
@@ -242,10 +265,20 @@ class Stage:
     def _bind(self, attempt: Attempt) -> Call | Command:
         if attempt.task in self.refuse:
             raise ExpressionError("tasks.x.result has no key 'y'")
-        self.acts[attempt.id] = self.script.get((attempt.task, attempt.index, attempt.number), Act())
+        place = attempt.task, attempt.index, attempt.number
+        self.acts[attempt.id] = act = self.script.get(place, Act())
+        if act.returned:  # once
+            self.script = {**self.script, place: Act()}
         if self.commands:
             return Command(id=attempt.id, argv=("true",), env={}, cwd="/")
         return Call(id=attempt.id, target="m:f")
+
+    def _bind_all(self, span: Span) -> tuple[Calls, list[str]]:
+        attempts, count = [span.attempt(each) for each in span.ids], len(span.ids)
+        calls = [self._bind(each) for each in attempts]
+        self.bound_together += count
+        digests = [self.memory.digest(attempt, call) for attempt, call in zip(attempts, calls, strict=True)]
+        return Calls(span.ids, "m:f", [[]] * count, [{}] * count, {}, {}, ""), digests
 
     def _emit(self, event: Event) -> None:
         self.events.append(event)
@@ -282,7 +315,8 @@ def told(event: Event) -> str:
 
 def stage(tasks: Mapping[str, Mapping[str, Any]], script: Script | None = None, **more: Any) -> Stage:
     keys = {key: more.pop(key) for key in ("timeout", "fail_fast") if key in more}
-    job = Job.model_validate({"name": "test", "tasks": {name: {"run": "true", **task} for name, task in tasks.items()}, **keys})
+    made = {name: task if "target" in task else {"run": "true", **task} for name, task in tasks.items()}
+    job = Job.model_validate({"name": "test", "tasks": made, **keys})
     return Stage(job=job, script=script or {}, **more)
 
 
@@ -379,7 +413,8 @@ def test_no_outcome_is_needed_that_is_not_on_the_disk() -> None:
     start = on.calls_side.start
 
     def checked(work: Call | Command) -> None:
-        (started,) = [each for each in on.engine._flights.values() if each.attempt.id == work.id]
+        started = on.engine._flights.get(work.id)
+        assert started is not None
         assert durable.issuperset(on.job.tasks[started.attempt.task].needs)
         start(work)
 
@@ -823,3 +858,46 @@ def test_a_success_whose_begin_and_end_come_together_is_told_in_one() -> None:
     played.run()
     assert played.told == 8
     assert len(played.of(events.TaskStarted)) == len(played.of(events.TaskFinished)) == 9
+
+
+# --- items that are handed out together ----------------------------------------------------------------------------------------
+
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "a": {"target": "m:f", "foreach": {"range": 5}, "retry": {"max": 1, "delay": 1}},
+    "b": {"target": "m:f", "needs": ["a"], "foreach": {"range": 5}, "timeout": 0.5, "continue_on_error": True},
+    "c": {"target": "m:f", "foreach": {"range": 5}, "max_parallel": 2},
+    "d": {"target": "m:f", "needs": ["b", "c"]},
+}
+MOMENTS = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), max_size=2)
+TURNED_BACK = st.one_of(ACTS, st.sampled_from([Act(returned=True), Act(begins=None, outcome=Outcome.CRASHED)]))
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(PLACES, TURNED_BACK)), st.integers(1, 4), st.integers(0, 9), MOMENTS, st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_items_that_are_handed_out_together_come_to_the_same_as_each_by_itself(
+    script: Script, workers: int, ahead: int, moments: list[float], refused: bool
+) -> None:
+    def played(together: bool) -> Stage:
+        memory = Memory(digest=lambda attempt, work: f"{attempt.task}/{attempt.key}")
+        refuse = frozenset("b") if refused else frozenset()
+        played = stage(CALLS, dict(script), workers=workers, together=together, is_kept=False, memory=memory, refuse=refuse)
+        played.calls_side.is_one_process = True
+        played.plan.allow_ahead("default", ahead)
+        for moment in moments:
+            played.loop.after(moment, lambda: played.engine.interrupt(signal.SIGTERM))
+        played.tally = played.run()
+        return played
+
+    one_by_one, together = played(False), played(True)
+    assert one_by_one.events == together.events
+    assert one_by_one.plan.states == together.plan.states
+    assert one_by_one.tally == together.tally
+
+
+def test_items_are_handed_out_together_where_only_success_matters() -> None:
+    script: Script = {("a", each, 1): Act(at_once=each != 4) for each in range(9)}
+    on = stage({"a": {"target": "m:f", "foreach": {"range": 9}}}, script, workers=9, together=True, is_kept=False)
+    on.calls_side.is_one_process = True
+    on.run()
+    assert (on.bound_together, on.told) == (9, 8)
+    assert len(on.of(events.TaskStarted)) == len(on.of(events.TaskFinished)) == 9

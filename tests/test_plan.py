@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
-from jobrunner.plan import Attempt, Ended, Phase, Plan, Skip, Skipped, Tries
+from jobrunner.plan import Attempt, Ended, Phase, Plan, Skip, Skipped, Span, Tries
 from jobrunner.spec import Job
 from jobrunner.work import Outcome, Result
 
@@ -950,3 +950,100 @@ def test_what_is_ahead_when_the_run_is_stopped_is_stopped_or_dropped() -> None:
     end(plan, running, CANCELLED)
     assert plan.done
     assert plan.states == {"a": CANCELLED}
+
+
+# --- items that are handed out together ----------------------------------------------------------------------------------------
+
+
+def plain(tasks: Mapping[str, Mapping[str, Any]], workers: int = 3, **more: Any) -> Plan:
+    """A plan of calls that keeps nothing, and was not resumed."""
+    keys = {key: more.pop(key) for key in ("fail_fast", "limits") if key in more}
+    made = {name: task if "run" in task else {"target": "m:f", **task} for name, task in tasks.items()}
+    job = Job.model_validate({"name": "test", "tasks": made, **keys})
+    keeps = more.pop("keeps", lambda name: False)
+    return Plan(job, pools={"default": workers}, expand=lambda plan, name: items_of(job, name), keeps=keeps, **more)
+
+
+def together(plan: Plan, now: float = 0.0) -> list[list[Attempt]]:
+    """What is taken, each with those that it is handed out with."""
+    taken = plan.take_together(now, {"default"})
+    return [[each.attempt(number) for number in each.ids] if isinstance(each, Span) else [each] for each in taken]
+
+
+def test_items_of_one_task_are_handed_out_together_as_far_as_there_is_room() -> None:
+    plan = plain({"a": {"foreach": {"range": 5}}, "b": {"foreach": ["x", "y"]}, "c": {}}, workers=9)
+    assert [names(each) for each in together(plan)] == [["a[0]", "a[1]", "a[2]", "a[3]", "a[4]"], ["b[x]", "b[y]"], ["c"]]
+    assert plan.in_flight == 8
+    less = plain({"a": {"foreach": {"range": 5}}}, workers=2)
+    assert [names(each) for each in together(less)] == [["a[0]", "a[1]"]]
+
+
+@pytest.mark.parametrize(
+    ("task", "more"),
+    [
+        ({"run": "true"}, {}),
+        ({"env": {"A": "1"}}, {}),
+        ({"cwd": "${{ item }}"}, {}),
+        ({"if": "item > 1"}, {}),
+        ({"at_most_once": True}, {}),
+        ({"limits": ["l"]}, {"limits": {"l": 9}}),
+        ({}, {"fail_fast": True}),
+        ({}, {"keeps": lambda name: True}),
+        ({}, {"tries": lambda name, key: Tries()}),
+    ],
+    ids=str,
+)
+def test_what_differs_in_more_than_its_items_is_handed_out_one_by_one(task: dict[str, Any], more: dict[str, Any]) -> None:
+    plan = plain({"a": {"foreach": {"range": 3}, **task}}, workers=9, **more)
+    assert [len(each) for each in together(plan)] == [1, 1, 1]
+    assert [len(list(each)) for each in [plain({"a": {"foreach": {"range": 3}}}).take(0.0)]] == [3]
+
+
+def test_max_parallel_bounds_what_is_handed_out_together() -> None:
+    plan = plain({"a": {"foreach": {"range": 5}, "max_parallel": 2}}, workers=9)
+    (first,) = together(plan)
+    assert names(first) == ["a[0]", "a[1]"]
+    end(plan, plan.attempt(first[0].id))
+    assert [names(each) for each in together(plan)] == [["a[2]"]]
+
+
+@settings(max_examples=200)
+@given(data=st.data(), workers=st.integers(1, 5), sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4))
+def test_handed_out_together_a_job_comes_to_the_same(data: st.DataObject, workers: int, sizes: list[int]) -> None:
+    """Whatever ends, comes back or is stopped, and in which order: told of each, or of successes together."""
+    tasks = {
+        f"t{at}": {"foreach": {"range": size}, "retry": {"max": 1, "delay": 0}, "needs": [f"t{at - 1}"] if at % 2 else []}
+        for at, size in enumerate(sizes)
+    }
+    one, many = plain(tasks, workers), plain(tasks, workers)
+    now = 0.0
+    while not many.done:
+        spans = list(many.take_together(now, {"default"}))
+        alone = take(one, now)
+        assert one.in_flight == many.in_flight
+        flying = [number for each in spans for number in (each.ids if isinstance(each, Span) else [each.id])]
+        assert flying == [each.id for each in alone]
+        for each in spans:
+            ids = list(each.ids) if isinstance(each, Span) else [each.id]
+            how = data.draw(st.sampled_from(["together", SUCCEEDED, FAILED, CRASHED, "back", "cancel"]))
+            if how == "cancel":
+                one.cancel()
+                many.cancel()
+                assert [a.id for a in one.take_stops(now)] == [a.id for a in many.take_stops(now)]
+            for number in ids:
+                attempt = next(a for a in alone if a.id == number)
+                if how == "back":
+                    one.give_back(attempt)
+                else:
+                    end(one, attempt, how if isinstance(how, Outcome) else SUCCEEDED, now)
+            if how == "together" and isinstance(each, Span) and not many.is_cancelled:
+                many.succeeded_together(each, ids)
+                continue
+            for number in ids:
+                if how == "back":
+                    many.give_back(many.attempt(number))
+                else:
+                    end(many, many.attempt(number), how if isinstance(how, Outcome) else SUCCEEDED, now)
+        assert many.states == one.states
+        now += 1.0
+    assert one.done

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from _blake2 import blake2b  # without OpenSSL, which `hashlib` loads
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from jobrunner import expressions
 from jobrunner.bind.lines import command_lines
@@ -18,10 +18,10 @@ from jobrunner.errors import ExpressionError, UsageError
 from jobrunner.expressions import Scope
 from jobrunner.items import Items
 from jobrunner.kinds import Glob, Lines, Range
-from jobrunner.plan import Attempt, Plan, Skip
+from jobrunner.plan import Attempt, Plan, Skip, Span
 from jobrunner.structs import struct
 from jobrunner.typed import TYPE_CHECKING, Any, cast
-from jobrunner.work import Call, Command, Resources
+from jobrunner.work import Call, Calls, Command, Resources
 
 if TYPE_CHECKING:
     from jobrunner.spec import Job, Task
@@ -142,6 +142,30 @@ class Binder:
         elif attempt.pool not in self._shared:
             env = self._facts(attempt)
         return Call(attempt.id, task.target, args, kwargs, env, cwd, needed, bound.resources)
+
+    def calls(self, plan: Plan, span: Span) -> tuple[Calls, list[str]]:
+        """What the attempts of `span` run, and the digest of each: as `work` and `digest` of each."""
+        task, bound = self._tasks[span.task], self._bound.get(span.task) or self._of(span.task)
+        count = len(span.places)
+        args, kwargs = [task.args] * count, [task.kwargs] * count
+        if bound.args is not None or bound.kwargs is not None:
+            scopes = self._scopes(plan, span, bound)
+            args = args if bound.args is None else [bound.args(scope) for scope in scopes]
+            kwargs = kwargs if bound.kwargs is None else [bound.kwargs(scope) for scope in scopes]
+        cwd = bound.cwd(self.scope(plan)) if task.cwd else ""
+        own, env = dict[str, Sequence[str]](), _NO_ENV
+        if span.pool not in self._shared:
+            key = f"{self._run.id}/{span.task}/"
+            own = {"JOBRUNNER_ITEM": span.keys, "JOBRUNNER_TASK_KEY": [key + each for each in span.keys]}
+            env = {**self.cookie, "JOBRUNNER_TASK": span.task, "JOBRUNNER_ATTEMPT": "1"}
+        what = zip(args, kwargs, span.items, strict=True)
+        digests = [_digested([task.target, *given, _NO_ENV, cwd, self.job_env, item]) for *given, item in what]
+        return Calls(span.ids, task.target or "", args, kwargs, env, own, cwd), digests
+
+    def _scopes(self, plan: Plan, span: Span, bound: _Bound) -> list[Scope]:
+        if bound.is_own:
+            return [{"index": place, "item": item} for place, item in zip(span.places, span.items, strict=True)]
+        return [self.scope(plan, span.attempt(each)) for each in span.ids]
 
     def _own_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
         """What the task declares, and the secrets that it lists."""

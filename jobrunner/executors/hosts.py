@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import NoneType
 
@@ -29,7 +29,7 @@ from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
 from jobrunner.executors.told import NO_TURN, NOT_A_FRAME, Frame, plain_end, result_of, turn_of, turns_of
 from jobrunner.executors.turns import Turns
-from jobrunner.executors.wire import NO_FRAME, Wire, encoded
+from jobrunner.executors.wire import NO_FRAME, Wire, encoded, pieces
 from jobrunner.loop import Loop, Timer
 from jobrunner.processes import PIPE_READS, Exit, read_available, signal_group
 from jobrunner.structs import field, replace, struct
@@ -37,6 +37,7 @@ from jobrunner.typed import Protocol
 from jobrunner.work import (
     Began,
     Call,
+    Calls,
     Error,
     Leftover,
     Outcome,
@@ -177,20 +178,39 @@ class Host:
         """To one that has a worker for it, or was born with it: that one has begun it by being there."""
         self._memory = call.resources.memory if call.resources else None
         if self._child.has_call:
-            self._count(call)
+            self._count((call.id,))
             self._begin(call.id, self.name, None)
             return
         self._wire.call(call.id, encoded(call, has_process=not self._pool.has_threads))
-        self._took(call)
+        self._took((call.id,))
         if self._pool.is_for_one and self._wire.is_sent:
             self._wire.shut()  # it need not be told to end
 
     def queue(self, call: Call) -> bool:
         """Have it wait here for its turn. False where it cannot, or not now."""
-        if (self._turns is None and not self._opens_turns()) or not self._wire.queue(call.id, encoded(call, has_process=True)):
+        if (self._turns is None and not self._opens_turns()) or not self._wire.queue((call.id,), encoded(call, has_process=True)):
             return False
-        self._took(call)
+        self._took((call.id,))
         return True
+
+    def hand_over_all(self, calls: Calls) -> int:
+        """As `hand_over` of each, to threads: of all, or of none where one of them is not to be sent."""
+        found = pieces(calls, has_process=False)
+        for call_ids, data in found:
+            self._wire.send(data + b"\n")
+            self._took(call_ids)
+        return len(calls) if found else 0
+
+    def queue_all(self, calls: Calls) -> int:
+        """As `queue` of each, until one cannot wait here: how many do."""
+        count = 0
+        if self._turns is not None or self._opens_turns():
+            for call_ids, data in pieces(calls, has_process=True):
+                if not self._wire.queue(call_ids, data):
+                    break
+                self._took(call_ids)
+                count += len(call_ids)
+        return count
 
     def has_rings(self) -> bool:
         """What its threads take up is known, whatever becomes of it; tries to make it so."""
@@ -224,17 +244,17 @@ class Host:
                 self._speaker = next(iter(self.calls), 0)
         return self._turns is not None
 
-    def _took(self, call: Call) -> None:
+    def _took(self, call_ids: Sequence[int]) -> None:
         if not self.calls:
             self.heard_at = self._pool.loop.clock()
-        self._count(call)
+        self._count(call_ids)
         if self._overdue is None:
             self._overdue = self._pool.loop.call_at(self._pool.loop.clock() + _LONGEST_START, self._on_overdue)
 
-    def _count(self, call: Call) -> None:
-        self.calls[call.id] = False
-        self.waiting += 1
-        self.tasks += 1
+    def _count(self, call_ids: Sequence[int]) -> None:
+        self.calls.update(dict.fromkeys(call_ids, False))
+        self.waiting += len(call_ids)
+        self.tasks += len(call_ids)
 
     def take_back(self) -> None:
         """What waits here is to begin somewhere else."""

@@ -13,7 +13,9 @@ import errno
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from jobrunner import host
 from jobrunner.executors import limits
@@ -26,7 +28,7 @@ from jobrunner.executors.wire import encoded
 from jobrunner.loop import Loop
 from jobrunner.processes import Exit
 from jobrunner.structs import field, struct
-from jobrunner.work import Call, Error, Exhausted, Outcome, Report, Result, Returned, Runs, Said, StopRule
+from jobrunner.work import Call, Calls, Error, Exhausted, Outcome, Report, Result, Returned, Runs, Said, StopRule
 
 _MOST_STILLBORN = 3
 """So many hosts in a row, besides one for each worker, may end before they begin any call; then calls fail instead of being
@@ -150,6 +152,11 @@ class HostPool:
         self._places = self._in_turn()
         return self._room * len(self._quick)
 
+    @property
+    def together(self) -> Callable[[Calls], None] | None:
+        """Starts many calls; None where they do not wait in the hosts."""
+        return self.start_all if self._mode.has_queue else None
+
     def holds(self) -> bool:
         """Of what is started now nothing goes out before `flush`."""
         return self._is_holding
@@ -193,6 +200,39 @@ class HostPool:
         else:
             if self.has_threads and self._is_prepared:  # what has begun there is not always said in time
                 self._look_soon()
+
+    def start_all(self, calls: Calls) -> None:
+        """As `start` of each, in their order; those that are to wait go out in one piece to each host."""
+        first = 0
+        if self.has_threads:
+            first = self._hand_over_all(calls)
+        elif not self.settings.max_tasks_per_worker:
+            while first < len(calls) and not self._are_all_busy():
+                self.start(calls.one(first))
+                first += 1
+            first += self._queue_all(calls.some(slice(first, None)))
+        for at in range(first, len(calls)):
+            self.start(calls.one(at))
+
+    def _hand_over_all(self, calls: Calls) -> int:
+        """To threads, if there are any yet: how many."""
+        holder = next((each for each in self._hosts if not each.retired), None)
+        count = 0 if holder is None else holder.hand_over_all(calls)
+        if count:
+            self._look_soon()
+        return count
+
+    def _queue_all(self, calls: Calls) -> int:
+        """Behind those that the hosts with the least work have, until one cannot wait: how many do."""
+        first = 0
+        for each, count in Counter(islice(self._places, len(calls))).items():
+            queued = each.queue_all(calls.some(slice(first, first + count)))
+            first += queued
+            if queued < count:
+                break
+        if first:
+            self._look_soon()
+        return first
 
     def _are_all_busy(self) -> bool:
         """While calls are handed over nobody becomes free."""

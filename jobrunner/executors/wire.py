@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jobrunner import host
 from jobrunner.encoding import exact_dumps, loads
@@ -19,7 +19,7 @@ from jobrunner.executors.channel import LONGEST, Channel
 from jobrunner.executors.told import NOT_A_FRAME, Frame, has_value
 from jobrunner.loop import Loop, Watch
 from jobrunner.structs import values
-from jobrunner.work import LARGEST_RESULT, Call
+from jobrunner.work import LARGEST_RESULT, Call, Calls
 
 FramesTaker = Callable[[list[tuple[Frame, bytes | None]]], None]
 
@@ -85,11 +85,11 @@ class Wire:
                 self._put_turns()
         self.send(data + b"\n")
 
-    def queue(self, call_id: int, data: bytes) -> bool:
-        """Put an encoded call behind those that the host has. False where there is no room, or no way, for it."""
+    def queue(self, call_ids: Iterable[int], data: bytes) -> bool:
+        """Put encoded calls behind those that the host has. False where there is no room, or no way, for them."""
         if len(data) > LONGEST or self._channel is None or self._unsent_watch is not None:
             return False
-        self._turns.append(call_id)
+        self._turns += call_ids
         self._unsent += data
         self._unsent += b"\n"
         if not self._is_held:
@@ -287,6 +287,36 @@ class Wire:
             self._on_frame(frame, None)
 
 
+def pieces(calls: Calls, *, has_process: bool) -> list[tuple[Sequence[int], bytes]]:
+    """As `encoded`, of many, in pieces that may wait in a host unless one call alone is too long; with each its numbers.
+
+    None at all where one of them is nested too deeply.
+    """
+    try:
+        return list(_pieces(calls, has_process))
+    except RecursionError:
+        return []
+
+
+def _pieces(calls: Calls, has_process: bool) -> Iterator[tuple[Sequence[int], bytes]]:
+    data = _encoded_together(calls, has_process)
+    if len(data) <= LONGEST or len(calls) == 1:
+        yield calls.ids, data
+        return
+    half = len(calls) // 2
+    for some in slice(half), slice(half, None):
+        yield from _pieces(calls.some(some), has_process)
+
+
+def _encoded_together(calls: Calls, has_process: bool) -> bytes:
+    fields: dict[str, object] = {"ids": list(calls.ids), "target": calls.target, "args": calls.args}
+    if any(calls.kwargs):
+        fields["kwargs"] = calls.kwargs
+    if has_process:
+        fields |= {"env": calls.env, "own_env": calls.own_env, "cwd": calls.cwd}
+    return _line(fields)
+
+
 def encoded(call: Call, *, has_process: bool) -> bytes:
     """As it goes out, without what is as it is by default. Raises RecursionError for what is nested too deeply."""
     fields: dict[str, object] = {"id": call.id, "target": call.target, "args": call.args}
@@ -300,6 +330,10 @@ def encoded(call: Call, *, has_process: bool) -> bytes:
             fields["cwd"] = call.cwd
         if call.resources is not None:
             fields["resources"] = values(call.resources)
+    return _line(fields)
+
+
+def _line(fields: dict[str, object]) -> bytes:
     try:
         return exact_dumps(fields)
     except TypeError:  # a whole number beyond 64 bits, a lone surrogate from the environment: slower, but they pass

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii
 
 from jobrunner.typed import Any
-from jobrunner.work import Call, Outcome, Resources, Result
+from jobrunner.work import Call, Calls, Outcome, Resources, Result
 
 MOST_AT_MARK = 1 << 11
 """Bytes of a value that may stand at a mark: a pipe takes 4 KiB in one piece."""
@@ -77,8 +78,21 @@ def fields_of(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def call_of(line: bytes) -> Call:
+def calls_of(line: bytes) -> Iterable[Call]:
+    """One or many, in their order."""
     fields = fields_of(line)
+    if "ids" not in fields:
+        return (_call(fields),)
+    args, get = fields["args"], fields.get
+    kwargs = get("kwargs") or [{}] * len(args)
+    return Calls(fields["ids"], fields["target"], args, kwargs, get("env", {}), get("own_env", {}), get("cwd", ""))
+
+
+def call_of(line: bytes) -> Call:
+    return _call(fields_of(line))
+
+
+def _call(fields: dict[str, Any]) -> Call:
     get = fields.get
     call = Call(fields["id"], fields["target"], fields["args"], get("kwargs") or {}, get("env") or {}, get("cwd", ""))
     call.needed = get("needed", False)

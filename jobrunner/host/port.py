@@ -74,9 +74,9 @@ class Port:
         try:
             while (line := self._next()) is not None:
                 if line.startswith(b"{"):
-                    call = frames.call_of(line)
-                    if self._queue is None or self._has_turn(self._queue, call.id):
-                        yield call
+                    for call in frames.calls_of(line):
+                        if self._queue is None or self._has_turn(self._queue, call.id):
+                            yield call
                 else:
                     self._answer(line)
         except OSError:

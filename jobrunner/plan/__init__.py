@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
+from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, Span, State, Tries
 from jobrunner.plan.plan import Plan
 from jobrunner.plan.semaphores import Outside
 
-__all__ = ["Attempt", "Ended", "Outside", "Phase", "Plan", "Skip", "Skipped", "State", "Tries"]
+__all__ = ["Attempt", "Ended", "Outside", "Phase", "Plan", "Skip", "Skipped", "Span", "State", "Tries"]

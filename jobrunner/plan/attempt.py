@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from jobrunner.structs import struct
@@ -79,6 +80,33 @@ class Attempt:
     """It was asked to stop; whatever it answers, this is its outcome, unless it had succeeded before that came to it."""
     is_stopped: bool = False
     """Who runs it was told to stop it."""
+
+
+@struct(eq=False, kw_only=False)
+class Span:
+    """The first attempts of items of one task that follow one another, handed out together.
+
+    Each is an Attempt only where there is more to it than that it began and succeeded.
+    """
+
+    first: int
+    """The id of the first of them; the others have those after it."""
+    task: str
+    pool: str
+    places: Sequence[int]
+    """Of the items."""
+    items: Sequence[object]
+    keys: Sequence[str]
+    timeout: float | None
+
+    @property
+    def ids(self) -> range:
+        return range(self.first, self.first + len(self.places))
+
+    def attempt(self, attempt_id: int) -> Attempt:
+        at = attempt_id - self.first
+        place, item, key = self.places[at], self.items[at], self.keys[at]
+        return Attempt(attempt_id, self.task, 1, self.pool, index=place, item=item, key=key, timeout=self.timeout)
 
 
 @struct(frozen=False, kw_only=False)  # nobody keeps one; there are as many as attempts

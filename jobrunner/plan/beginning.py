@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jobrunner.kinds import Limit
 from jobrunner.plan.node import Node
@@ -11,7 +11,7 @@ from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.plan.packing import Packing
-    from jobrunner.spec import Job
+    from jobrunner.spec import Job, Task
 
 
 def nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
@@ -48,6 +48,16 @@ def _is_plain(node: Node) -> bool:
     task = node.task
     leaves = task.stop.leftover == "allow"  # it may stay where it is a child of the engine
     return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources or leaves)
+
+
+def uniform(nodes: Collection[Node], pools: Collection[str], keeps: Callable[[str], bool]) -> frozenset[str]:
+    """The tasks in these pools whose attempts differ in their items and in nothing else, and whose results nobody asks for."""
+    return frozenset(node.name for node in nodes if _is_uniform(node.task) and node.pool in pools and not keeps(node.name))
+
+
+def _is_uniform(task: Task) -> bool:
+    around = task.env or task.secrets or task.condition or "${{" in (task.cwd or "")
+    return task.has_instances and task.target is not None and not around
 
 
 def calling_pools(nodes: Collection[Node]) -> set[str]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, KeysView, Mapping, S
 from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan import beginning, retries
-from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, State, Tries
+from jobrunner.plan.attempt import Attempt, Ended, Phase, Skip, Skipped, Span, State, Tries
 from jobrunner.plan.node import FORGIVABLE, Node, Pool
 from jobrunner.plan.semaphores import Outside, Semaphores
 from jobrunner.structs import replace
@@ -85,7 +85,9 @@ class Plan:
             self._pools[name].is_mixed = True
         self.calling = beginning.calling_pools(self._nodes.values())
         self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
-        self._flight: dict[int, Attempt] = {}
+        is_plain = not job.limits and tries is None and packing is None
+        self._uniform = beginning.uniform(self._nodes.values(), self._plain_pools, keeps) if is_plain else frozenset()
+        self._flight: dict[int, Attempt | Span] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
         self._last_id = self._bad_ends = self._given_back = self._ended_before = 0
@@ -177,6 +179,12 @@ class Plan:
 
     def take(self, now: float) -> Iterator[Attempt]:
         """Attempts to start now: as many as there are free workers, and what is allowed ahead, in the order of their turns."""
+        for each in self.take_together(now, ()):
+            assert isinstance(each, Attempt)
+            yield each
+
+    def take_together(self, now: float, pools: Collection[str]) -> Iterator[Attempt | Span]:
+        """As `take`, in these pools as Spans where that can make no difference but in speed."""
         self._wake(now)
         pick, stirred = self._first if self._packing is None else self._next, self._stirred
         limited = self._semaphores if self._job.limits else ()
@@ -189,18 +197,26 @@ class Plan:
                 needs_worker = pool.is_mixed and node.task.target is None
                 if pool.free <= 0 and needs_worker:  # nothing goes ahead of it
                     break
-                yield self._issue(node, pool)
+                goes_together = node.name in self._uniform and node.pool in pools and not node.again
+                yield self._issue_together(node, pool) if goes_together else self._issue(node, pool)
                 if stirred or limited:  # others have their turn
                     stirred[pool] = None
                     break
         if self._packing is not None:
             self._packing.note(now)
 
-    def is_ahead_of_record(self, attempt: Attempt) -> bool:
+    def is_ahead_of_record(self, attempt: Attempt | Span) -> bool:
         """Whether what has let it start, an outcome or the begin of the run, may not be on record: it must be before it does."""
         return self._nodes[attempt.task].group == self._group
 
-    def is_unwanted(self, attempt: Attempt) -> bool:
+    def attempt(self, attempt_id: int) -> Attempt:
+        """One in flight: where it was handed out together with others it is by itself from now on."""
+        found = self._flight[attempt_id]
+        if isinstance(found, Span):
+            found = self._flight[attempt_id] = found.attempt(attempt_id)
+        return found
+
+    def is_unwanted(self, attempt: Attempt | Span) -> bool:
         """Whether it need not start any more: all that it belongs to was cancelled."""
         return self._is_cancelled(self._nodes[attempt.task])
 
@@ -222,7 +238,7 @@ class Plan:
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline = heapq.heappop(self._deadlines)
             if not self._is_stale(deadline):
-                self._stop(self._flight[deadline[1]], Outcome.TIMED_OUT)
+                self._stop(self.attempt(deadline[1]), Outcome.TIMED_OUT)
         is_overdue = self._overdue_at is not None and self._overdue_at <= now and self._open_before_finals > 0
         if is_overdue and not self.is_cancelled:
             self.has_timed_out = True
@@ -247,7 +263,7 @@ class Plan:
     def _is_stale(self, deadline: tuple[float, int]) -> bool:
         """Its attempt has ended, or has another one now."""
         attempt = self._flight.get(deadline[1])
-        return attempt is None or attempt.overdue_at != deadline[0]
+        return not isinstance(attempt, Attempt) or attempt.overdue_at != deadline[0]
 
     def give_back(self, attempt: Attempt) -> None:
         """It was handed over, but never began: it is ready again and does not count."""
@@ -308,11 +324,26 @@ class Plan:
     def succeeded(self, attempt: Attempt, result: Result | None) -> None:
         """As `apply`, of one that has just succeeded and was not asked to stop; without a result where that is not kept."""
         node = self._land(attempt)
+        if result is not None:
+            self._keep(node, attempt, result)
+        self._go_on(node)
+
+    def succeeded_together(self, span: Span, ids: Sequence[int]) -> None:
+        """As `succeeded`, of attempts of a span that are not by themselves."""
+        node = self._nodes[span.task]
+        for each in ids:
+            del self._flight[each]
+        node.in_flight -= len(ids)
+        pool = self._pools[span.pool]
+        pool.free += len(ids)
+        self._stirred[pool] = None
+        self._go_on(node)
+
+    def _go_on(self, node: Node) -> None:
+        """After some of its instances have succeeded."""
         if self._released_at is not None:
             self._release_held()
         node.has_run = True
-        if result is not None:
-            self._keep(node, attempt, result)
         if node.next < node.size or not node.is_over:
             if not node.is_queued:
                 self._queue(node)
@@ -328,7 +359,7 @@ class Plan:
             return
         self.is_cancelled = True
         self._has_no_finals = finals
-        for attempt in tuple(self._flight.values()) if stop else ():
+        for attempt in [self.attempt(each) for each in tuple(self._flight)] if stop else ():
             if self._is_cancelled(self._nodes[attempt.task]):
                 self._stop(attempt, Outcome.CANCELLED)
         delayed, self._delayed = self._delayed, []
@@ -492,6 +523,23 @@ class Plan:
             before = self._tries(node.name, key)
             attempt.number, attempt.counted = number + before.made, number + before.counted
         return attempt
+
+    def _issue_together(self, node: Node, pool: Pool) -> Attempt | Span:
+        """As many of its instances as there is room for."""
+        start, count = node.next, min(pool.room, node.size - node.next, node.most - node.in_flight)
+        if count == 1 or node.items is None:
+            return self._issue(node, pool)
+        if node.state is _READY:
+            node.move(_RUNNING)
+        node.next += count
+        node.in_flight += count
+        pool.free -= count
+        places = range(start, start + count) if node.sequence is None else node.sequence[start : start + count]
+        items, keys = zip(*map(node.items.named, places), strict=True)
+        span = Span(self._last_id + 1, node.name, node.pool, places, items, keys, node.task.timeout)
+        self._last_id += count
+        self._flight.update(dict.fromkeys(span.ids, span))
+        return span
 
     def _release_held(self) -> None:
         """The slots that the system had no room for are tried again."""
