@@ -59,8 +59,11 @@ def supervise(engine: Callable[[], int], *, guards_a_guard: bool = False) -> int
     try:
         guard = _Guard(engine, guards_a_guard=guards_a_guard)
     except OSError as error:
-        _write(f"jobrunner: cannot start: {error.strerror}\n")
-        return _DIED
+        from jobrunner import refused
+
+        words = refused.process_words(error.errno or 0)
+        _write(f"jobrunner: cannot start: {words or error.strerror}\n")
+        return refused.EXIT if words else _DIED
     try:
         return guard.verdict(guard.wait())
     except BaseException as error:  # whatever it is: nothing runs on with nobody in charge
@@ -219,12 +222,23 @@ def _be_engine(engine: Callable[[], int], line: lifeline.Lifeline, mask: Collect
         lifeline.hold(line)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = engine()
-    except BaseException:
-        import traceback
-
-        _write(f"{traceback.format_exc()}\nThis is a bug of jobrunner.\n")
+    except BaseException as error:
+        code = _failed(error)
     finally:
         os._exit(code)
+
+
+def _failed(error: BaseException) -> int:
+    """Tell why an engine ended without an exit code of its own."""
+    from jobrunner import refused
+
+    if words := refused.words(error):
+        _write(f"jobrunner: {words}\n")
+        return refused.EXIT
+    import traceback
+
+    _write(f"{traceback.format_exc()}\nThis is a bug of jobrunner.\n")
+    return _DIED
 
 
 def _closing(journal: str) -> bytes:

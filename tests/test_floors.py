@@ -42,6 +42,7 @@ FLOORS = {
     "preflight.cautions": 8,
     "preflight": 0,
     "preflight.check": 5,
+    "refused": 1,
     "system": 1,
     "processes": 2,
     "encoding": 1,
@@ -124,7 +125,7 @@ ONLY = {
     "host.*": {"work", "speech", "system", "structs", "typed", "host"},
     "preflight.signatures": {"hints", "structs", "typed"},
     "preflight.probe": {"host", "system", "hints", "preflight", "structs", "typed"},
-    "guard": {"processes", "system", "lifeline", "journal", "events", "stream", "errors", "structs", "typed"},
+    "guard": {"processes", "system", "refused", "lifeline", "journal", "events", "stream", "errors", "structs", "typed"},
     "executors.*": {"work", "speech", "loop", "host", "template", "executors", "processes", "system", "encoding", *SMALL},
 }
 

@@ -487,8 +487,10 @@ def test_where_no_process_can_be_started_nothing_runs(start: Start) -> None:
         os.fork = refuse
 
     guarded = start(lambda scene: 0, before=before)
-    assert guarded.exit_code() == 70
-    assert guarded.stderr() == "jobrunner: cannot start: Resource temporarily unavailable\n"
+    assert guarded.exit_code() == 74
+    told = guarded.stderr()
+    assert told.startswith("jobrunner: cannot start: the system refuses what the run itself needs: no more processes")
+    assert "raise `ulimit -u`" in told
 
 
 # --- the journal of a run that was lost ----------------------------------------------------------------------------------------

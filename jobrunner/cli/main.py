@@ -46,10 +46,9 @@ def cli(args: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if args is None else args)
     except JobrunnerError as error:
-        _tell(str(error))
-        return error.exit_code
+        return _refused(error.__context__) or _mistaken(error)
     except Exception as error:  # whatever it is: never exit code 0 or 1 by accident
-        return _unwritten(error) or _bug()
+        return _refused(error) or _unwritten(error) or _bug()
 
 
 def _run(words: list[str]) -> int:
@@ -107,6 +106,23 @@ def _open_standard_streams() -> None:
     for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_WRONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.open(os.devnull, flags), mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _mistaken(error: JobrunnerError) -> int:
+    _tell(str(error))
+    return error.exit_code
+
+
+def _refused(error: BaseException | None) -> int:
+    """The exit code where a limit is too low for the run itself, whatever it was about to do; else 0."""
+    if not isinstance(error, (OSError, MemoryError, ImportError)):
+        return 0
+    from jobrunner import refused
+
+    if words := refused.words(error):
+        _tell(f"jobrunner: {words}")
+        return refused.EXIT
+    return 0
 
 
 def _unwritten(error: Exception) -> int:
