@@ -32,8 +32,10 @@ def _sleep_inside(mark: str) -> None:
 
 def holds_the_interpreter(mark: str) -> None:
     """In C code that does not let go of the interpreter, and goes on after a signal."""
-    Path(mark).touch()
-    sleep = ctypes.PyDLL(None).sleep
+    library = ctypes.PyDLL(None)
+    sleep, create = library.sleep, library.creat
+    sys.setswitchinterval(_LONG)  # from the mark on nobody else gets it, not between two calls either
+    create(os.fsencode(mark), 0o600)
     while True:
         sleep(int(_LONG))
 
