@@ -90,8 +90,8 @@ def _orjson() -> types.ModuleType:
 def _briefly(value: object, write: Callable[[object], str]) -> bytes | None:
     """The bytes that orjson would write, from the standard library; None where they might be others."""
     global _count
-    _count += 1
-    if not _is_simple(value, _DEEPEST):
+    _count += len(value) if type(value) is list else 1
+    if _count > _FEW or not _is_simple(value, _DEEPEST):  # be it in one list
         return None
     try:
         text = write(value)
