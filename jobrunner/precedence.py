@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobrunner.durations import MOST_ITEMS, WORTH, Durations, Known, read, write
 from jobrunner.items import Items
-from jobrunner.prepare import PoolPlan, Prepared
+from jobrunner.prepare import Prepared
 from jobrunner.stream import Sink
 from jobrunner.typed import TYPE_CHECKING
 
@@ -29,12 +29,12 @@ class Precedence:
     """Of one part of a run. `folder` is the directory of the job; where there is no choice, it is left alone."""
 
     def __init__(self, prepared: Prepared, folder: Path) -> None:
-        self._job, self._folder = prepared.job, folder
+        self._job, self._folder, self._plans = prepared.job, folder, prepared.pools
         self._names = prepared.only or tuple(prepared.job.tasks)
         self._pools = {name: prepared.job.pool_of(name) for name in self._names}
         self._workers = {name: pool.workers for name, pool in prepared.pools.items()}
         self._free = {name for name, pool in prepared.pools.items() if pool.workers > 1}
-        self._lone = [name for name in self._names if self._has_process(name, prepared.pools[self._pools[name]])]
+        self._lone = self._with_processes()
         self._at_once = self._most_at_once()
         self._has_choice = self._is_crowded()
         self._is_measured = self._has_choice or self._at_once > 1
@@ -50,9 +50,11 @@ class Precedence:
         """The pools of fan-outs, each as often as there are some."""
         return (self._pools[name] for name in self._names if self._job.tasks[name].has_instances)
 
-    def _has_process(self, name: str, pool: PoolPlan) -> bool:
-        """Whether an attempt has a process to itself: what that needs of memory it needs while it runs, and gives back."""
-        return self._job.tasks[name].target is None or (pool.mode == "process" and pool.executor is None)
+    def _with_processes(self) -> list[str]:
+        """Tasks whose attempts have a process to themselves: what that needs of memory it needs while it runs, and gives back."""
+        tasks = self._job.tasks
+        apart = {name for name, pool in self._plans.items() if pool.mode == "process" and pool.executor is None}
+        return [name for name, pool in self._pools.items() if pool in apart or tasks[name].target is None]
 
     def _most_at_once(self) -> int:
         """So many of these processes may run at once."""
@@ -79,7 +81,7 @@ class Precedence:
 
     def turns(self) -> dict[str, int]:
         """The places of the tasks that are not bound to declared order; none where nothing is known, or all are soon over."""
-        if not self._has_choice or not any(name in self._known for name in self._names):
+        if not self._has_choice or self._known.keys().isdisjoint(self._names):
             return {}
         from jobrunner.plan import ranks  # here and below: most runs need none of it
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
     """The tasks that were selected, in declared order."""
+    finals, pool_of = job.finals, job.pool_of
     found = {
-        name: Node(name, order, task, job.pool_of(name), name in job.finals)
+        name: Node(name, order, task, pool_of(name), name in finals)
         for order, (name, task) in enumerate(job.tasks.items())
         if not only or name in only
     }
@@ -65,6 +66,6 @@ def calling_pools(nodes: Collection[Node]) -> set[str]:
     return {node.pool for node in nodes if node.task.target is not None}
 
 
-def mixed_pools(nodes: Collection[Node]) -> frozenset[str]:
-    """The pools that have both calls and commands."""
-    return frozenset(calling_pools(nodes) & {node.pool for node in nodes if node.task.target is None})
+def mixed_pools(nodes: Collection[Node], calling: set[str]) -> set[str]:
+    """Those of the `calling` pools that have commands too."""
+    return calling & {node.pool for node in nodes if node.task.target is None}

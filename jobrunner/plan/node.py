@@ -93,8 +93,8 @@ class Node:
         self.next = self.in_flight = self.delayed = self.dropped = 0
         self.again: deque[tuple[int, int]] | None = None
         """Instances that are ready once more, and the number of their attempt: None while there were none, in most tasks ever."""
-        self.outcomes: dict[Outcome, int] = {}
-        """Those of instances, without successes."""
+        self.outcomes: set[Outcome] | None = None
+        """Those of instances, without successes; None where all have succeeded."""
         self.results: dict[int, Result] | None = None
         """By the place of the item; None where nothing is kept."""
         self.is_queued = self.has_run = self.is_excused = False
@@ -111,7 +111,13 @@ class Node:
         if number == 1:
             self.dropped += 1
         else:
-            self.outcomes[Outcome.FAILED] = self.outcomes.get(Outcome.FAILED, 0) + 1
+            self.note(Outcome.FAILED)
+
+    def note(self, outcome: Outcome) -> None:
+        """An instance has ended so, which is no success."""
+        if self.outcomes is None:
+            self.outcomes = set()
+        self.outcomes.add(outcome)
 
     def unfold(self, items: Items, sequence: Sequence[int] | None) -> None:
         self.items, self.size, self.sequence = items, len(items), sequence
@@ -151,7 +157,7 @@ class Node:
     @property
     def outcome(self) -> Outcome:
         """Of the whole task: that of its instances where they agree, else failed. Those that the condition skips do not count."""
-        bad = self.outcomes and self.outcomes.keys() - _HARMLESS
+        bad = self.outcomes and self.outcomes - _HARMLESS
         if not bad:
             return Outcome.CANCELLED if self.dropped else _SUCCEEDED
         return bad.pop() if len(bad) == 1 else Outcome.FAILED

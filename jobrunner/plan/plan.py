@@ -81,9 +81,9 @@ class Plan:
         self._stirred: dict[Pool, None] = {}
         self._semaphores: Semaphores[Node] = beginning.semaphores(job, outside)
         self._nodes = beginning.nodes(job, only, turns or {}, packing)
-        for name in beginning.mixed_pools(self._nodes.values()):
-            self._pools[name].is_mixed = True
         self.calling = beginning.calling_pools(self._nodes.values())
+        for name in beginning.mixed_pools(self._nodes.values(), self.calling):
+            self._pools[name].is_mixed = True
         self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
         is_plain = not job.limits and tries is None and packing is None
         self._uniform = beginning.uniform(self._nodes.values(), self._plain_pools, keeps) if is_plain else frozenset()
@@ -107,12 +107,11 @@ class Plan:
         nodes = self._nodes
         for node in nodes.values():
             for need in dict.fromkeys(node.task.needs):
-                if need in nodes:
-                    nodes[need].dependents.append(node)
+                if (needed := nodes.get(need)) is not None:
+                    needed.dependents.append(node)
                     node.blockers += 1
-        for node in self._nodes.values():
             node.blockers += node.is_final  # the last of the others stands in its way, whoever that is
-        for node in [node for node in self._nodes.values() if not node.blockers]:
+        for node in [node for node in nodes.values() if not node.blockers]:
             if not self._open_up(node):
                 self._pass_on(node)
         self._begin_finals()
@@ -591,7 +590,7 @@ class Plan:
 
     def _record(self, node: Node, attempt: Attempt, result: Result, outcome: Outcome) -> None:
         if outcome is not _SUCCEEDED:  # nobody asks how many have
-            node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
+            node.note(outcome)
         if outcome is not _SKIPPED and self.keeps(node.name):
             self._keep(node, attempt, result if result.outcome is outcome else replace(result, outcome=outcome))
 
@@ -609,7 +608,7 @@ class Plan:
 
     def _finish(self, node: Node, outcome: Outcome) -> None:
         node.move(outcome)
-        node.outcomes = {}  # its own says all that is asked from now on
+        node.outcomes = None  # its own says all that is asked from now on
         self._close(node)
         if node.dependents:
             self._pass_on(node)
