@@ -76,8 +76,8 @@ class Engine:
         self._cache, self._recall = self._memory.cache, self._memory.recall
         self._tells_runs = emit_all is not None and self._cache is None
         may = self._tells_runs and self._recall is None and bind_all is not None
-        self._together = frozenset(name for name, lane in lanes.items() if may and lane.start_all)
-        """Pools in which items may be handed out together."""
+        self._start_all = {name: lane.start_all for name, lane in lanes.items() if may and lane.start_all}
+        """Of the pools in which items may be handed out together."""
         self._digest, self._keeps = self._memory.digest, self._memory.keeps
         self._now = loop.clock()
         """When what is at hand was taken up."""
@@ -229,7 +229,7 @@ class Engine:
         for name, lane in self._lanes.items():
             self._plan.allow_ahead(name, lane.prepare())
         self._now = self._loop.clock()
-        for taken in self._plan.take_together(self._now, self._together):
+        for taken in self._plan.take_together(self._now, self._start_all.keys()):
             if isinstance(taken, Span):
                 self._start_together(taken)
             else:
@@ -259,10 +259,9 @@ class Engine:
             self._skip(attempt, bound, Result(id=attempt.id, outcome=Outcome.SKIPPED))
 
     def _start_together(self, span: Span) -> None:
-        lane = self._lanes[span.pool]
-        start_all = lane.start_all
+        """As `_start` of each; one by one where not all can be bound."""
         assert self._bind_all is not None
-        assert start_all is not None
+        lane = self._lanes[span.pool]
         try:
             calls, digests = self._bind_all(self._plan, span)
         except ExpressionError:
@@ -275,7 +274,7 @@ class Engine:
         if self._plan.is_cancelled and self._plan.is_unwanted(span):
             self._inbox.extend(work.Returned(id=each) for each in span.ids)
         else:
-            start_all(calls)
+            self._start_all[span.pool](calls)
 
     def _launch(self, flight: Flight, bound: Call | Command, lane: Lane) -> None:
         """Hand it over, after what has let it start is on record; what may run only once, after that it is about to."""
