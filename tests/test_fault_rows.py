@@ -262,11 +262,11 @@ GIVES = "def give(n):\n    with open('witness', 'a') as file:\n        file.writ
 
 
 def large_job(stage: Stage) -> None:
-    """Its journal grows beyond what is reserved at the start, by values that a later task asks for."""
+    """Its journal grows beyond what is reserved at the start, by values that a later task asks for. None is handed out ahead."""
     (stage.folder / "gives.py").write_text(GIVES)
     stage.job(
         {
-            "give": {"foreach": {"range": 10}, "target": "gives:give", "args": ["${{ item }}"]},
+            "give": {"foreach": {"range": 10}, "target": "gives:give", "args": ["${{ item }}"], "max_parallel": 2},
             "count": {"needs": ["give"], "run": "test ${{ len(tasks.give.results) }} = 10"},
         },
         mode="process_pool",
