@@ -343,9 +343,16 @@ class Mute(Streams):
         """Nobody reads it."""
 
 
+def slow_down(run: Driven) -> None:
+    """Have calls of a millisecond done: those that are known so far may have been too short to rest meanwhile."""
+    hand_over(run, [(number, "time:sleep", [0.001]) for number in (30_001, 30_002)])
+    run.until(lambda: is_over(run, 30_001) and is_over(run, 30_002))
+
+
 def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> None:
     assert run.pool.rest() == 0
     warm(run)
+    slow_down(run)
     assert run.pool.rest() == 0
     hand_over(run, [(number, "time:sleep", [0.001]) for number in range(1, 3)])
     assert run.pool.rest() == 0
@@ -358,9 +365,10 @@ def test_nobody_rests_unless_every_worker_has_calls_that_wait(run: Driven) -> No
 
 def test_nobody_rests_while_a_worker_might_fill_its_pipe(run: Driven) -> None:
     warm(run)
+    slow_down(run)
     run.pool.rest()
     hand_over(run, [(1, "builtins:print", ["x" * 20_000]), (2, "time:sleep", [0.001])])
-    run.until(lambda: sum(len(each.data) for each in run.of(Said)) > 20_000)
+    run.until(lambda: is_over(run, 1) and is_over(run, 2) and sum(len(each.data) for each in run.of(Said)) > 20_000)
     hand_over(run, [(number, "time:sleep", [0.001]) for number in range(3, 13)])
     assert run.pool.rest() == 0, "much has come"
     assert run.pool.rest() > 0, "nothing has come since"
