@@ -996,7 +996,10 @@ def test_items_of_one_task_are_handed_out_together_as_far_as_there_is_room() -> 
 def test_what_differs_in_more_than_its_items_is_handed_out_one_by_one(task: dict[str, Any], more: dict[str, Any]) -> None:
     plan = plain({"a": {"foreach": {"range": 3}, **task}}, workers=9, **more)
     assert [len(each) for each in together(plan)] == [1, 1, 1]
-    assert [len(list(each)) for each in [plain({"a": {"foreach": {"range": 3}}}).take(0.0)]] == [3]
+
+
+def test_who_asks_for_attempts_gets_each_by_itself() -> None:
+    assert names(take(plain({"a": {"foreach": {"range": 3}}}))) == ["a[0]", "a[1]", "a[2]"]
 
 
 def test_max_parallel_bounds_what_is_handed_out_together() -> None:
