@@ -110,10 +110,10 @@ class Group:
 
     def ran(self, pid: int, rows: Sequence[work.Success]) -> list[Ran]:
         """These attempts of it have begun and succeeded in one step each."""
-        span, mode, digests, first = self.span, self.mode, self.digests, self.span.first
-        task, keys = span.task, span.keys
+        mode, digests, first = self.mode, self.digests, self.span.first
+        tasks, keys = self.span.tasks, self.span.keys
         return [
-            Ran(task, keys[at := number - first], 1, mode, worker, pid, thread, duration, cpu, max_rss, digests[at] or None)
+            Ran(tasks[at := number - first], keys[at], 1, mode, worker, pid, thread, duration, cpu, max_rss, digests[at] or None)
             for number, worker, thread, duration, cpu, max_rss, _ in rows
         ]
 

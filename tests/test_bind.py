@@ -578,7 +578,7 @@ def test_a_variable_that_cannot_be_had_is_a_mistake_of_the_job_and_no_bug() -> N
 @pytest.mark.parametrize(
     "task",
     [
-        {"foreach": ["a b", "c", 7, {"d": [1.5, None]}]},
+        {"foreach": ["a b", "c", 7, "", {"d": [1.5, None]}]},
         {"foreach": {"range": 5}, "args": ["${{ item }}", "${{ index }}", "fixed"]},
         {"foreach": ["x", "y"], "kwargs": {"name": "${{ item }}", "run": "${{ run.id }}"}, "cwd": "below"},
         {"foreach": ["x", "y"], "args": ["${{ params.p }}"], "kwargs": {"deep": {"er": ["${{ item }}"]}}},
@@ -588,7 +588,10 @@ def test_a_variable_that_cannot_be_had_is_a_mistake_of_the_job_and_no_bug() -> N
 @pytest.mark.parametrize("shared", [[], ["default"]])
 def test_items_bound_together_are_bound_as_each_by_itself(task: dict[str, Any], shared: list[str]) -> None:
     on = Bench({"a": {"target": "m:f", **task}}, params={"p": "given"}, env={"JOB": "yes"})
-    binder = Binder(on.job, params={"p": "given"}, environ=ENVIRON, run=on.run, shared=shared)
+    check_bound_together(on, Binder(on.job, params={"p": "given"}, environ=ENVIRON, run=on.run, shared=shared))
+
+
+def check_bound_together(on: Bench, binder: Binder) -> None:
     plan = Plan(on.job, pools={"default": 99}, expand=binder.items, keeps=lambda name: False)
     (span,) = plan.take_together(0.0, {"default"})
     assert isinstance(span, Span)
@@ -599,8 +602,32 @@ def test_items_bound_together_are_bound_as_each_by_itself(task: dict[str, Any], 
     assert list(calls.some(slice(1, None))) == list(calls)[1:]
 
 
-def test_a_value_that_cannot_be_had_refuses_to_bind_items_together() -> None:
-    on = Bench({"a": {"target": "m:f", "foreach": [{"k": 1}, {}], "args": ["${{ item.k }}"]}})
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {"a": {}, "b": {}, "c-d": {}},
+        {"a": {}, "b": {"args": [1, {"x": None}]}, "c": {"kwargs": {"k": ["v"]}}},
+        {"a": {"cwd": "below"}, "b": {"cwd": "below", "args": ["${{ params.p }}", "${{ run.id }}"]}},
+        {"a": {"kwargs": {"deep": {"er": ["${{ params.p }}"]}}}, "b": {"args": ["fixed"]}},
+    ],
+)
+@pytest.mark.parametrize("shared", [[], ["default"]])
+def test_tasks_bound_together_are_bound_as_each_by_itself(tasks: dict[str, dict[str, Any]], shared: list[str]) -> None:
+    made = {name: {"target": "m:f", **task} for name, task in tasks.items()}
+    on = Bench(made, params={"p": "given"}, env={"JOB": "yes"})
+    binder = Binder(on.job, params={"p": "given"}, environ=ENVIRON, run=on.run, shared=shared)
+    check_bound_together(on, binder)
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {"a": {"foreach": [{"k": 1}, {}], "args": ["${{ item.k }}"]}},
+        {"a": {}, "b": {"args": ["${{ env.NONE }}"]}},
+    ],
+)
+def test_a_value_that_cannot_be_had_refuses_to_bind_all_of_them_together(tasks: dict[str, dict[str, Any]]) -> None:
+    on = Bench({name: {"target": "m:f", **task} for name, task in tasks.items()})
     plan = Plan(on.job, pools={"default": 99}, expand=on.binder.items, keeps=lambda name: False)
     (span,) = plan.take_together(0.0, {"default"})
     assert isinstance(span, Span)

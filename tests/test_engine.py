@@ -860,26 +860,36 @@ def test_a_success_whose_begin_and_end_come_together_is_told_in_one() -> None:
     assert len(played.of(events.TaskStarted)) == len(played.of(events.TaskFinished)) == 9
 
 
-# --- items that are handed out together ----------------------------------------------------------------------------------------
+# --- what is handed out together -----------------------------------------------------------------------------------------------
 
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "a": {"target": "m:f", "foreach": {"range": 5}, "retry": {"max": 1, "delay": 1}},
     "b": {"target": "m:f", "needs": ["a"], "foreach": {"range": 5}, "timeout": 0.5, "continue_on_error": True},
     "c": {"target": "m:f", "foreach": {"range": 5}, "max_parallel": 2},
     "d": {"target": "m:f", "needs": ["b", "c"]},
+    **{name: {"target": "m:f", "needs": ["a"] if name > "g" else []} for name in "efghi"},
+    "j": {"target": "m:f", "needs": ["e", "f"], "timeout": 0.5, "continue_on_error": True},
+    "k": {"target": "m:f", "needs": ["e"], "timeout": 0.5, "retry": {"max": 1, "delay": 1}},
+    "l": {"target": "m:f", "needs": ["j", "h"]},
 }
+OF_CALLS = [
+    (name, index, number)
+    for name, task in CALLS.items()
+    for index in (range(5) if "foreach" in task else (None,))
+    for number in (1, 2)
+]
 MOMENTS = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), max_size=2)
 TURNED_BACK = st.one_of(ACTS, st.sampled_from([Act(returned=True), Act(begins=None, outcome=Outcome.CRASHED)]))
 
 
-@given(st.fixed_dictionaries(dict.fromkeys(PLACES, TURNED_BACK)), st.integers(1, 4), st.integers(0, 9), MOMENTS, st.booleans())
+@given(st.fixed_dictionaries(dict.fromkeys(OF_CALLS, TURNED_BACK)), st.integers(1, 4), st.integers(0, 9), MOMENTS, st.booleans())
 @settings(deadline=None, max_examples=200)
-def test_items_that_are_handed_out_together_come_to_the_same_as_each_by_itself(
+def test_what_is_handed_out_together_comes_to_the_same_as_each_by_itself(
     script: Script, workers: int, ahead: int, moments: list[float], refused: bool
 ) -> None:
     def played(together: bool) -> Stage:
         memory = Memory(digest=lambda attempt, work: f"{attempt.task}/{attempt.key}")
-        refuse = frozenset("b") if refused else frozenset()
+        refuse = frozenset("bf") if refused else frozenset()
         played = stage(CALLS, dict(script), workers=workers, together=together, is_kept=False, memory=memory, refuse=refuse)
         played.calls_side.is_one_process = True
         played.plan.allow_ahead("default", ahead)
@@ -892,6 +902,17 @@ def test_items_that_are_handed_out_together_come_to_the_same_as_each_by_itself(
     assert one_by_one.events == together.events
     assert one_by_one.plan.states == together.plan.states
     assert one_by_one.tally == together.tally
+
+
+def test_tasks_are_handed_out_together_as_items_are() -> None:
+    tasks = {name: {"target": "m:f"} for name in "abc"} | {name: {"target": "m:f", "needs": ["b"]} for name in "de"}
+    script: Script = {(name, None, 1): Act(at_once=name != "c") for name in tasks}
+    on = stage(tasks, script, workers=9, together=True, is_kept=False)
+    on.calls_side.is_one_process = True
+    on.run()
+    assert (on.bound_together, on.told) == (5, 4)
+    assert on.story()[:4] == ["started a 1", "succeeded a 1", "started b 1", "succeeded b 1"]
+    assert set(on.plan.states.values()) == {Outcome.SUCCEEDED}
 
 
 def test_items_are_handed_out_together_where_only_success_matters() -> None:

@@ -952,12 +952,12 @@ def test_what_is_ahead_when_the_run_is_stopped_is_stopped_or_dropped() -> None:
     assert plan.states == {"a": CANCELLED}
 
 
-# --- items that are handed out together ----------------------------------------------------------------------------------------
+# --- what is handed out together -----------------------------------------------------------------------------------------------
 
 
 def plain(tasks: Mapping[str, Mapping[str, Any]], workers: int = 3, **more: Any) -> Plan:
     """A plan of calls that keeps nothing, and was not resumed."""
-    keys = {key: more.pop(key) for key in ("fail_fast", "limits") if key in more}
+    keys = {key: more.pop(key) for key in ("fail_fast", "limits", "finally") if key in more}
     made = {name: task if "run" in task else {"target": "m:f", **task} for name, task in tasks.items()}
     job = Job.model_validate({"name": "test", "tasks": made, **keys})
     keeps = more.pop("keeps", lambda name: False)
@@ -998,8 +998,51 @@ def test_what_differs_in_more_than_its_items_is_handed_out_one_by_one(task: dict
     assert [len(each) for each in together(plan)] == [1, 1, 1]
 
 
+def test_tasks_that_run_one_target_are_handed_out_together_in_their_order_as_far_as_there_is_room() -> None:
+    more: dict[str, dict[str, Any]] = {"e": {"needs": ["a"]}, "f": {}, "g": {"target": "m:g"}}
+    tasks: dict[str, dict[str, Any]] = {"a": {}, "b": {"args": [1]}, "c": {"foreach": {"range": 2}}, "d": {}, **more}
+    assert [names(each) for each in together(plain(tasks, workers=9))] == [["a", "b"], ["c[0]", "c[1]"], ["d", "f"], ["g"]]
+    assert [names(each) for each in together(plain({name: {} for name in "abc"}, workers=2))] == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [{"run": "true"}, {"target": "m:g"}, {"timeout": 9}, {"cwd": "sub"}, {"env": {"A": "1"}}, {"if": "always()"}],
+    ids=str,
+)
+def test_a_task_that_differs_in_more_than_what_its_target_is_given_is_handed_out_by_itself(task: dict[str, Any]) -> None:
+    plan = plain({"a": {}, "b": task, "c": {}, "d": {}}, workers=9)
+    assert [names(each) for each in together(plan)] == [["a"], ["b"], ["c", "d"]]
+
+
+def test_final_tasks_go_together_when_all_others_have_ended() -> None:
+    finals = {name: {"target": "m:f"} for name in "xy"}
+    plan = plain({"a": {}, "b": {}, **finals}, workers=9, **{"finally": finals})
+    for expected in (["a", "b"], ["x", "y"]):
+        (taken,) = together(plan)
+        assert names(taken) == expected
+        for each in taken:
+            end(plan, plan.attempt(each.id))
+    assert plan.done
+
+
+def test_what_one_outcome_of_those_that_go_together_waits_for_all_of_them_wait_for() -> None:
+    plan = plain({"a": {}, "b": {"target": "m:g"}, "c": {"needs": ["a"]}, "d": {"needs": ["b"]}}, workers=9)
+    a, b = plan.take_together(0.0, {"default"})
+    assert isinstance(a, Attempt)
+    assert isinstance(b, Attempt)
+    plan.recorded()
+    end(plan, a)
+    end(plan, b)
+    (span,) = plan.take_together(0.0, {"default"})
+    assert plan.is_ahead_of_record(span)
+    plan.recorded()
+    assert not plan.is_ahead_of_record(span)
+
+
 def test_who_asks_for_attempts_gets_each_by_itself() -> None:
     assert names(take(plain({"a": {"foreach": {"range": 3}}}))) == ["a[0]", "a[1]", "a[2]"]
+    assert names(take(plain({"a": {}, "b": {}, "c": {}}))) == ["a", "b", "c"]
 
 
 def test_max_parallel_bounds_what_is_handed_out_together() -> None:
@@ -1011,13 +1054,17 @@ def test_max_parallel_bounds_what_is_handed_out_together() -> None:
 
 
 @settings(max_examples=200)
-@given(data=st.data(), workers=st.integers(1, 5), sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4))
-def test_handed_out_together_a_job_comes_to_the_same(data: st.DataObject, workers: int, sizes: list[int]) -> None:
+@given(data=st.data(), workers=st.integers(1, 5), sizes=st.lists(st.none() | st.integers(0, 7), min_size=1, max_size=9))
+def test_handed_out_together_a_job_comes_to_the_same(data: st.DataObject, workers: int, sizes: list[int | None]) -> None:
     """Whatever ends, comes back or is stopped, and in which order: told of each, or of successes together."""
-    tasks = {
-        f"t{at}": {"foreach": {"range": size}, "retry": {"max": 1, "delay": 0}, "needs": [f"t{at - 1}"] if at % 2 else []}
-        for at, size in enumerate(sizes)
-    }
+    tasks: dict[str, dict[str, Any]] = {}
+    for at, size in enumerate(sizes):
+        needs = data.draw(st.lists(st.sampled_from([*tasks]), max_size=2, unique=True)) if tasks else []
+        tasks[f"t{at}"] = {
+            "retry": {"max": 1, "delay": 0},
+            "needs": needs,
+            **({} if size is None else {"foreach": {"range": size}}),
+        }
     one, many = plain(tasks, workers), plain(tasks, workers)
     now = 0.0
     while not many.done:

@@ -20,7 +20,7 @@ from jobrunner.items import Items
 from jobrunner.kinds import Glob, Lines, Range
 from jobrunner.plan import Attempt, Plan, Skip, Span
 from jobrunner.structs import struct
-from jobrunner.typed import TYPE_CHECKING, Any, cast
+from jobrunner.typed import TYPE_CHECKING, Any, TypeAlias, cast
 from jobrunner.work import Call, Calls, Command, Resources
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _NO_ENV: dict[str, str] = {}
 _NOTHING: Scope = {}
 _OWN = frozenset({"index", "item"})
+_Given: TypeAlias = "tuple[list[list[Any]], list[dict[str, Any]]]"
+"""The args and the kwargs of each."""
 
 
 @struct
@@ -145,27 +147,46 @@ class Binder:
 
     def calls(self, plan: Plan, span: Span) -> tuple[Calls, list[str]]:
         """What the attempts of `span` run, and the digest of each: as `work` and `digest` of each."""
-        task, bound = self._tasks[span.task], self._bound.get(span.task) or self._of(span.task)
-        count = len(span.places)
+        task = self._tasks[span.tasks[0]]
+        target, cwd = task.target or "", _folder(task.cwd, self._run.folder)(_NOTHING) if task.cwd else ""
+        args, kwargs = self._given_items(plan, span, task) if span.places else self._given_tasks(plan, span)
+        own, env = ({}, _NO_ENV) if span.pool in self._shared else self._facts_of(span)
+        if not (span.places or cwd or any(args) or any(kwargs)):
+            digests = [self._digest_of(target)] * len(args)
+        else:
+            around = _NO_ENV, cwd, self.job_env
+            items = [[each] for each in span.items] if span.places else [list[object]()] * len(args)
+            what = zip(args, kwargs, items, strict=True)
+            digests = [_digested([target, *given, *around, *item]) for *given, item in what]
+        return Calls(span.ids, target, args, kwargs, env, own, cwd), digests
+
+    def _given_items(self, plan: Plan, span: Span, task: Task) -> _Given:
+        bound, count = self._bound.get(span.tasks[0]) or self._of(span.tasks[0]), len(span.places)
         args, kwargs = [task.args] * count, [task.kwargs] * count
         if bound.args is not None or bound.kwargs is not None:
-            scopes = self._scopes(plan, span, bound)
+            scopes: list[Scope]
+            if bound.is_own:
+                scopes = [{"index": place, "item": item} for place, item in zip(span.places, span.items, strict=True)]
+            else:
+                scopes = [self.scope(plan, span.attempt(each)) for each in span.ids]
             args = args if bound.args is None else [bound.args(scope) for scope in scopes]
             kwargs = kwargs if bound.kwargs is None else [bound.kwargs(scope) for scope in scopes]
-        cwd = bound.cwd(self.scope(plan)) if task.cwd else ""
-        own, env = dict[str, Sequence[str]](), _NO_ENV
-        if span.pool not in self._shared:
-            key = f"{self._run.id}/{span.task}/"
-            own = {"JOBRUNNER_ITEM": span.keys, "JOBRUNNER_TASK_KEY": [key + each for each in span.keys]}
-            env = {**self.cookie, "JOBRUNNER_TASK": span.task, "JOBRUNNER_ATTEMPT": "1"}
-        what = zip(args, kwargs, span.items, strict=True)
-        digests = [_digested([task.target, *given, _NO_ENV, cwd, self.job_env, item]) for *given, item in what]
-        return Calls(span.ids, task.target or "", args, kwargs, env, own, cwd), digests
+        return args, kwargs
 
-    def _scopes(self, plan: Plan, span: Span, bound: _Bound) -> list[Scope]:
-        if bound.is_own:
-            return [{"index": place, "item": item} for place, item in zip(span.places, span.items, strict=True)]
-        return [self.scope(plan, span.attempt(each)) for each in span.ids]
+    def _given_tasks(self, plan: Plan, span: Span) -> _Given:
+        tasks, scope = [self._tasks[name] for name in span.tasks], self.scope(plan)
+        return [_valued(task.args, scope) for task in tasks], [_valued(task.kwargs, scope) for task in tasks]
+
+    def _facts_of(self, span: Span) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
+        """As `_facts` of each: what each has by itself, and what all have."""
+        run, task = self._run.id, span.tasks[0]
+        around = {**self.cookie, "JOBRUNNER_ATTEMPT": "1"}
+        if not span.places:
+            names = [f"{run}/{each}" for each in span.tasks]
+            return {"JOBRUNNER_TASK": span.tasks, "JOBRUNNER_TASK_KEY": names}, {**around, "JOBRUNNER_ITEM": ""}
+        keys = [each or "" for each in span.keys]
+        names = [f"{run}/{task}/{each}" if each else f"{run}/{task}" for each in keys]
+        return {"JOBRUNNER_ITEM": keys, "JOBRUNNER_TASK_KEY": names}, {**around, "JOBRUNNER_TASK": task}
 
     def _own_env(self, plan: Plan, attempt: Attempt, bound: _Bound) -> dict[str, str]:
         """What the task declares, and the secrets that it lists."""
@@ -298,6 +319,11 @@ def _digested(what: list[object]) -> str:
 def _varying(value: Any) -> Callable[[Scope], Any] | None:
     """The value as a function of the scope; None where it holds no expression."""
     return None if not value or expressions.is_constant(value) else expressions.compiled(value)
+
+
+def _valued(value: Any, scope: Scope) -> Any:
+    varying = _varying(value)
+    return value if varying is None else varying(scope)
 
 
 def _is_bare(task: Task) -> bool:

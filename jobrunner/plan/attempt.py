@@ -84,29 +84,33 @@ class Attempt:
 
 @struct(eq=False, kw_only=False)
 class Span:
-    """The first attempts of items of one task that follow one another, handed out together.
+    """First attempts that follow one another, handed out together: of items of one task, or of tasks that run one target.
 
     Each is an Attempt only where there is more to it than that it began and succeeded.
     """
 
     first: int
     """The id of the first of them; the others have those after it."""
-    task: str
     pool: str
-    places: Sequence[int]
-    """Of the items."""
-    items: Sequence[object]
-    keys: Sequence[str]
     timeout: float | None
+    tasks: Sequence[str]
+    """Of each."""
+    keys: Sequence[str | None]
+    """Of its item."""
+    items: Sequence[object] = ()
+    places: Sequence[int] = ()
+    """Of the items; none where these are tasks without items."""
 
     @property
     def ids(self) -> range:
-        return range(self.first, self.first + len(self.places))
+        return range(self.first, self.first + len(self.tasks))
 
     def attempt(self, attempt_id: int) -> Attempt:
         at = attempt_id - self.first
-        place, item, key = self.places[at], self.items[at], self.keys[at]
-        return Attempt(attempt_id, self.task, 1, self.pool, index=place, item=item, key=key, timeout=self.timeout)
+        attempt = Attempt(attempt_id, self.tasks[at], 1, self.pool, timeout=self.timeout)
+        if self.places:
+            attempt.index, attempt.item, attempt.key = self.places[at], self.items[at], self.keys[at]
+        return attempt
 
 
 @struct(frozen=False, kw_only=False)  # nobody keeps one; there are as many as attempts

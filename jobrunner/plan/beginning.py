@@ -51,14 +51,15 @@ def _is_plain(node: Node) -> bool:
     return not (node.takes or node.memory or task.at_most_once or task.cache or task.resources or leaves)
 
 
-def uniform(nodes: Collection[Node], pools: Collection[str], keeps: Callable[[str], bool]) -> frozenset[str]:
-    """The tasks in these pools whose attempts differ in their items and in nothing else, and whose results nobody asks for."""
-    return frozenset(node.name for node in nodes if _is_uniform(node.task) and node.pool in pools and not keeps(node.name))
+def mark_uniform(nodes: Collection[Node], pools: Collection[str], keeps: Callable[[str], bool]) -> None:
+    """Find the tasks in these pools whose attempts differ in what their target is given, and whose results nobody asks for."""
+    for node in nodes:
+        node.is_uniform = _is_uniform(node.task) and node.pool in pools and not keeps(node.name)
 
 
 def _is_uniform(task: Task) -> bool:
     around = task.env or task.secrets or task.condition or "${{" in (task.cwd or "")
-    return task.has_instances and task.target is not None and not around
+    return task.target is not None and not around
 
 
 def calling_pools(nodes: Collection[Node]) -> set[str]:

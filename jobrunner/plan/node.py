@@ -56,8 +56,8 @@ class Node:
 
     __slots__ = (
         "again", "asks", "blockers", "delayed", "dependents", "dropped", "group", "has_instances", "has_run", "in_flight",
-        "is_excused", "is_final", "is_judged_by_item", "is_queued", "items", "memory", "most", "name", "next", "order",
-        "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
+        "is_excused", "is_final", "is_judged_by_item", "is_queued", "is_uniform", "items", "memory", "most", "name", "next",
+        "order", "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
@@ -97,10 +97,18 @@ class Node:
         """Those of instances, without successes; None where all have succeeded."""
         self.results: dict[int, Result] | None = None
         """By the place of the item; None where nothing is kept."""
+        self.is_uniform = False
+        """Its attempts may be handed out together, with those of tasks that are `like` it too."""
         self.is_queued = self.has_run = self.is_excused = False
 
     def __lt__(self, other: Node) -> bool:
         return self.order < other.order
+
+    def is_like(self, other: Node) -> bool:
+        """Attempts of both, which are uniform, differ in the name of their task and in what is given to the target."""
+        one, two = self.task, other.task
+        is_same = one.target == two.target and one.timeout == two.timeout and one.cwd == two.cwd
+        return is_same and self.is_final is other.is_final
 
     def move(self, state: State) -> None:
         assert state in MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"

@@ -86,7 +86,8 @@ class Plan:
             self._pools[name].is_mixed = True
         self._plain_pools = frozenset() if job.fail_fast else beginning.plain_pools(self._nodes.values())
         is_plain = not job.limits and tries is None and packing is None
-        self._uniform = beginning.uniform(self._nodes.values(), self._plain_pools, keeps) if is_plain else frozenset()
+        if is_plain:
+            beginning.mark_uniform(self._nodes.values(), self._plain_pools, keeps)
         self._flight: dict[int, Attempt | Span] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int, Node, int, int]] = []
@@ -196,7 +197,7 @@ class Plan:
                 needs_worker = pool.is_mixed and node.task.target is None
                 if pool.free <= 0 and needs_worker:  # nothing goes ahead of it
                     break
-                goes_together = node.name in self._uniform and node.pool in pools and not node.again
+                goes_together = node.is_uniform and node.pool in pools and not node.again
                 yield self._issue_together(node, pool) if goes_together else self._issue(node, pool)
                 if stirred or limited:  # others have their turn
                     stirred[pool] = None
@@ -206,7 +207,8 @@ class Plan:
 
     def is_ahead_of_record(self, attempt: Attempt | Span) -> bool:
         """Whether what has let it start, an outcome or the begin of the run, may not be on record: it must be before it does."""
-        return self._nodes[attempt.task].group == self._group
+        names = attempt.tasks if isinstance(attempt, Span) else (attempt.task,)
+        return any(self._nodes[name].group == self._group for name in names)
 
     def attempt(self, attempt_id: int) -> Attempt:
         """One in flight: where it was handed out together with others it is by itself from now on."""
@@ -217,7 +219,7 @@ class Plan:
 
     def is_unwanted(self, attempt: Attempt | Span) -> bool:
         """Whether it need not start any more: all that it belongs to was cancelled."""
-        return self._is_cancelled(self._nodes[attempt.task])
+        return self._is_cancelled(self._nodes[attempt.tasks[0] if isinstance(attempt, Span) else attempt.task])
 
     def recorded(self) -> None:
         """All that has happened so far is on record."""
@@ -329,14 +331,20 @@ class Plan:
 
     def succeeded_together(self, span: Span, ids: Sequence[int]) -> None:
         """As `succeeded`, of attempts of a span that are not by themselves."""
-        node = self._nodes[span.task]
-        for each in ids:
-            del self._flight[each]
-        node.in_flight -= len(ids)
         pool = self._pools[span.pool]
         pool.free += len(ids)
         self._stirred[pool] = None
-        self._go_on(node)
+        for each in ids:
+            del self._flight[each]
+        if span.places:
+            node = self._nodes[span.tasks[0]]
+            node.in_flight -= len(ids)
+            self._go_on(node)
+            return
+        for each in ids:
+            node = self._nodes[span.tasks[each - span.first]]
+            node.in_flight = 0
+            self._go_on(node)
 
     def _go_on(self, node: Node) -> None:
         """After some of its instances have succeeded."""
@@ -524,7 +532,9 @@ class Plan:
         return attempt
 
     def _issue_together(self, node: Node, pool: Pool) -> Attempt | Span:
-        """As many of its instances as there is room for."""
+        """As many of its instances, or of those that are like it, as there is room for."""
+        if not node.has_instances:
+            return self._issue_alike(node, pool)
         start, count = node.next, min(pool.room, node.size - node.next, node.most - node.in_flight)
         if count == 1 or node.items is None:
             return self._issue(node, pool)
@@ -535,8 +545,34 @@ class Plan:
         pool.free -= count
         places = range(start, start + count) if node.sequence is None else node.sequence[start : start + count]
         items, keys = zip(*map(node.items.named, places), strict=True)
-        span = Span(self._last_id + 1, node.name, node.pool, places, items, keys, node.task.timeout)
-        self._last_id += count
+        return self._fly(Span(self._last_id + 1, node.pool, node.task.timeout, [node.name] * count, keys, items, places))
+
+    def _issue_alike(self, node: Node, pool: Pool) -> Attempt | Span:
+        nodes = self._alike(node, pool)
+        if len(nodes) == 1:
+            return self._issue(node, pool)
+        for each in nodes:
+            each.move(_RUNNING)
+            each.next = each.in_flight = 1
+        pool.free -= len(nodes)
+        names = [each.name for each in nodes]
+        return self._fly(Span(self._last_id + 1, node.pool, node.task.timeout, names, [None] * len(names)))
+
+    def _alike(self, first: Node, pool: Pool) -> list[Node]:
+        """The first that is ready and those that follow it and are like it, which are no longer queued then."""
+        ready, found, room = pool.ready, list[Node](), pool.room
+        while ready and len(found) < room:
+            node = ready[0][1]
+            is_new = node.is_uniform and node.state is _READY and not node.has_instances and not node.again
+            if not (is_new and node.is_like(first)):
+                break
+            heapq.heappop(ready)
+            node.is_queued = False
+            found.append(node)
+        return found
+
+    def _fly(self, span: Span) -> Span:
+        self._last_id += len(span.tasks)
         self._flight.update(dict.fromkeys(span.ids, span))
         return span
 
