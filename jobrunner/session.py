@@ -239,7 +239,8 @@ class _Session:
         self._stream = Stream(
             run_id=part.directory.id,
             job=prepared.job.name,
-            sinks=[part.journal, file_sink(self._captured.keep), *self._precedence.sinks, *sinks],
+            first=[part.journal, file_sink(self._captured.keep)],
+            sinks=[*self._precedence.sinks, *sinks],
             now=time.time,
             seq=part.journal.seq,
         )
@@ -380,8 +381,14 @@ class _Session:
         return Finished(directory=self._part.directory, plan=self._plan, outcome=outcome, exit_code=exit_code, tally=tally)
 
     def _commit(self, sync: bool, *, wait: bool = True) -> None:
-        """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later."""
-        self._stream.tell()
+        """Put on record what was emitted, then let the outputs go on; what nobody waits for is synced a little later.
+
+        Without `wait` both only when that has been settled.
+        """
+        if wait:
+            self._stream.tell()
+        else:
+            self._stream.record()
         sync = sync and not self._has_lost_guard  # a disk may be slow, and tasks run on meanwhile
         try:
             self._part.journal.commit(sync=sync, wait=wait)
@@ -392,13 +399,23 @@ class _Session:
             self._sync_timer = None
         elif not sync and self._sync_timer is None:
             self._sync_timer = self._loop.call_at(self._loop.clock() + _LONGEST_UNSYNCED, self._sync_late)
-        for outlet in self._outlets:
-            outlet.flush()
+        if wait:
+            self._flush()
         if self._has_lost_guard:
             self._has_lost_guard = False
             raise _GuardLost(
                 f"the guard of the run was killed, so all was ended; go on: jobrunner resume {self._part.directory.id}"
             )
+
+    def _settle(self) -> None:
+        """What was committed without waiting is on record; the outputs go on while the disk is at it."""
+        self._stream.tell()
+        self._flush()
+        self._part.journal.settle()
+
+    def _flush(self) -> None:
+        for outlet in self._outlets:
+            outlet.flush()
 
     def _lose_guard(self) -> None:
         """Our guard was killed. What has ended by now is put on record; then `commit` ends the run."""
@@ -466,7 +483,7 @@ class _Session:
             memory=Memory(
                 commit=self._commit,
                 commit_ahead=partial(self._commit, True, wait=False),
-                settle=self._part.journal.settle,
+                settle=self._settle,
                 digest=self._binder.digest,
                 recall=self._recall,
                 keeps=self._keeps,

@@ -1,7 +1,7 @@
 """The stream of events: each gets its number, its time and its form as JSON once, and goes to every sink in order.
 
-add, add_all ─▶ noted ─tell─▶ Stamped, one an event          ─▶ sinks
-                              Row, many short attempts at once ─▶ sinks that take rows; to others as events
+add, add_all ─▶ noted ─record─▶ Stamped, one an event            ─▶ the first sinks ─tell─▶ the others
+                                Row, many short attempts at once    to sinks that take no rows as events
 """
 
 from __future__ import annotations
@@ -151,14 +151,25 @@ class Stream:
     """Numbers the events of one run, from `seq` on, and gives each to every sink, in order.
 
     `add` only notes what has happened. `tell` hands over all that was noted since the last time, with one time for all of it;
-    what a sink adds meanwhile is told next time.
+    what a sink adds meanwhile is told next time. `record` hands it to `first` alone, and `tell` to the others, later.
     """
 
-    def __init__(self, *, run_id: str, job: str, sinks: Sequence[Sink], now: Callable[[], float], seq: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        job: str,
+        sinks: Sequence[Sink],
+        now: Callable[[], float],
+        first: Sequence[Sink] = (),
+        seq: int = 0,
+    ) -> None:
         self._run_id, self._job, self._now = run_id, job, now
-        self._takers = [(_taker(sink), getattr(sink, "takes_rows", False)) for sink in sinks]
+        self._first, self._others = _takers(first), _takers(sinks)
         self._seq = seq
         self._noted: list[Event | Ran] = []
+        self._recorded: list[Rows] = []
+        """What only those that are first have got."""
 
     def add(self, event: Event) -> None:
         self._noted.append(event)
@@ -166,18 +177,18 @@ class Stream:
     def add_all(self, events: Sequence[Event | Ran]) -> None:
         self._noted.extend(events)
 
+    def record(self) -> None:
+        if self._noted:
+            noted, self._noted = self._noted, []
+            rows = self._stamped(noted)
+            _give(rows, self._first)
+            self._recorded.append(rows)
+
     def tell(self) -> None:
-        if not self._noted:
-            return
-        noted, self._noted = self._noted, []
-        rows = self._stamped(noted)
-        one_by_one: Batch | None = None
-        for take, takes_rows in self._takers:
-            if takes_rows:
-                take(rows)
-            else:
-                one_by_one = list(unfolded(rows)) if one_by_one is None else one_by_one
-                take(one_by_one)
+        self.record()
+        recorded, self._recorded = self._recorded, []
+        for rows in recorded:
+            _give(rows, self._others)
 
     def emit(self, event: Event) -> None:
         """Add it, and tell."""
@@ -216,6 +227,20 @@ def unfolded(rows: Rows) -> Iterator[Stamped]:
             yield from each.stamped()
         else:
             yield each
+
+
+def _give(rows: Rows, takers: Sequence[tuple[Callable[[Any], None], bool]]) -> None:
+    one_by_one: Batch | None = None
+    for take, takes_rows in takers:
+        if takes_rows:
+            take(rows)
+        else:
+            one_by_one = list(unfolded(rows)) if one_by_one is None else one_by_one
+            take(one_by_one)
+
+
+def _takers(sinks: Sequence[Sink]) -> list[tuple[Callable[[Any], None], bool]]:
+    return [(_taker(sink), getattr(sink, "takes_rows", False)) for sink in sinks]
 
 
 def _taker(sink: Any) -> Callable[[Any], None]:

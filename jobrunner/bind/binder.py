@@ -351,6 +351,8 @@ def data_references(job: Job) -> dict[str, frozenset[str]]:
     """For each task whose data an expression uses: which of its values (`result`, `stdout`, …)."""
     found: dict[str, set[str]] = {}
     for task in job.tasks.values():
+        if _is_bare(task) and not (task.has_instances or task.cache):  # there are no texts in it
+            continue
         for template in _templates(task):
             for reference in template.references:
                 if reference.root == "tasks" and reference.path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from jobrunner.kinds import Limit
-from jobrunner.plan.node import Node
+from jobrunner.plan.node import Kind, Node
 from jobrunner.plan.semaphores import Outside, Semaphores
 from jobrunner.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.plan.packing import Packing
-    from jobrunner.spec import Job, Task
+    from jobrunner.spec import Job
 
 
 def nodes(job: Job, only: Collection[str], turns: Mapping[str, int], packing: Packing | None) -> dict[str, Node]:
@@ -53,13 +53,13 @@ def _is_plain(node: Node) -> bool:
 
 def mark_uniform(nodes: Collection[Node], pools: Collection[str], keeps: Callable[[str], bool]) -> None:
     """Find the tasks in these pools whose attempts differ in what their target is given, and whose results nobody asks for."""
+    kinds: dict[Kind, Kind] = {}
     for node in nodes:
-        node.is_uniform = _is_uniform(node.task) and node.pool in pools and not keeps(node.name)
-
-
-def _is_uniform(task: Task) -> bool:
-    around = task.env or task.secrets or task.condition or "${{" in (task.cwd or "")
-    return task.target is not None and not around
+        task = node.task
+        around = task.env or task.secrets or task.condition or "${{" in (task.cwd or "")
+        if task.target is not None and not around and node.pool in pools and not keeps(node.name):
+            kind = task.target, task.cwd, task.timeout, node.is_final
+            node.kind = kinds.setdefault(kind, kind)
 
 
 def calling_pools(nodes: Collection[Node]) -> set[str]:

@@ -11,7 +11,7 @@ from jobrunner.errors import ExpressionError
 from jobrunner.items import Items
 from jobrunner.plan.attempt import Phase, State
 from jobrunner.structs import struct
-from jobrunner.typed import TYPE_CHECKING
+from jobrunner.typed import TYPE_CHECKING, TypeAlias
 from jobrunner.work import Outcome, Result
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ FORGIVABLE = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 _SUCCEEDED = Outcome.SUCCEEDED
 _HARMLESS = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
 _NOTHING: Mapping[str, int] = {}
+Kind: TypeAlias = "tuple[str, str | None, float | None, bool]"
+"""What attempts that are handed out together have in common: target, folder, timeout, and whether their tasks are final."""
 _OF_AN_ITEM = frozenset({"item", "index", "matrix"})
 
 
@@ -56,8 +58,8 @@ class Node:
 
     __slots__ = (
         "again", "asks", "blockers", "delayed", "dependents", "dropped", "group", "has_instances", "has_run", "in_flight",
-        "is_excused", "is_final", "is_judged_by_item", "is_queued", "is_uniform", "items", "memory", "most", "name", "next",
-        "order", "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
+        "is_excused", "is_final", "is_judged_by_item", "is_queued", "items", "kind", "memory", "most", "name", "next", "order",
+        "outcomes", "pool", "refused", "results", "sequence", "size", "state", "takes", "task", "turn", "unmet",
     )  # fmt: skip
 
     def __init__(self, name: str, order: int, task: Task, pool: str, is_final: bool) -> None:
@@ -97,18 +99,12 @@ class Node:
         """Those of instances, without successes; None where all have succeeded."""
         self.results: dict[int, Result] | None = None
         """By the place of the item; None where nothing is kept."""
-        self.is_uniform = False
-        """Its attempts may be handed out together, with those of tasks that are `like` it too."""
+        self.kind: Kind | None = None
+        """Its attempts may be handed out together, with those of tasks of the same kind too; None: they may not."""
         self.is_queued = self.has_run = self.is_excused = False
 
     def __lt__(self, other: Node) -> bool:
         return self.order < other.order
-
-    def is_like(self, other: Node) -> bool:
-        """Attempts of both, which are uniform, differ in the name of their task and in what is given to the target."""
-        one, two = self.task, other.task
-        is_same = one.target == two.target and one.timeout == two.timeout and one.cwd == two.cwd
-        return is_same and self.is_final is other.is_final
 
     def move(self, state: State) -> None:
         assert state in MOVES.get(self.state, ()), f"{self.name}: {self.state} → {state} [this is a bug]"

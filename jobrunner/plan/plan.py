@@ -197,7 +197,7 @@ class Plan:
                 needs_worker = pool.is_mixed and node.task.target is None
                 if pool.free <= 0 and needs_worker:  # nothing goes ahead of it
                     break
-                goes_together = node.is_uniform and node.pool in pools and not node.again
+                goes_together = node.kind is not None and node.pool in pools and not node.again
                 yield self._issue_together(node, pool) if goes_together else self._issue(node, pool)
                 if stirred or limited:  # others have their turn
                     stirred[pool] = None
@@ -341,10 +341,12 @@ class Plan:
             node.in_flight -= len(ids)
             self._go_on(node)
             return
+        if self._released_at is not None:
+            self._release_held()
         for each in ids:
             node = self._nodes[span.tasks[each - span.first]]
-            node.in_flight = 0
-            self._go_on(node)
+            node.in_flight, node.has_run = 0, True
+            self._finish(node, _SUCCEEDED)
 
     def _go_on(self, node: Node) -> None:
         """After some of its instances have succeeded."""
@@ -532,7 +534,7 @@ class Plan:
         return attempt
 
     def _issue_together(self, node: Node, pool: Pool) -> Attempt | Span:
-        """As many of its instances, or of those that are like it, as there is room for."""
+        """As many of its instances, or of the tasks of its kind, as there is room for."""
         if not node.has_instances:
             return self._issue_alike(node, pool)
         start, count = node.next, min(pool.room, node.size - node.next, node.most - node.in_flight)
@@ -559,12 +561,11 @@ class Plan:
         return self._fly(Span(self._last_id + 1, node.pool, node.task.timeout, names, [None] * len(names)))
 
     def _alike(self, first: Node, pool: Pool) -> list[Node]:
-        """The first that is ready and those that follow it and are like it, which are no longer queued then."""
-        ready, found, room = pool.ready, list[Node](), pool.room
+        """The first that is ready and those of its kind that follow it, which are no longer queued then."""
+        ready, found, room, kind = pool.ready, list[Node](), pool.room, first.kind
         while ready and len(found) < room:
             node = ready[0][1]
-            is_new = node.is_uniform and node.state is _READY and not node.has_instances and not node.again
-            if not (is_new and node.is_like(first)):
+            if node.kind is not kind or node.state is not _READY or node.has_instances or node.again:
                 break
             heapq.heappop(ready)
             node.is_queued = False
