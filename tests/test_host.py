@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -32,6 +34,12 @@ class Line:
     def call(self, call_id: int, function: str, *args: object, **more: Any) -> None:
         self.send(orjson.dumps(Call(id=call_id, target=f"{TARGETS}:{function}", args=list(args), **more)) + b"\n")
 
+    def give_rings(self, workers: int) -> None:
+        fd = os.memfd_create("rings")
+        os.ftruncate(fd, workers * host.RING * 8)
+        socket.send_fds(self.child.connection, [host.RINGS + b"\n"], [fd])
+        os.close(fd)
+
     def close(self) -> int:
         """Go away, as an engine does that dies; the return code of the host."""
         self._frames.close()
@@ -48,7 +56,7 @@ class Line:
 
     def frame(self) -> list[Any]:
         frame: list[Any] = json.loads(self._frames.readline())
-        if frame[0] == "result" and frame[-1]:
+        if frame[0] == "ran" or (frame[0] == "result" and frame[-1]):
             frame.append(json.loads(self._frames.readline()))
         return frame
 
@@ -204,6 +212,47 @@ def test_an_attempt_finds_its_environment_whatever_came_before(lane: str, calls:
             line.send(orjson.dumps(Call(id=call_id, target=target, args=args, env=env)) + b"\n")
         frames = line.frames("began result " * (len(calls) + len(found)))
         assert [each[-1] for each in frames[-1 : -2 * len(found) - 1 : -2]] == list(found.values())[::-1]
+
+
+@pytest.mark.parametrize("lane", ["thread", "thread_pool"])
+def test_calls_of_which_the_engine_can_see_the_begin_are_told_in_one_frame_each(lane: str) -> None:
+    """Unless the begin was sent already; one that fails, or runs for long, is told of as ever."""
+    count = 300
+    with started(lane) as line:
+        line.give_rings(2)
+        line.send(b"".join(orjson.dumps(Call(id=number, target="os:getpid")) + b"\n" for number in range(1, count + 1)))
+        line.call(count + 1, "no_such")
+        begun, over, in_one = set[int](), set[int](), set[int]()
+        while len(over) <= count:
+            kind, *frame = line.frame()
+            if kind == "began":
+                begun.add(frame[0])
+            elif kind == "result":
+                assert frame[0] in begun - over
+                over.add(frame[0])
+                assert (frame[1] == "failed") is (frame[0] == count + 1)
+            elif kind == "ran":
+                call_id, worker, thread, duration, cpu, value = frame
+                assert call_id not in begun | over
+                assert (worker.partition("-")[0], value) == ("p", line.child.pid)
+                assert 0 <= cpu <= duration + 0.001
+                assert thread > 0
+                over.add(call_id)
+                in_one.add(call_id)
+        assert over == set(range(1, count + 2))
+        assert len(in_one) > count / 2
+
+
+@pytest.mark.parametrize("lane", ["thread", "thread_pool"])
+def test_a_begin_is_not_kept_back_until_the_end(lane: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with started(lane) as line:
+        line.give_rings(2)
+        line.send(orjson.dumps(Call(id=1, target="os:open", args=[str(gate), os.O_RDONLY])) + b"\n")
+        line.frames("began")
+        os.close(os.open(gate, os.O_WRONLY))
+        line.frames("result")
 
 
 def test_a_new_thread_for_each_call_of_many_that_wait_is_told_of_in_order() -> None:

@@ -97,6 +97,7 @@ FORGED = [
     '["began", 1, "again", null]',
     '["began", [], "x", null]',
     '["said", 1, 5]',
+    '["ran", 1, "x", 1, 0.1, 0.1]',
 ]
 
 

@@ -27,7 +27,7 @@ from jobrunner.executors.crew import Crew
 from jobrunner.executors.hearing import Hearing
 from jobrunner.executors.rings import Rings
 from jobrunner.executors.stacks import PATIENCE, Stack
-from jobrunner.executors.told import NO_TURN, NOT_A_FRAME, Frame, plain_end, result_of, turn_of, turns_of
+from jobrunner.executors.told import NO_TURN, NOT_A_FRAME, Frame, plain_end, plain_run, result_of, turn_of, turns_of
 from jobrunner.executors.turns import Turns
 from jobrunner.executors.wire import NO_FRAME, Wire, encoded, pieces
 from jobrunner.loop import Loop, Timer
@@ -446,6 +446,8 @@ class Host:
                 self._on_sent_result(result_of(frame, value))
             case "began":
                 self._on_began(*frame[1:])
+            case "ran" if self._pool.has_threads and value is not None and (run := plain_run(frame)):
+                self._on_ran(run, value)
             case "said":
                 self._say(frame[1] if frame[1] in self.calls else 0, frame[2].encode())
             case "joined":
@@ -463,6 +465,8 @@ class Host:
         """Of threads: many at once, and what is the same for all of them once."""
         calls, threads, lately = self.calls, self._crew.threads, Lately()
         for frame, value in frames:
+            if value is not None and self._is_plain_run(frame, value, lately):
+                continue
             end = None if value is None or self.retired or self._over else plain_end(frame)
             if end is not None and calls.get(end[0]):
                 call_id, duration, cpu = end
@@ -485,6 +489,28 @@ class Host:
                 self._settle(lately)
                 self._on_frame(frame, value)
         self._settle(lately)
+
+    def _is_plain_run(self, frame: Frame, value: bytes, lately: Lately) -> bool:
+        """Whether it tells that one began and succeeded, and nothing else is to be heeded: then that is noted."""
+        run = None if self.retired or self._over or self._unwanted else plain_run(frame)
+        if run is None or self.calls.get(run[0]) is not False:
+            return False
+        call_id, worker, thread, duration, cpu = run
+        if lately.begun[0] or worker not in self._crew.threads:
+            self._tell(lately)
+        del self.calls[call_id]
+        self._crew.thread(worker, thread).tasks += 1
+        lately.rows.append((call_id, worker, thread, duration, cpu, None, value))
+        lately.durations.append(duration)
+        lately.begins += 1
+        return True
+
+    def _on_ran(self, run: tuple[int, str, int, float, float], value: bytes) -> None:
+        call_id, worker, thread, duration, cpu = run
+        if self._unwanted.pop(call_id, None) is not None:
+            self._over.add(call_id)
+        self._on_began(call_id, worker, thread)
+        self._on_sent_result(Result(id=call_id, outcome=_SUCCEEDED, duration=duration, cpu=cpu, value=value))
 
     def _is_plain_begin(self, frame: Frame) -> bool:
         if type(frame) is not list or len(frame) != _BEGAN or frame[0] != "began" or self._unwanted:

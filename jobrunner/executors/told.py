@@ -29,7 +29,8 @@ _TOLD = 4
 
 _MEASURED, _PLAIN = 5, [None, None, "", None, True]
 """Behind the measures of a plain success of a thread."""
-_RESULT = ["result"]
+_RUN = 6
+"""Fields of that frame."""
 
 
 def is_time(seconds: Any) -> bool:
@@ -93,7 +94,19 @@ def _turn(fields: Any, value: bytes) -> Turn | None:
 
 def has_value(frame: Any) -> bool:
     """What is no list is no frame, which its taker finds out."""
-    return type(frame) is list and frame[:1] == _RESULT and bool(frame[-1])
+    if type(frame) is not list or not frame:
+        return False
+    return frame[0] == "ran" or (frame[0] == "result" and bool(frame[-1]))
+
+
+def plain_run(frame: Frame) -> tuple[int, str, int, float, float] | None:
+    """The call, its worker and thread, its duration and cpu in a frame that tells of a call from begin to success; else None."""
+    if type(frame) is not list or len(frame) != _RUN or frame[0] != "ran":
+        return None
+    _, call_id, worker, thread, duration, cpu = frame
+    is_one = type(call_id) is type(thread) is int and type(worker) is str and type(duration) is type(cpu) is float
+    is_measured = is_one and -_MOST < duration < _MOST and -_MOST < cpu < _MOST
+    return (call_id, worker, thread, duration, cpu) if is_measured else None
 
 
 def plain_end(frame: Frame) -> tuple[int, float, float] | None:

@@ -281,7 +281,7 @@ class Wire:
             self._on_frame(frame, line)
             return
         frame = loads(line)
-        if frame[0] == "result" and frame[-1]:
+        if has_value(frame):
             self._frame = frame  # its value is the next line
         else:
             self._on_frame(frame, None)

@@ -34,6 +34,7 @@ def quoted(worker: str) -> bytes:
 
 
 BEGAN = b'["began",%d,%b,%b]\n'
+_RAN, _BEGAN_HEAD, _BEGAN_END = b'["ran"%b,%.6f,%.6f]\n%b\n', b'["began"', b"]\n"
 JOINED = b'["joined",%b,%b,%d,%.6f]\n'
 _PLAIN_RESULT = b'["result",%d,"succeeded",%.6f,%.6f,%b,null,"",null,true]\n%b\n'
 """As most of them are."""
@@ -62,6 +63,11 @@ def result_frame(result: Result, max_rss: int | None) -> bytes:
     frame = ["result", result.id, result.outcome, duration, cpu, max_rss, result.exit_code, result.note, error]
     line = json.dumps([*frame, has_value], separators=(",", ":")).encode() + b"\n"
     return line + (result.value or b"") + b"\n" if has_value else line
+
+
+def ran_frame(began: bytes, result: Result) -> bytes:
+    """That of a begin, and a plain result, as one line, and the value as another one."""
+    return _RAN % (began[len(_BEGAN_HEAD) : -len(_BEGAN_END)], result.duration, result.cpu, result.value)
 
 
 def thread_of(native_id: int | None) -> bytes:

@@ -17,9 +17,11 @@ from functools import partial
 
 from jobrunner import speech, work
 from jobrunner.host import frames
-from jobrunner.typed import Any
+from jobrunner.typed import Any, TypeAlias
 from jobrunner.work import Call, Result
 
+Begin: TypeAlias = "list[bytes]"
+"""The frame that a call began, until it is taken."""
 ENGINE_IS_GONE, NO_ROOM = 70, 72
 _LONGEST_SAID = 1 << 20
 _RECEIVE = 1 << 16
@@ -42,7 +44,7 @@ class Port:
     def __init__(self, connection: socket.socket, streams: speech.Streams) -> None:
         self._connection, self.streams = connection, streams
         self._lock, self._pid = threading.Lock(), os.getpid()
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytes | Begin] = []
         self._lines: deque[bytes] = deque()
         self._pieces: list[bytes] = []
         self._queue: int | None = None
@@ -147,26 +149,30 @@ class Port:
 
     # Out.
 
-    def taker(self, worker: str, native_id: int, ring: int, serial: int) -> Callable[[int, int], None]:
+    def taker(self, worker: str, native_id: int, ring: int, serial: int) -> Callable[[int, int], Begin]:
         """For one thread: tells that it is about to run a call, with the call's number and how many the thread has had by then.
 
-        The engine knows, whatever becomes of this process and of what it has not sent.
+        The engine knows, whatever becomes of this process and of what it has not sent. What it gives is for `ended_soon`.
         """
         told_of = b",%b,%d]\n" % (frames.quoted(worker), native_id)
         start = ring * frames.RING
         calls, most = start + frames.RING_HEAD, frames.RING - frames.RING_HEAD
 
-        def took_up(call_id: int, tasks: int) -> None:
+        def took_up(call_id: int, tasks: int) -> Begin:
             if (rings := self._rings) is not None:
                 rings[start], rings[start + 1] = native_id, serial
                 rings[calls + tasks % most] = call_id
-            self._unsent.append(b'["began",%d%b' % (call_id, told_of))
+            begin = [b'["began",%d%b' % (call_id, told_of)]
+            self._unsent.append(begin)
             self._send_soon()
+            return begin
 
         return took_up
 
-    def ended_soon(self, result: Result) -> None:
-        self._put(frames.result_frame(result, None))
+    def ended_soon(self, result: Result, begin: Begin) -> None:
+        """Both in one frame, if the begin was not sent yet and there is no more to it."""
+        began = _taken(begin) if frames.is_plain(result) else b""
+        self._put(frames.ran_frame(began, result) if began else frames.result_frame(result, None))
         self._send_soon()
 
     def _send_soon(self) -> None:
@@ -254,11 +260,19 @@ class Port:
         try:
             with self._lock:
                 count = len(self._unsent)
-                data = b"".join(self._unsent[:count])
+                data = b"".join([each if isinstance(each, bytes) else _taken(each) for each in self._unsent[:count]])
                 del self._unsent[:count]
                 self._connection.sendall(data)
         except OSError:
             os._exit(ENGINE_IS_GONE)
+
+
+def _taken(begin: Begin) -> bytes:
+    """What it says; nothing where somebody else has taken it: the thread that it is of, or one that sends."""
+    try:
+        return begin.pop()
+    except IndexError:
+        return b""
 
 
 def _stack_of(thread: int) -> str:

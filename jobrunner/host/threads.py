@@ -174,7 +174,7 @@ class _Seat:
     def run(self, call: Call, tasks: int, before_end: Callable[[], None] = lambda: None) -> None:
         """The call is the thread's `tasks`th."""
         port = self._port
-        self._taken(call.id, tasks)
+        begin = self._taken(call.id, tasks)
         port.streams.reopen()
         speech.install()
         port.threads[call.id] = self._ident
@@ -182,4 +182,4 @@ class _Seat:
             result = run(call, time.thread_time)
         del port.threads[call.id]
         before_end()
-        port.ended_soon(result)
+        port.ended_soon(result, begin)
