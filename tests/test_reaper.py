@@ -474,6 +474,25 @@ assert len(reaper._all_children()) == 0, reaper._all_children()
     assert (told.last, told.child, told.left) == (0, None, "")
 
 
+def test_what_its_own_attempt_has_overlooked_the_next_one_ends(tmp_path: Path) -> None:
+    """In the middle of an exec a process names nobody, and on a busy machine that may take longer than anybody looks."""
+    script = """
+from jobrunner.executors import reaper as module
+start(1, "exec sleep 100")
+until(lambda: 1 in told["began"])
+owner_of, module.owner_of = module.owner_of, lambda pid, run_id: None
+start(2, "setsid -f sleep 100 > /dev/null 2>&1")
+until(lambda: 2 in told["result"])
+assert len(reaper.strangers()) == 1, reaper.strangers()
+module.owner_of = owner_of
+start(3, "true")
+until(lambda: 3 in told["result"])
+assert not reaper.strangers(), reaper.strangers()
+assert 1 not in told["result"]
+"""
+    assert drive(tmp_path, script).leftover == {"3": [1, True, 0]}
+
+
 def test_a_run_in_this_process_ends_what_its_tasks_leave_behind(tmp_path: Path) -> None:
     write_script(tmp_path, "daemon.py", DAEMON)
     ran = run_job(tmp_path, {"tasks": {"task": {"run": f"{sys.executable} daemon.py; echo done"}}})

@@ -264,7 +264,8 @@ class Reaper:
         if place.group in origin.leaders or place.session in origin.leaders:
             return True
         if (owner := owner_of(pid, self.run_id)) is not None:
-            return owner == origin.attempt_id
+            was_overlooked = pid in self._ambiguous and owner not in self._leaders  # in the middle of an exec it names nobody
+            return owner == origin.attempt_id or was_overlooked
         return place.session not in self._known and self._is_nobody_elses(pid, origin)
 
     def _is_nobody_elses(self, pid: int, origin: Origin) -> bool:
