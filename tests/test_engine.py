@@ -275,6 +275,8 @@ class Stage:
 
     def _bind_all(self, span: Span) -> tuple[Calls, list[str]]:
         attempts, count = [span.attempt(each) for each in span.ids], len(span.ids)
+        if not self.refuse.isdisjoint(span.tasks):  # before a script takes note of any
+            raise ExpressionError("tasks.x.result has no key 'y'")
         calls = [self._bind(each) for each in attempts]
         self.bound_together += count
         digests = [self.memory.digest(attempt, call) for attempt, call in zip(attempts, calls, strict=True)]
