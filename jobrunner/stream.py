@@ -220,6 +220,18 @@ class Stream:
         return batch
 
 
+def in_turn(*sinks: Sink) -> Sink:
+    """Sinks that write to one place, as one: where there is output, each gets an event before any of them gets the next."""
+    takers = _takers(sinks)
+
+    def take(rows: Rows) -> None:
+        has_output = any(isinstance(each, Stamped) and type(each.event) is TaskOutput for each in rows)
+        for some in [[each] for each in rows] if has_output else [rows]:
+            _give(some, takers)
+
+    return Together(take, takes_rows=True)
+
+
 def unfolded(rows: Rows) -> Iterator[Stamped]:
     """One event after the other."""
     for each in rows:

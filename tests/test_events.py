@@ -25,7 +25,7 @@ from jobrunner.eventschema import json_schema
 from jobrunner.journal import Journal
 from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.summary import Summary
-from jobrunner.stream import Ran, Stamped, Stream, payload, timestamp
+from jobrunner.stream import Ran, Sink, Stamped, Stream, Together, in_turn, payload, timestamp
 from jobrunner.work import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -319,6 +319,21 @@ def test_attempts_told_in_one_are_the_same_bytes_as_their_two_events(
         return text, log.getvalue(), seen, summary.attempts, summary.slowest, durations.merged({}, [""]), journal.seq
 
     assert written(True) == written(False)
+
+
+def test_where_there_is_output_sinks_of_one_place_get_each_event_in_turn() -> None:
+    told: list[str] = []
+    started, finished = Ran("a", None, 1, "serial", "w", 1, None, 0.1, None, None, None).events()
+    said = events.TaskOutput(task="a", item=None, attempt=1, pool="p", data=b"said")
+
+    def named(name: str) -> Sink:
+        return Together(lambda batch: told.extend(f"{name} {each.event.NAME}" for each in batch))
+
+    stream = Stream(run_id="r", job="j", sinks=[in_turn(named("one"), named("two"))], now=lambda: 0.0)
+    stream.add_all([started, said, finished])
+    stream.tell()
+    names = ["task.started", "task.output", "task.finished"]
+    assert told == [f"{sink} {name}" for name in names for sink in ("one", "two")]
 
 
 def test_every_sink_gets_every_event_in_the_same_order() -> None:

@@ -14,7 +14,7 @@ from jobrunner.outlet import Outlet
 from jobrunner.sinks.log import log_sink
 from jobrunner.sinks.output import terminal_sink
 from jobrunner.sinks.summary import Summary
-from jobrunner.stream import Sink
+from jobrunner.stream import Sink, in_turn
 from jobrunner.typed import TYPE_CHECKING, Any, BinaryIO, Literal
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def shown(prepared: Prepared, *, quiet: bool, log_format: str, log_level: str | 
     summary = Summary()
     sinks: list[Sink] = [summary]
     with _opened(log_file) as (log, display):
+        lines: list[Sink] = [] if quiet else [terminal_sink(display)]  # the rest of a line comes before the end of its attempt
         if log_file or log_level or not quiet:
-            sinks.append(log_sink(log, format=log_format, minimum=log_level or "info"))
-        if not quiet:
-            sinks.append(terminal_sink(display))
+            lines.append(log_sink(log, format=log_format, minimum=log_level or "info"))
+        sinks += [in_turn(*lines)] if log is display else lines
         _collect_garbage_again()
         outlets = [log] if log is display else [log, display]
         result = api.run_prepared(prepared, sinks=sinks, outlets=outlets, has_process=True)
